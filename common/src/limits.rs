@@ -1,0 +1,65 @@
+//! Every bound that controller and agent share, by name.
+
+/// Largest message on the bus, in bytes, checked before anything is parsed.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest sum of command text (or `argv`), `env` and `stdin`, in bytes.
+pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
+/// Longest command text in bytes: Linux's limit for one argument (`MAX_ARG_STRLEN`) less its NUL.
+pub const COMMAND_TEXT_BYTES_MAX: usize = 131_071;
+/// Most agents that one signature may name in `aud`.
+pub const AUDIENCE_MAX: usize = 64;
+/// Longest `timeout` of a command, in seconds.
+pub const TIMEOUT_SECONDS_MAX: u32 = 86_400;
+/// `exp` is this long after `iat` unless asked otherwise, in seconds.
+pub const EXPIRY_SECONDS_DEFAULT: u32 = 600;
+/// `exp` with `batch`, unless asked otherwise, in seconds.
+pub const EXPIRY_SECONDS_BATCH: u32 = 86_400;
+/// The latest `exp` after `iat`, in seconds.
+pub const EXPIRY_SECONDS_MAX: u32 = 7 * 86_400;
+/// How far in the future the `iat` of a `command` or `deploy` may lie, in seconds. Nothing is allowed to any `exp`.
+pub const CLOCK_SKEW_SECONDS_MAX: i64 = 60;
+/// Time that a message to an agent may spend in the broker, in seconds.
+pub const AGENT_QUEUE_TTL_SECONDS: u32 = 60;
+/// Messages in one agent's queue.
+pub const AGENT_QUEUE_LENGTH_MAX: u32 = 1_000;
+/// Time that a heartbeat may spend in the broker, in seconds.
+pub const HEARTBEAT_TTL_SECONDS: u32 = 30;
+/// Bytes that wait in `signet.reports`; above it publishing is refused and the journals keep the rest.
+pub const REPORTS_QUEUE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Deliveries of one report before the broker gives it to `signet.refused`. High, because intake stops without a
+/// database and each take-over of the consumer counts as one.
+pub const REPORTS_DELIVERY_LIMIT: u32 = 1_000_000;
+/// Seconds between two heartbeats.
+pub const HEARTBEAT_SECONDS: u32 = 10;
+/// Output kept per stream unless asked otherwise, in bytes.
+pub const OUTPUT_BYTES_DEFAULT: u64 = 1024 * 1024;
+/// Most output kept per stream, in bytes.
+pub const OUTPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Output of both streams that may stand inside a `result` event, in bytes.
+pub const RESULT_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Largest piece of output in one `output` event, in bytes.
+pub const OUTPUT_CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// Sum of the event texts in one report, in bytes; leaves room for the claims below [`MESSAGE_BYTES_MAX`].
+pub const REPORT_EVENTS_BYTES_MAX: usize = 768 * 1024;
+/// Events in one report.
+pub const REPORT_EVENTS_MAX: usize = 1_000;
+/// Smallest RSA modulus in bits.
+pub const RSA_BITS_MIN: usize = 2_048;
+/// Largest RSA modulus in bits.
+pub const RSA_BITS_MAX: usize = 8_192;
+/// Longest hostname (RFC 1123) in bytes.
+pub const HOSTNAME_BYTES_MAX: usize = 253;
+/// Confirms that one publisher may have outstanding.
+pub const CONFIRMS_OUTSTANDING_MAX: usize = 1_000;
+/// How long a publish waits for its confirm, in seconds.
+pub const CONFIRM_SECONDS_MAX: u64 = 30;
+/// First retry after a lost broker is spread over this many seconds.
+pub const RECONNECT_SPREAD_SECONDS: u64 = 15;
+/// Longest pause between two tries to reach the broker, in seconds.
+pub const RECONNECT_SECONDS_MAX: u64 = 60;
+/// `frame_max` of an agent's connection: lapin keeps two buffers of 32 frames, fully touched.
+pub const AGENT_FRAME_BYTES_MAX: u32 = 16_384;
+/// AMQP heartbeat in seconds.
+pub const AMQP_HEARTBEAT_SECONDS: u16 = 20;
+/// Keyrings that may stand in one chain of a hello answer.
+pub const KEYRING_CHAIN_MAX: usize = 1_000;
