@@ -1,0 +1,125 @@
+//! What can go wrong in the database, and which of it is tried again.
+
+use std::time::Duration;
+
+use super::{Store, Tx};
+use crate::limits;
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The setting makes no sense.
+    #[error("database setting: {0}")]
+    Config(String),
+    /// Not reachable, or too slow: try again later.
+    #[error("the database is not reachable: {0}")]
+    Unavailable(String),
+    /// Another transaction was in the way (MySQL 1213, 1205, 1020; SQLite busy): try again now.
+    #[error("the transaction must be tried again: {0}")]
+    Conflict(String),
+    /// A unique key exists already.
+    #[error("already there: {0}")]
+    Duplicate(String),
+    /// The statement or the data is wrong: a bug.
+    #[error("the database refused: {0}")]
+    Failed(String),
+}
+
+/// MySQL: deadlock, lock wait timeout, record changed since last read.
+const MYSQL_RETRY: [u16; 3] = [1213, 1205, 1020];
+/// MySQL: what a server says that is full, starting, stopping or read-only for a while.
+const MYSQL_UNAVAILABLE: [u16; 7] = [1021, 1040, 1053, 1114, 1203, 1290, 1927];
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        use sqlx::Error as E;
+        let text = error.to_string();
+        match &error {
+            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::BeginFailed => {
+                Self::Unavailable(text)
+            }
+            // A server that dies in the middle of an answer leaves a torn packet.
+            E::Protocol(_) => Self::Unavailable(text),
+            E::Database(db) => {
+                if db.is_unique_violation() {
+                    return Self::Duplicate(db.message().to_owned());
+                }
+                if let Some(mysql) = db.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {
+                    return match mysql.number() {
+                        n if MYSQL_RETRY.contains(&n) => Self::Conflict(text),
+                        n if MYSQL_UNAVAILABLE.contains(&n) => Self::Unavailable(text),
+                        _ => Self::Failed(text),
+                    };
+                }
+                // SQLite's primary result code is the low byte: 5 busy, 6 locked, 10 I/O, 13 full, 14 can't open.
+                match db.code().and_then(|c| c.parse::<u32>().ok()).map(|c| c & 0xff) {
+                    Some(5 | 6) => Self::Conflict(text),
+                    Some(10 | 13 | 14) => Self::Unavailable(text),
+                    _ => Self::Failed(text),
+                }
+            }
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl From<sqlx::migrate::MigrateError> for StoreError {
+    fn from(error: sqlx::migrate::MigrateError) -> Self {
+        match error {
+            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Runs `work` in a transaction and commits it; on a conflict the whole of it is tried again.
+///
+/// # Errors
+/// What `work` says, or [`StoreError`] when the conflict stays.
+pub async fn in_transaction<T, E, F>(store: &Store, work: F) -> Result<T, E>
+where
+    F: AsyncFnMut(&mut Tx) -> Result<T, E>,
+    E: From<StoreError> + AsStoreError,
+{
+    in_transaction_within(store, limits::TRANSACTION_TRIES_MAX, work).await
+}
+
+/// [`in_transaction`] with another number of tries.
+///
+/// # Errors
+/// As [`in_transaction`].
+pub async fn in_transaction_within<T, E, F>(store: &Store, tries: u32, mut work: F) -> Result<T, E>
+where
+    F: AsyncFnMut(&mut Tx) -> Result<T, E>,
+    E: From<StoreError> + AsStoreError,
+{
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let mut tx = store.begin().await?;
+        let error = match work(&mut tx).await {
+            Ok(done) => match tx.commit().await {
+                Ok(()) => return Ok(done),
+                Err(error) => E::from(error),
+            },
+            Err(error) => error,
+        };
+        let again = matches!(error.as_store_error(), Some(StoreError::Conflict(_)));
+        if !again || tried >= tries {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5) * u64::from(tried))).await;
+    }
+}
+
+/// An error that may be a [`StoreError`] inside.
+pub trait AsStoreError {
+    /// The store's error, when it is one.
+    fn as_store_error(&self) -> Option<&StoreError>;
+}
+
+impl AsStoreError for StoreError {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
