@@ -26,6 +26,12 @@ pub const AGENT_QUEUE_LENGTH_MAX: u32 = 1_000;
 pub const HEARTBEAT_TTL_SECONDS: u32 = 30;
 /// Bytes that wait in `signet.reports`; above it publishing is refused and the journals keep the rest.
 pub const REPORTS_QUEUE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Bytes that wait in `signet.heartbeats`; 5,000 agents say less than this in [`HEARTBEAT_TTL_SECONDS`].
+pub const HEARTBEATS_QUEUE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that `signet.refused` keeps for a person to look at.
+pub const REFUSED_QUEUE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Doorbells that wait for one controller.
+pub const LIVE_QUEUE_LENGTH_MAX: u32 = 10_000;
 /// Deliveries of one report before the broker gives it to `signet.refused`. High, because intake stops without a
 /// database and each take-over of the consumer counts as one.
 pub const REPORTS_DELIVERY_LIMIT: u32 = 1_000_000;

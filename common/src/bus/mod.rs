@@ -6,6 +6,7 @@
 #[cfg(feature = "amqp")]
 pub mod amqp;
 pub mod memory;
+pub mod topology;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
