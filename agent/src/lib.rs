@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The agent: verify, journal, run, report.
+
+pub mod launch;
+pub mod limits;
+pub mod run;

@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The agent's program.
+
+fn main() {
+    signet_agent::launch::main_if_launcher();
+}

@@ -1,0 +1,185 @@
+//! Starts a process, captures it, ends it.
+//!
+//! A command is started through a small re-exec of the own binary ([`crate::launch`]), which keeps the fast spawn path
+//! for a large parent, becomes the requested user and reports every fault before the exec. From then on a driver
+//! task reads the output without ever stopping, and ends the whole tree at its time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use signet_common::Jti;
+use signet_common::messages::{CommandResult, Isolation, Rejection, Stream};
+use tokio::sync::{mpsc, watch};
+
+/// What to execute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// A text for `/bin/sh -c`.
+    Shell(String),
+    /// A program, looked up in the command's own `PATH`, and its arguments.
+    Argv(Vec<String>),
+}
+
+/// One command, as it is to be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// The message's id: names the cgroup, the unit and the `SIGNET_JTI` in the environment.
+    pub jti: Jti,
+    /// What to execute.
+    pub program: Program,
+    /// Added to the clean environment (`HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH`, `SIGNET_JTI`).
+    pub env: BTreeMap<String, String>,
+    /// Absolute working directory; absent = the user's home, or `/` when that is missing.
+    pub cwd: Option<PathBuf>,
+    /// Standard input; absent = `/dev/null`.
+    pub stdin: Option<String>,
+    /// Account to run as; absent = the agent's own.
+    pub user: Option<String>,
+    /// From the start of the process until it is ended.
+    pub timeout: Duration,
+    /// Output kept per stream, in bytes.
+    pub output_limit: u64,
+    /// Run in a systemd unit of its own and don't follow it.
+    pub detached: bool,
+}
+
+/// It could not be started, and nothing of it was executed: becomes a `rejected` event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct CannotStart {
+    /// [`Rejection::Exec`] or [`Rejection::Unsupported`].
+    pub reason: Rejection,
+    /// One clear sentence for a person.
+    pub detail: String,
+}
+
+/// How commands are kept together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupChoice {
+    /// A cgroup per command where the host has cgroup v2 and the agent may use it, else process groups.
+    #[default]
+    Auto,
+    /// Process groups.
+    Never,
+}
+
+/// Where and how to run.
+#[derive(Debug, Clone)]
+pub struct RunnerConfig {
+    /// The agent's data directory: says what runs, for the start after a crash.
+    pub data_dir: PathBuf,
+    /// The program to re-exec; its `main` begins with [`crate::launch::main_if_launcher`].
+    pub launcher: PathBuf,
+    /// Whether to use cgroups.
+    pub cgroup: CgroupChoice,
+}
+
+impl RunnerConfig {
+    /// This very program as launcher (also after its file was replaced), and cgroups where they work.
+    #[must_use]
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir, launcher: PathBuf::from("/proc/self/exe"), cgroup: CgroupChoice::Auto }
+    }
+}
+
+/// Starts commands. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    inner: Arc<RunnerConfig>,
+}
+
+impl Runner {
+    /// Finds out how commands can be kept together on this host.
+    ///
+    /// # Errors
+    /// When the data directory cannot be used.
+    pub fn new(config: RunnerConfig) -> io::Result<Self> {
+        Ok(Self { inner: Arc::new(config) })
+    }
+
+    /// How commands are ended; for heartbeats.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        Isolation::ProcessGroup
+    }
+
+    /// Ends everything that an earlier start of the agent may have left, and says how many processes that were. To be
+    /// called at the start, before `interrupted` is reported.
+    ///
+    /// # Errors
+    /// When the host does not let the agent look.
+    pub async fn end_leftovers(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    /// Starts a command. When this returns `Ok`, it has been executed.
+    ///
+    /// # Errors
+    /// [`CannotStart`] when nothing of it was executed.
+    pub async fn start(&self, spec: Spec) -> Result<Running, CannotStart> {
+        let _ = (&self.inner, spec);
+        Err(CannotStart { reason: Rejection::Exec, detail: "not yet built".into() })
+    }
+}
+
+/// Why a running command is to end before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// An admin cancelled it.
+    Cancel,
+    /// The agent stops.
+    AgentStops,
+}
+
+/// What a running command tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunEvent {
+    /// A piece of output, in order per stream.
+    Output {
+        /// Which stream.
+        stream: Stream,
+        /// Offset of the piece in the stream.
+        offset: u64,
+        /// At most [`signet_common::limits::OUTPUT_CHUNK_BYTES_MAX`].
+        data: Vec<u8>,
+    },
+    /// Pieces are being left out; the bytes written so far.
+    Count {
+        /// Which stream.
+        stream: Stream,
+        /// Written so far.
+        bytes: u64,
+    },
+    /// It is over; nothing follows.
+    Finished(Box<CommandResult>),
+}
+
+/// A command that runs. Dropped before it finished, its tree is ended.
+#[derive(Debug)]
+pub struct Running {
+    events: mpsc::Receiver<RunEvent>,
+    end: watch::Sender<Option<End>>,
+}
+
+impl Running {
+    /// The next event; [`RunEvent::Finished`] comes exactly once and last. Cancel-safe. Asked again after that, it waits
+    /// for ever.
+    pub async fn next(&mut self) -> RunEvent {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends it: TERM, [`crate::limits::TERM_GRACE`], KILL of the whole tree. Only the first call counts.
+    pub fn end(&self, why: End) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(why);
+            first
+        });
+    }
+}
