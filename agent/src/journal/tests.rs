@@ -1,0 +1,293 @@
+//! The journal on a real directory.
+
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+use signet_common::messages::{CommandResult, Outcome, Stream, StreamSummary};
+
+use super::log::Log;
+use super::*;
+use crate::limits::CONFIRMED_SECONDS_MAX;
+
+const NOW: Micros = Micros::from_seconds(1_000_000);
+
+fn envelope() -> Envelope {
+    Envelope { payload_type: "t".into(), keyid: "k".into(), sig: "s".into(), body: b"{}".as_slice().into() }
+}
+
+fn accepted(jti: &Jti) -> Entry {
+    let event = Event::Accepted { jti: jti.clone(), at: 1 };
+    Entry { event, exp: 1_000_600, message: Some(envelope()) }
+}
+
+fn started(jti: &Jti) -> Entry {
+    Entry { event: Event::Started { jti: jti.clone(), at: 2 }, exp: 0, message: None }
+}
+
+fn output(jti: &Jti, size: usize) -> Entry {
+    let event = Event::Output { jti: jti.clone(), stream: Stream::Stdout, offset: 0, data: vec![b'x'; size] };
+    Entry { event, exp: 0, message: None }
+}
+
+fn result(jti: &Jti) -> Entry {
+    let result = CommandResult {
+        outcome: Outcome::Succeeded,
+        reason: None,
+        exit_code: Some(0),
+        signal: None,
+        stdout: vec![],
+        stderr: vec![],
+        stdout_summary: StreamSummary::default(),
+        stderr_summary: StreamSummary::default(),
+        killed: 0,
+        duration_ms: 0,
+    };
+    let event = Event::Result { jti: jti.clone(), at: 3, result: Box::new(result) };
+    Entry { event, exp: 1_000_600, message: None }
+}
+
+fn create(root: &Path) -> Log {
+    new_log(root, "boot").unwrap()
+}
+
+fn reopen(root: &Path) -> (Log, Recovered) {
+    match open::open(root, &log_dir(root)).unwrap() {
+        Found::Log(log, recovered) => (*log, recovered),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn put(log: &mut Log, entries: &[Entry], purpose: Purpose) -> Result<(), NotWritten> {
+    log.commit(&[(entries, purpose)], NOW).unwrap().remove(0)
+}
+
+fn read_all(log: &Log) -> Vec<Line> {
+    let head = log.head();
+    Reader::new(log.dir.clone(), head.log_id.clone()).after(0, &head, usize::MAX, usize::MAX).unwrap()
+}
+
+#[test]
+fn what_was_synced_is_found_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, two) = (Jti::generate(), Jti::generate());
+    let mut log = create(root.path());
+    put(&mut log, &[accepted(&one), started(&one)], Purpose::Work).unwrap();
+    put(&mut log, &[accepted(&two)], Purpose::Work).unwrap();
+    put(&mut log, &[output(&one, 10), result(&one)], Purpose::End).unwrap();
+    let head = log.head();
+    drop(log);
+
+    let (mut log, recovered) = reopen(root.path());
+    assert_eq!(log.head(), head);
+    assert_eq!(recovered.unfinished.len(), 1);
+    assert_eq!((&recovered.unfinished[0].jti, recovered.unfinished[0].started), (&two, false));
+    assert_eq!(recovered.known.get(&number(&one)), Some(&1_000_600));
+    put(&mut log, &[started(&two)], Purpose::Progress).unwrap();
+    drop(log);
+
+    let (log, recovered) = reopen(root.path());
+    assert!(recovered.unfinished[0].started);
+    let mut chain = ChainHash::genesis(&log.meta.log_id);
+    let lines = read_all(&log);
+    assert_eq!(lines.len(), 6);
+    for (index, line) in lines.into_iter().enumerate() {
+        let event = signet_common::chain::Chained::parse(line.text).unwrap();
+        assert!(event.continues(chain, index as u64));
+        chain = event.chain;
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_a_damaged_middle_is_a_new_log() {
+    let root = tempfile::tempdir().unwrap();
+    let jti = Jti::generate();
+    let mut log = create(root.path());
+    put(&mut log, &[accepted(&jti)], Purpose::Work).unwrap();
+    let whole = log.active.len;
+    put(&mut log, &[started(&jti)], Purpose::Progress).unwrap();
+    put(&mut log, &[result(&jti)], Purpose::End).unwrap();
+    let path = segment::path(&log.dir, 1);
+    let old = log.meta.log_id.clone();
+    drop(log);
+    let bytes = fs::read(&path).unwrap();
+
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let (log, recovered) = reopen(root.path());
+    assert_eq!(log.seq, 2);
+    assert!(recovered.unfinished[0].started);
+    drop(log);
+
+    let mut damaged = bytes.clone();
+    damaged[usize::try_from(whole).unwrap() - 3] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    let opened = Journal::open(root.path(), "boot").unwrap();
+    let head = opened.journal.head().borrow().clone();
+    assert_eq!((head.seq, head.not_before, opened.recovered.unfinished.len()), (0, None, 0));
+    assert_ne!(head.log_id, old);
+    assert_eq!(fs::read_dir(root.path()).unwrap().filter(|e| is_old(&e.as_ref().unwrap().path())).count(), 1);
+}
+
+fn is_old(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "old")
+}
+
+#[test]
+fn a_crash_while_a_segment_begins_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let jti = Jti::generate();
+    let mut log = create(root.path());
+    put(&mut log, &[accepted(&jti)], Purpose::Work).unwrap();
+    drop(log);
+    fs::write(segment::path(&log_dir(root.path()), 2), b"torn").unwrap();
+    let (mut log, recovered) = reopen(root.path());
+    assert_eq!((log.seq, recovered.unfinished.len(), log.active.ordinal), (1, 1, 1));
+    put(&mut log, &[result(&jti)], Purpose::End).unwrap();
+    assert_eq!(reopen(root.path()).0.seq, 2);
+}
+
+#[test]
+fn confirmed_segments_go_but_ids_and_open_messages_stay() {
+    let root = tempfile::tempdir().unwrap();
+    let (done, open) = (Jti::generate(), Jti::generate());
+    let mut log = create(root.path());
+    log.segment_bytes = 1;
+    put(&mut log, &[accepted(&done), result(&done)], Purpose::End).unwrap();
+    put(&mut log, &[accepted(&open)], Purpose::Work).unwrap();
+    put(&mut log, &[started(&open)], Purpose::Progress).unwrap();
+    assert!(log.closed.len() >= 2);
+    let later = NOW.plus_seconds(CONFIRMED_SECONDS_MAX + 1);
+    log.retain(later).unwrap();
+    assert_eq!(read_all(&log).len(), 4, "unconfirmed events are never dropped");
+
+    log.confirm(4, NOW);
+    log.retain(NOW).unwrap();
+    assert_eq!(read_all(&log).len(), 4, "young ones are kept");
+    // The ids expire at 1,000,600, before this; so time is turned back for the ids alone.
+    for closed in &mut log.closed {
+        closed.newest = Micros::from_seconds(0);
+    }
+    log.retain(NOW).unwrap();
+    let left = read_all(&log);
+    assert_eq!(left[0].seq, 2);
+    assert!(
+        left[0].text.contains("\"type\":\"gap\"") && left[0].text.contains("\"from\":1"),
+        "{}",
+        left[0].text
+    );
+    assert_eq!(left.len(), 3);
+    drop(log);
+
+    let (log, recovered) = reopen(root.path());
+    assert!(recovered.known.contains_key(&number(&done)), "an id outlives its segment");
+    assert_eq!(recovered.unfinished[0].jti, open);
+    assert_eq!(read_all(&log), left);
+}
+
+#[test]
+fn a_full_disk_refuses_work_and_still_takes_results() {
+    let root = tempfile::tempdir().unwrap();
+    let (one, two) = (Jti::generate(), Jti::generate());
+    let mut log = create(root.path());
+    put(&mut log, &[accepted(&one)], Purpose::Work).unwrap();
+    log.quota = Some(log.active.len + 700);
+    let full = Err(NotWritten::Full(BusyReason::DiskFull));
+    assert_eq!(put(&mut log, &[output(&one, 5_000)], Purpose::Progress), full);
+    assert!(!log.reserve.held());
+    assert_eq!(put(&mut log, &[accepted(&two)], Purpose::Work), full);
+    let (result, work) = ([result(&one)], [accepted(&two)]);
+    let groups: [log::Group<'_>; 2] = [(&work, Purpose::Work), (&result, Purpose::End)];
+    assert_eq!(log.commit(&groups, NOW).unwrap(), [full, Ok(())]);
+    log.quota = None;
+    log.retain(NOW).unwrap();
+    assert_eq!(log.head().trouble, None);
+    put(&mut log, &[accepted(&two)], Purpose::Work).unwrap();
+    let seq = log.seq;
+    drop(log);
+    assert_eq!(reopen(root.path()).0.seq, seq);
+}
+
+#[test]
+fn a_reader_goes_anywhere() {
+    let root = tempfile::tempdir().unwrap();
+    let jti = Jti::generate();
+    let mut log = create(root.path());
+    log.segment_bytes = 600;
+    for _ in 0..20 {
+        put(&mut log, &[started(&jti), started(&jti)], Purpose::Progress).unwrap();
+    }
+    let head = log.head();
+    let all = read_all(&log);
+    assert_eq!(all.len(), 40);
+    let mut reader = Reader::new(log.dir.clone(), head.log_id.clone());
+    for from in [0_usize, 39, 17, 18, 3, 40] {
+        let got = reader.after(from as u64, &head, 2, usize::MAX).unwrap();
+        assert_eq!(got, all[from..(from + 2).min(40)]);
+        let chain = if from == 0 { ChainHash::genesis(&head.log_id) } else { all[from - 1].chain };
+        assert_eq!(reader.chain_at(from as u64, &head).unwrap(), Some(chain));
+    }
+    let some = reader.after(0, &head, 40, all[0].text.len() * 3).unwrap();
+    assert!((2..5).contains(&some.len()));
+    assert_eq!(reader.after(some.len() as u64, &head, 40, usize::MAX).unwrap(), all[some.len()..]);
+    assert_eq!(reader.chain_at(41, &head).unwrap(), None);
+}
+
+#[tokio::test]
+async fn many_appends_share_one_sync_and_the_head_follows() {
+    let root = tempfile::tempdir().unwrap();
+    let opened = Journal::open(root.path(), "boot").unwrap();
+    let journal = opened.journal;
+    let jtis: Vec<Jti> = (0..50).map(|_| Jti::generate()).collect();
+    let appends = jtis.iter().map(|j| journal.append(vec![accepted(j)], Purpose::Work, NOW));
+    assert!(futures_util::future::join_all(appends).await.into_iter().all(|r| r.is_ok()));
+    assert_eq!(journal.head().borrow().seq, 50);
+    journal.begin_at(7).await.unwrap();
+    journal.confirm(20, NOW).await;
+    journal.ping().await.unwrap();
+    let head = journal.head().borrow().clone();
+    assert_eq!((head.not_before, head.confirmed), (Some(7), 20));
+    journal.new_log("boot".into()).await.unwrap();
+    let head = journal.head().borrow().clone();
+    assert_eq!((head.seq, head.not_before), (0, None));
+    drop(journal);
+    opened.ended.await.unwrap().unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn appending_and_reopening_never_loses_or_invents(
+        batches in proptest::collection::vec((1usize..4, 0usize..300, any::<bool>()), 1..12),
+        torn in 0u64..200,
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let jti = Jti::generate();
+        let mut log = create(root.path());
+        log.segment_bytes = 1_500;
+        let mut expected = Vec::new();
+        for (count, size, again) in batches {
+            let entries: Vec<Entry> = (0..count).map(|_| output(&jti, size)).collect();
+            put(&mut log, &entries, Purpose::Progress).unwrap();
+            expected = read_all(&log);
+            if again {
+                // A write that never came to its sync.
+                let path = segment::path(&log.dir, log.active.ordinal);
+                let len = log.active.len;
+                let batch = log.next_batch;
+                drop(log);
+                let mut tail = Vec::new();
+                let torn_entry = record::Content::Output { text: "x".repeat(100) };
+                record::encode(&mut tail, batch, true, &torn_entry);
+                tail.truncate(usize::try_from(torn).unwrap().min(tail.len() - 1));
+                let mut bytes = fs::read(&path).unwrap();
+                prop_assert_eq!(bytes.len() as u64, len);
+                bytes.extend_from_slice(&tail);
+                fs::write(&path, bytes).unwrap();
+                log = reopen(root.path()).0;
+                log.segment_bytes = 1_500;
+                prop_assert_eq!(&read_all(&log), &expected);
+            }
+        }
+        prop_assert_eq!(read_all(&reopen(root.path()).0), expected);
+    }
+}
