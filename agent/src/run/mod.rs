@@ -4,18 +4,35 @@
 //! for a large parent, becomes the requested user and reports every fault before the exec. From then on a driver
 //! task reads the output without ever stopping, and ends the whole tree at its time.
 
+mod cgroup;
+mod detached;
+mod drive;
+mod leftovers;
+mod output;
+pub(crate) mod processes;
+mod start;
+mod tree;
+
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 
 use signet_common::Jti;
 use signet_common::messages::{CommandResult, Isolation, Rejection, Stream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::limits::RUN_EVENTS_MAX;
+use cgroup::Jobs;
+use leftovers::{Leftovers, Record};
 
 /// What to execute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Program {
     /// A text for `/bin/sh -c`.
     Shell(String),
@@ -88,41 +105,138 @@ impl RunnerConfig {
 /// Starts commands. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runner {
-    inner: Arc<RunnerConfig>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: RunnerConfig,
+    /// Names the agent among several on one host: comes from its data directory.
+    scope: String,
+    jobs: Option<Jobs>,
+    leftovers: Mutex<Option<Leftovers>>,
 }
 
 impl Runner {
-    /// Finds out how commands can be kept together on this host.
+    /// Finds out how commands can be kept together on this host. Blocks for some milliseconds.
     ///
     /// # Errors
     /// When the data directory cannot be used.
     pub fn new(config: RunnerConfig) -> io::Result<Self> {
-        Ok(Self { inner: Arc::new(config) })
+        fs::create_dir_all(&config.data_dir)?;
+        let scope = scope(&fs::canonicalize(&config.data_dir)?);
+        let jobs = match config.cgroup {
+            CgroupChoice::Never => None,
+            CgroupChoice::Auto => match Jobs::make(&scope, &config.launcher) {
+                Ok(jobs) => Some(jobs),
+                Err(error) => {
+                    tracing::info!(%error, "commands are kept together by process groups, not by cgroups");
+                    None
+                }
+            },
+        };
+        let leftovers = Leftovers::find(&config.data_dir, &scope, jobs.as_ref())?;
+        Ok(Self { inner: Arc::new(Inner { config, scope, jobs, leftovers: Mutex::new(Some(leftovers)) }) })
     }
 
     /// How commands are ended; for heartbeats.
     #[must_use]
     pub fn isolation(&self) -> Isolation {
-        Isolation::ProcessGroup
+        match self.inner.jobs {
+            Some(_) => Isolation::Cgroup,
+            None => Isolation::ProcessGroup,
+        }
     }
 
     /// Ends everything that an earlier start of the agent may have left, and says how many processes that were. To be
-    /// called at the start, before `interrupted` is reported.
+    /// called at the start, before `interrupted` is reported; a second call finds nothing.
     ///
     /// # Errors
     /// When the host does not let the agent look.
     pub async fn end_leftovers(&self) -> io::Result<u64> {
-        Ok(0)
+        let leftovers = self.inner.leftovers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match leftovers {
+            Some(leftovers) => leftovers.end().await,
+            None => Ok(0),
+        }
     }
 
-    /// Starts a command. When this returns `Ok`, it has been executed.
+    /// Starts a command. When this returns `Ok`, it has been executed. When the returned future is dropped, it is not,
+    /// or ends at once.
     ///
     /// # Errors
     /// [`CannotStart`] when nothing of it was executed.
     pub async fn start(&self, spec: Spec) -> Result<Running, CannotStart> {
-        let _ = (&self.inner, spec);
-        Err(CannotStart { reason: Rejection::Exec, detail: "not yet built".into() })
+        let (started, starts) = oneshot::channel();
+        let (sender, events) = mpsc::channel(RUN_EVENTS_MAX);
+        let (end, ends) = watch::channel(None);
+        // In a task from the beginning: a caller that goes away leaves no half-started command.
+        tokio::spawn(self.clone().run(spec, started, sender, ends));
+        match starts.await {
+            Ok(Ok(())) => Ok(Running { events, end }),
+            Ok(Err(cannot)) => Err(cannot),
+            Err(_) => Err(CannotStart::exec("the agent stops")),
+        }
     }
+
+    async fn run(
+        self,
+        spec: Spec,
+        started: oneshot::Sender<Result<(), CannotStart>>,
+        events: mpsc::Sender<RunEvent>,
+        ends: watch::Receiver<Option<End>>,
+    ) {
+        let (command, unit, record) = match self.prepare(spec).await {
+            Ok(prepared) => prepared,
+            Err(cannot) => {
+                // Who asked may be gone; nothing was executed either way.
+                started.send(Err(cannot)).ok();
+                return;
+            }
+        };
+        // Who asked may be gone: then the driver sees that nobody listens, and ends the command.
+        started.send(Ok(())).ok();
+        let mut result = drive::drive(command, &events, ends).await;
+        drop(record);
+        if let Some(unit) = unit {
+            unit.report(&mut result);
+        }
+        if events.send(RunEvent::Finished(Box::new(result))).await.is_err() {
+            tracing::debug!("nobody waits for this command any more");
+        }
+    }
+
+    async fn prepare(
+        &self,
+        spec: Spec,
+    ) -> Result<(drive::Started, Option<detached::Unit>, Option<Record>), CannotStart> {
+        let Inner { config, scope, jobs, .. } = &*self.inner;
+        start::check(&spec)?;
+        let (spec, unit) = if spec.detached {
+            let data_dir = config.data_dir.clone();
+            let prepared = tokio::task::spawn_blocking(move || detached::prepare(&spec, &data_dir));
+            let (spec, unit) = prepared.await.map_err(|error| CannotStart::exec(error.to_string()))??;
+            (spec, Some(unit))
+        } else {
+            (spec, None)
+        };
+        let record = match jobs {
+            // The cgroup itself is the record.
+            Some(_) => None,
+            None => Record::write(&config.data_dir, &spec.jti)
+                .inspect_err(|error| tracing::warn!(%error, "a running command cannot be recorded"))
+                .ok(),
+        };
+        let command = start::start(&config.launcher, scope, jobs.as_ref(), spec).await?;
+        Ok((command, unit, record))
+    }
+}
+
+/// A short name for a data directory.
+fn scope(data_dir: &Path) -> String {
+    let mut name = hex::encode(digest(&SHA256, data_dir.as_os_str().as_bytes()));
+    name.truncate(12);
+    name
 }
 
 /// Why a running command is to end before its time.

@@ -1,0 +1,81 @@
+//! The last steps before the command: its user, directory, streams, signals; then exec.
+
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::dup2_stdin;
+
+use super::account::Account;
+use super::wire::{Keep, Plan};
+use super::{null, sys};
+use crate::run::Program;
+
+/// Turns this process into the command. Comes back only with the sentence that says why not.
+pub(super) fn execute(plan: &Plan) -> String {
+    match prepare(plan) {
+        Err(fault) => fault,
+        Ok((mut command, user)) => explain(&command.exec(), plan, &user),
+    }
+}
+
+fn prepare(plan: &Plan) -> Result<(Command, String), String> {
+    let account = Account::find(plan.user.as_deref())?;
+    standard_input(plan.stdin.as_deref()).map_err(|error| format!("no standard input: {error}"))?;
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    account.enter()?;
+    account.go(plan.cwd.as_deref())?;
+    sys::reset_signals().map_err(|error| format!("signals cannot be reset: {error}"))?;
+    if matches!(plan.keep, Keep::Tree) {
+        // Again, because a change of user forgets it.
+        die_with_launcher().map_err(|error| format!("the launcher cannot be followed: {error}"))?;
+    }
+    let mut command = match &plan.program {
+        Program::Shell(text) => {
+            let mut shell = Command::new("/bin/sh");
+            shell.arg("-c").arg(text);
+            shell
+        }
+        Program::Argv(argv) => {
+            let (program, arguments) = argv.split_first().ok_or("argv is empty")?;
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+    };
+    command.env_clear().envs(account.environment()).envs(plan.env.iter().map(|(name, value)| (name, value)));
+    Ok((command, account.name().to_owned()))
+}
+
+/// When the launcher is killed, its command goes with it.
+pub(super) fn die_with_launcher() -> nix::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)
+}
+
+/// A text becomes a file in memory: nobody has to feed a pipe, and a command that doesn't read it breaks nothing.
+fn standard_input(text: Option<&str>) -> io::Result<()> {
+    let Some(text) = text else { return Ok(dup2_stdin(null()?)?) };
+    let mut file = File::from(memfd_create(c"stdin", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(dup2_stdin(file)?)
+}
+
+fn explain(error: &io::Error, plan: &Plan, user: &str) -> String {
+    let program = match &plan.program {
+        Program::Shell(_) => "/bin/sh",
+        Program::Argv(argv) => argv.first().map_or("", String::as_str),
+    };
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => format!("there is no program {program} on this host"),
+        Some(Errno::EACCES) => format!("{user} may not execute {program}"),
+        Some(Errno::E2BIG) => "the command, its arguments and environment are too long for this host".into(),
+        _ => format!("{program} cannot be executed: {error}"),
+    }
+}
