@@ -94,13 +94,17 @@ impl Rules {
     fn of(queue: &Queue, topology: &Topology) -> Self {
         let rules = |ttl, bound, overflow| Self { ttl, bound, overflow };
         match queue {
-            Queue::Agent(_) => {
-                rules(Some(topology.agent_ttl), Bound::Messages(topology.agent_length), Overflow::RefusePublish)
-            }
+            Queue::Agent(_) => rules(
+                Some(topology.agent_ttl),
+                Bound::Messages(topology.agent_length),
+                Overflow::RefusePublish,
+            ),
             Queue::Reports => rules(None, Bound::Bytes(topology.reports_bytes), Overflow::RefusePublish),
-            Queue::Heartbeats => {
-                rules(Some(topology.heartbeat_ttl), Bound::Bytes(topology.heartbeats_bytes), Overflow::DropHead)
-            }
+            Queue::Heartbeats => rules(
+                Some(topology.heartbeat_ttl),
+                Bound::Bytes(topology.heartbeats_bytes),
+                Overflow::DropHead,
+            ),
             Queue::Refused => rules(None, Bound::Bytes(topology.refused_bytes), Overflow::DropHead),
             Queue::Live(_) => rules(None, Bound::Messages(topology.live_length), Overflow::DropHead),
         }
@@ -109,7 +113,13 @@ impl Rules {
 
 impl Waiting {
     fn new(rules: Rules) -> Self {
-        Self { rules, ready: VecDeque::new(), ready_bytes: 0, consumers: VecDeque::new(), bell: Arc::default() }
+        Self {
+            rules,
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            consumers: VecDeque::new(),
+            bell: Arc::default(),
+        }
     }
 
     fn pop(&mut self) -> Option<Message> {
@@ -332,7 +342,13 @@ impl Bus for MemoryBus {
         }
         waiting.consumers.push_back(Seat { id, mode, prefetch: prefetch.into(), unacked: BTreeMap::new() });
         let bell = waiting.bell.clone();
-        Ok(Box::new(MemoryConsumer { shared: self.shared.clone(), queue: queue.clone(), id, bell, last_tag: 0 }))
+        Ok(Box::new(MemoryConsumer {
+            shared: self.shared.clone(),
+            queue: queue.clone(),
+            id,
+            bell,
+            last_tag: 0,
+        }))
     }
 }
 
