@@ -69,6 +69,23 @@ impl SealingKey {
         STANDARD.encode(&self.public.0)
     }
 
+    /// Both halves in one text, for a file that only its owner may read.
+    #[must_use]
+    pub fn to_stored(&self) -> String {
+        format!("{}.{}", STANDARD.encode(self.private.secret_bytes()), self.public())
+    }
+
+    /// Reads what [`SealingKey::to_stored`] wrote.
+    ///
+    /// # Errors
+    /// When the text is something else.
+    pub fn from_stored(text: &str) -> Result<Self, SealFailed> {
+        let (private, public) = text.split_once('.').ok_or(SealFailed)?;
+        let private = HpkePrivateKey::from(STANDARD.decode(private).map_err(|_| SealFailed)?);
+        let public = HpkePublicKey(STANDARD.decode(public).map_err(|_| SealFailed)?);
+        Ok(Self { private, public })
+    }
+
     /// Opens what was sealed to this key.
     ///
     /// # Errors
@@ -101,6 +118,9 @@ mod tests {
         let binding = Binding { jti: &jti, agent: &agent, field: "broker" };
         let sealed = seal(b"secret", &mine.public(), binding).unwrap();
         assert_eq!(mine.open(&sealed, binding).unwrap(), b"secret");
+        let stored = SealingKey::from_stored(&mine.to_stored()).unwrap();
+        assert_eq!((stored.open(&sealed, binding).unwrap(), stored.public()), (b"secret".to_vec(), mine.public()));
+        assert!(SealingKey::from_stored("x").is_err());
         assert!(other.open(&sealed, binding).is_err());
         assert!(mine.open(&sealed, Binding { field: "other", ..binding }).is_err());
         assert!(mine.open(&sealed, Binding { jti: &Jti::generate(), ..binding }).is_err());

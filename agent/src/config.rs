@@ -1,0 +1,322 @@
+//! Settings: flag > environment > TOML file > what an earlier start noted > default.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+use signet_common::ids::{Hostname, KeyId};
+use signet_common::join::JoinToken;
+use signet_common::keys::PublicKey;
+
+use crate::identity::read_enrolment;
+use crate::limits::{CONFIG_BYTES_MAX, SLOTS_DEFAULT, SLOTS_MAX};
+use crate::policy::Policy;
+use crate::run::CgroupChoice;
+
+/// Where settings are looked for without `--config`.
+const SYSTEM_FILE: &str = "/etc/signet/agent.toml";
+/// Where a service keeps its data.
+const DATA_DIR: &str = "/var/lib/signet-agent";
+
+/// Everything that an agent needs to know to run.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The agent's own directory: key, journal, keyring.
+    pub data_dir: PathBuf,
+    /// The controller's address, `http://…` or `https://…`.
+    pub controller: String,
+    /// What this host calls itself.
+    pub hostname: Hostname,
+    /// The group it asks for at enrolment.
+    pub group: Option<String>,
+    /// Lets a new key in.
+    pub join: Option<JoinToken>,
+    /// The controller's key by its fingerprint, when it is known beforehand.
+    pub fingerprint: Option<KeyId>,
+    /// What may run here.
+    pub policy: Policy,
+    /// Commands that run at the same time.
+    pub slots: usize,
+    /// The program to re-exec for commands; its `main` begins with [`crate::launch::main_if_launcher`].
+    pub launcher: PathBuf,
+    /// Whether commands get cgroups.
+    pub cgroup: CgroupChoice,
+}
+
+impl AgentConfig {
+    /// An agent with defaults for all that is optional.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, controller: String, hostname: Hostname) -> Self {
+        let run = crate::run::RunnerConfig::new(data_dir.clone());
+        Self {
+            data_dir,
+            controller,
+            hostname,
+            group: None,
+            join: None,
+            fingerprint: None,
+            policy: Policy::default(),
+            slots: SLOTS_DEFAULT,
+            launcher: run.launcher,
+            cgroup: run.cgroup,
+        }
+    }
+}
+
+/// The agent of Signet, a fleet control plane: verifies signed commands, runs them and reports.
+#[derive(Debug, Parser)]
+#[command(name = "signet-agent", version)]
+pub struct CommandLine {
+    /// What to do; without it the agent runs.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+    /// See [`Flags`].
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What else the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Print the agent's public key in PEM, made if there is none
+    ShowKey,
+    /// Believe this controller key (PEM) from now on, and no keyring before the one that it signed
+    Trust {
+        /// The key's file
+        file: PathBuf,
+    },
+    /// Make this a new agent: forget the key and the journal
+    Reset {
+        /// Say that this is meant
+        #[arg(long, required = true)]
+        new_key: bool,
+    },
+}
+
+/// Every setting as a flag and as an environment variable.
+#[derive(Debug, Default, Args)]
+pub struct Flags {
+    /// The controller's address
+    #[arg(long, global = true, env = "SIGNET_CONTROLLER", value_name = "URL")]
+    pub controller: Option<String>,
+    /// Lets this host join
+    #[arg(long, global = true, env = "SIGNET_JOIN_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub join_token: Option<String>,
+    /// The same from a file
+    #[arg(long, global = true, env = "SIGNET_JOIN_TOKEN_FILE", value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+    /// This host's name [default: the system's]
+    #[arg(long, global = true, env = "SIGNET_HOSTNAME", value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// The group to join
+    #[arg(long, global = true, env = "SIGNET_GROUP", value_name = "GROUP")]
+    pub group: Option<String>,
+    /// Key, journal and keyring [default: /var/lib/signet-agent]
+    #[arg(long, global = true, env = "SIGNET_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The controller's public key (PEM), when the agent is enrolled by hand
+    #[arg(long, global = true, env = "SIGNET_CONTROLLER_KEY", value_name = "FILE")]
+    pub controller_key: Option<PathBuf>,
+    /// What may run here [default: /etc/signet/policy.toml, else policy.toml in the data directory]
+    #[arg(long, global = true, env = "SIGNET_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Commands that run at the same time [default: 8]
+    #[arg(long, global = true, env = "SIGNET_SLOTS", value_name = "NUMBER")]
+    pub slots: Option<usize>,
+    /// What is logged, as `tracing` filters say it [default: info]
+    #[arg(long, global = true, env = "SIGNET_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// These settings in TOML [default: /etc/signet/agent.toml]
+    #[arg(long, global = true, env = "SIGNET_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The TOML file: the flags' names with `_`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    controller: Option<String>,
+    join_token: Option<String>,
+    join_token_file: Option<PathBuf>,
+    hostname: Option<String>,
+    group: Option<String>,
+    data_dir: Option<PathBuf>,
+    controller_key: Option<PathBuf>,
+    policy: Option<PathBuf>,
+    slots: Option<usize>,
+    log: Option<String>,
+}
+
+impl Flags {
+    /// Fills what is not set from the TOML file.
+    ///
+    /// # Errors
+    /// When the file has an unknown key or a bad value, or an explicit one is missing.
+    pub fn with_file(mut self) -> anyhow::Result<Self> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None if Path::new(SYSTEM_FILE).exists() => read_file(Path::new(SYSTEM_FILE))?,
+            None => File::default(),
+        };
+        // A token is one setting with two spellings: the nearer source wins whole.
+        if self.join_token.is_none() && self.join_token_file.is_none() {
+            (self.join_token, self.join_token_file) = (file.join_token, file.join_token_file);
+        }
+        self.controller = self.controller.or(file.controller);
+        self.hostname = self.hostname.or(file.hostname);
+        self.group = self.group.or(file.group);
+        self.data_dir = self.data_dir.or(file.data_dir);
+        self.controller_key = self.controller_key.or(file.controller_key);
+        self.policy = self.policy.or(file.policy);
+        self.slots = self.slots.or(file.slots);
+        self.log = self.log.or(file.log);
+        Ok(self)
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.data_dir.clone().unwrap_or_else(|| DATA_DIR.into())
+    }
+
+    /// Reads and checks everything.
+    ///
+    /// # Errors
+    /// A clear message about what is missing or wrong.
+    pub fn config(&self) -> anyhow::Result<AgentConfig> {
+        let data_dir = self.data_dir();
+        let noted = read_enrolment(&data_dir)?;
+        let Some(controller) = self.controller.clone().or(noted.controller) else {
+            bail!(
+                "the controller's address is missing: give --controller URL or SIGNET_CONTROLLER at the first start"
+            );
+        };
+        let hostname = match (&self.hostname, noted.hostname) {
+            (Some(text), _) => text.parse().with_context(|| format!("hostname {text:?}"))?,
+            (None, Some(noted)) => noted,
+            (None, None) => own_hostname()?,
+        };
+        let join: Option<JoinToken> = self.token()?.map(|text| {
+            let Ok(token) = text.parse();
+            token
+        });
+        let key = self.controller_key.as_deref().map(read_public_key).transpose()?;
+        let fingerprint = key.map(|k| k.id().clone());
+        let fingerprint = fingerprint.or_else(|| join.as_ref().and_then(|j| j.fingerprint.clone()));
+        let slots = self.slots.unwrap_or(SLOTS_DEFAULT);
+        if !(1..=SLOTS_MAX).contains(&slots) {
+            bail!("slots must be 1 to {SLOTS_MAX}");
+        }
+        Ok(AgentConfig {
+            group: self.group.clone().or(noted.group),
+            join,
+            fingerprint: fingerprint.or(noted.fingerprint),
+            policy: Policy::default().find(self.policy.as_deref(), &data_dir)?,
+            slots,
+            ..AgentConfig::new(data_dir, controller, hostname)
+        })
+    }
+
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        match (&self.join_token, &self.join_token_file) {
+            (Some(_), Some(_)) => bail!("give the join token or its file, not both"),
+            (Some(text), None) => Ok(Some(text.trim().to_owned()).filter(|t| !t.is_empty())),
+            (None, Some(file)) => Ok(Some(read_small(file)?.trim().to_owned()).filter(|t| !t.is_empty())),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Reads a public key in PEM.
+///
+/// # Errors
+/// When the file can't be read or holds something else.
+pub fn read_public_key(file: &Path) -> anyhow::Result<PublicKey> {
+    PublicKey::from_pem(&read_small(file)?).with_context(|| file.display().to_string())
+}
+
+fn read_file(path: &Path) -> anyhow::Result<File> {
+    toml::from_str(&read_small(path)?).with_context(|| format!("settings in {}", path.display()))
+}
+
+fn read_small(path: &Path) -> anyhow::Result<String> {
+    let read = || -> io::Result<String> {
+        if fs::metadata(path)?.len() > CONFIG_BYTES_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "too large"));
+        }
+        fs::read_to_string(path)
+    };
+    read().with_context(|| path.display().to_string())
+}
+
+fn own_hostname() -> anyhow::Result<Hostname> {
+    let name = nix::unistd::gethostname().context("this host's name")?;
+    let name = name.to_string_lossy();
+    name.parse().with_context(|| format!("this host's own name {name:?}: give --hostname NAME"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{DataDir, Enrolment};
+
+    fn flags(dir: &Path) -> Flags {
+        Flags { data_dir: Some(dir.to_owned()), ..Flags::default() }
+    }
+
+    #[test]
+    fn later_starts_need_only_the_data_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let error = flags(root.path()).config().unwrap_err().to_string();
+        assert!(error.contains("--controller"), "{error}");
+        let noted = Enrolment {
+            controller: Some("https://c".into()),
+            hostname: Some("web1".parse().unwrap()),
+            group: Some("web".into()),
+            fingerprint: None,
+        };
+        DataDir::open(root.path()).unwrap().enrol(&noted).unwrap();
+        let config = flags(root.path()).config().unwrap();
+        assert_eq!((config.controller.as_str(), config.hostname.as_str()), ("https://c", "web1"));
+        let nearer = Flags { hostname: Some("WEB2".into()), ..flags(root.path()) };
+        assert_eq!(nearer.config().unwrap().hostname.as_str(), "web2");
+    }
+
+    #[test]
+    fn files_are_the_weaker_word_and_unknown_keys_stop_the_start() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("agent.toml");
+        let token = root.path().join("token");
+        fs::write(&token, "s3cret\n").unwrap();
+        fs::write(&file, format!("controller = \"http://a\"\nslots = 3\njoin_token_file = {token:?}"))
+            .unwrap();
+        let read = |change: Flags| {
+            let flags = Flags { config: Some(file.clone()), ..change };
+            flags.with_file().and_then(|f| f.config())
+        };
+        let config = read(flags(root.path())).unwrap();
+        assert_eq!((config.controller.as_str(), config.slots), ("http://a", 3));
+        assert_eq!(config.join.unwrap().reveal(), "s3cret");
+        let nearer = Flags {
+            controller: Some("http://b".into()),
+            join_token: Some("other".into()),
+            ..flags(root.path())
+        };
+        let config = read(nearer).unwrap();
+        assert_eq!((config.controller.as_str(), config.join.unwrap().reveal()), ("http://b", "other".into()));
+        for bad in ["nonsense = 1", "slots = \"x\"", "slots = 0", "="] {
+            fs::write(&file, bad).unwrap();
+            let bad = read(Flags { controller: Some("http://b".into()), ..flags(root.path()) });
+            assert!(bad.is_err());
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        CommandLine::command().debug_assert();
+    }
+}

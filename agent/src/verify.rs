@@ -1,0 +1,359 @@
+//! Nothing in a message is believed before this module has said so.
+//!
+//! The order of the checks is fixed: size → headers → key known → signature → version → type → audience → known `jti`
+//! → time window → policy. What fails before the `jti` is known to be new leaves no trace but a count.
+
+use std::collections::BTreeMap;
+
+use signet_common::envelope::{Audience, Authentic, Claims, Envelope, PayloadType, Refusal, Verified};
+use signet_common::ids::{AgentId, Jti};
+use signet_common::keyring::Keyring;
+use signet_common::limits::{CLOCK_SKEW_SECONDS_MAX, EXPIRY_SECONDS_MAX};
+use signet_common::messages::{Cancel, Command, KeyringPush, Rejection, Resume};
+
+use crate::policy::Policy;
+
+/// What a controller may tell an agent.
+const ALLOWED: [PayloadType; 5] = [
+    PayloadType::Command,
+    PayloadType::Deploy,
+    PayloadType::Cancel,
+    PayloadType::Resume,
+    PayloadType::Keyring,
+];
+
+/// A verified message to this host, with an id that is new.
+#[derive(Debug)]
+pub enum Instruction {
+    /// Run this.
+    Command(Box<Verified<Command>>),
+    /// End this.
+    Cancel(Verified<Cancel>),
+    /// Report again.
+    Resume(Verified<Resume>),
+    /// Believe a new key.
+    Keyring(Box<Verified<KeyringPush>>),
+}
+
+impl Instruction {
+    /// The message's id.
+    #[must_use]
+    pub fn jti(&self) -> &Jti {
+        match self {
+            Self::Command(m) => &m.get().jti,
+            Self::Cancel(m) => &m.get().jti,
+            Self::Resume(m) => &m.get().jti,
+            Self::Keyring(m) => &m.get().jti,
+        }
+    }
+}
+
+/// What came of a message.
+#[derive(Debug)]
+pub enum Checked {
+    /// It is to be done.
+    Do(Instruction),
+    /// It is the controller's word, and this host refuses it: that makes an event.
+    Reject {
+        /// Its id.
+        jti: Jti,
+        /// Until when the id stays known.
+        exp: i64,
+        /// Why.
+        reason: Rejection,
+        /// The same for a person.
+        detail: String,
+    },
+    /// It is not believed, or has no effect: that is only counted.
+    Refuse(Refusal),
+}
+
+/// Messages not believed since this start, by reason.
+#[derive(Debug, Clone, Default)]
+pub struct Refused([u64; Refusal::ALL.len()]);
+
+impl Refused {
+    /// One more.
+    pub fn count(&mut self, refusal: Refusal) {
+        if let Some(at) = Refusal::ALL.iter().position(|r| *r == refusal) {
+            self.0[at] += 1;
+        }
+    }
+
+    /// As in heartbeats: only reasons that occurred.
+    #[must_use]
+    pub fn by_label(&self) -> BTreeMap<String, u64> {
+        let all = Refusal::ALL.iter().zip(self.0);
+        all.filter(|(_, n)| *n > 0).map(|(r, n)| (r.label().to_owned(), n)).collect()
+    }
+}
+
+/// The agent's time: the later of its clock and the newest `iat` that it has verified. Whole seconds since 1970.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Time {
+    newest: i64,
+}
+
+impl Time {
+    /// Never earlier than this.
+    pub fn seen(&mut self, iat: i64) {
+        self.newest = self.newest.max(iat);
+    }
+
+    /// Now, when the clock says `clock`.
+    #[must_use]
+    pub fn now(self, clock: i64) -> i64 {
+        clock.max(self.newest)
+    }
+}
+
+/// What a check needs to know.
+pub struct Context<'a> {
+    /// This agent.
+    pub me: &'a AgentId,
+    /// Whom it believes.
+    pub keyring: &'a Keyring,
+    /// Everything issued before this is refused.
+    pub not_before: i64,
+    /// The agent's clock.
+    pub clock: i64,
+    /// What may run here.
+    pub policy: &'a Policy,
+    /// As whom a command without `user` runs.
+    pub own_user: &'a str,
+}
+
+/// Checks one message. `known` tells whether an id was seen before; it is asked only about verified messages to this
+/// host.
+pub fn check(
+    envelope: &Envelope,
+    context: &Context<'_>,
+    time: &mut Time,
+    known: impl FnOnce(&Jti) -> bool,
+) -> Checked {
+    match authentic(envelope, context, time, known) {
+        Ok((message, claims, exp)) => content(&message, claims, exp, context),
+        Err(refusal) => Checked::Refuse(refusal),
+    }
+}
+
+/// Everything up to the time window.
+fn authentic(
+    envelope: &Envelope,
+    context: &Context<'_>,
+    time: &mut Time,
+    known: impl FnOnce(&Jti) -> bool,
+) -> Result<(Authentic, Claims, i64), Refusal> {
+    let message = envelope.verify(&ALLOWED, |id| context.keyring.find(id))?;
+    let claims = message.claims()?;
+    let exp = claims.exp.ok_or(Refusal::Malformed)?;
+    let whole = claims.iss == "controller"
+        && claims.iat >= 0
+        && exp.saturating_sub(claims.iat) <= EXPIRY_SECONDS_MAX.into();
+    if !whole {
+        return Err(Refusal::Malformed);
+    }
+    message.audience(&claims, &Audience::Agent(context.me.clone()))?;
+    if known(&claims.jti) {
+        return Err(Refusal::Duplicate);
+    }
+    let now = time.now(context.clock);
+    if exp < now || claims.iat < context.not_before {
+        return Err(Refusal::Expired);
+    }
+    let work = matches!(message.kind(), PayloadType::Command | PayloadType::Deploy);
+    if work && claims.iat > now.saturating_add(CLOCK_SKEW_SECONDS_MAX) {
+        return Err(Refusal::Future);
+    }
+    time.seen(claims.iat);
+    Ok((message, claims, exp))
+}
+
+/// Reads what was verified, and asks the policy.
+fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>) -> Checked {
+    let jti = claims.jti;
+    let reject = |reason, detail: String| Checked::Reject { jti: jti.clone(), exp, reason, detail };
+    let malformed = Checked::Refuse(Refusal::Malformed);
+    match message.kind() {
+        PayloadType::Command => match message.parse::<Command>() {
+            Ok(command) if command.get().command.is_some() == command.get().argv.is_some() => {
+                reject(Rejection::Unsupported, "exactly one of command and argv is needed".into())
+            }
+            Ok(command) => match context.policy.allows(command.get(), context.own_user) {
+                Ok(()) => Checked::Do(Instruction::Command(Box::new(command))),
+                Err(denied) => reject(Rejection::Policy, denied.to_string()),
+            },
+            Err(_) => reject(
+                Rejection::Unsupported,
+                "the command has a field or a value that this agent's version doesn't know".into(),
+            ),
+        },
+        PayloadType::Deploy => {
+            reject(Rejection::Unsupported, "this agent's version doesn't know deployments".into())
+        }
+        PayloadType::Cancel => message.parse().map_or(malformed, |m| Checked::Do(Instruction::Cancel(m))),
+        PayloadType::Resume => message.parse().map_or(malformed, |m| Checked::Do(Instruction::Resume(m))),
+        PayloadType::Keyring => {
+            message.parse().map_or(malformed, |m| Checked::Do(Instruction::Keyring(Box::new(m))))
+        }
+        PayloadType::Report | PayloadType::Heartbeat | PayloadType::Hello | PayloadType::Welcome => {
+            Checked::Refuse(Refusal::Type)
+        }
+    }
+}
+
+/// Reads a message from the journal again, after a restart: its signature must still be that of a trusted key.
+#[must_use]
+pub fn again(envelope: &Envelope, keyring: &Keyring) -> Option<Verified<Command>> {
+    let message = envelope.verify(&[PayloadType::Command], |id| keyring.find(id)).ok()?;
+    message.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use signet_common::keys::SigningKey;
+    use std::sync::LazyLock;
+
+    const NOW: i64 = 1_800_000_000;
+    static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate().unwrap());
+    static OTHER: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate().unwrap());
+
+    fn me() -> AgentId {
+        "a".repeat(40).parse().unwrap()
+    }
+
+    fn base() -> Value {
+        json!({
+            "iss": "controller", "aud": [me()], "iat": NOW, "exp": NOW + 600, "jti": Jti::generate(),
+            "task_id": "t", "command": "true", "timeout": 30,
+        })
+    }
+
+    fn signed(kind: PayloadType, payload: &Value) -> Envelope {
+        Envelope::sign(&KEY, kind, payload).unwrap()
+    }
+
+    fn run(envelope: &Envelope, known: bool) -> String {
+        let (keyring, _) = Keyring::first(&KEY, 1).unwrap();
+        let policy = Policy::for_user("me");
+        let context = Context {
+            me: &me(),
+            keyring: &keyring,
+            not_before: NOW - 1_000,
+            clock: NOW,
+            policy: &policy,
+            own_user: "me",
+        };
+        match check(envelope, &context, &mut Time::default(), |_| known) {
+            Checked::Do(instruction) => format!("do {}", instruction.jti()),
+            Checked::Reject { reason, .. } => format!("reject {reason:?}"),
+            Checked::Refuse(refusal) => refusal.label().to_owned(),
+        }
+    }
+
+    /// Each message fails one check and all that come after it; the first must win.
+    #[test]
+    fn the_order_of_the_checks() {
+        let mut payload = base();
+        payload["user"] = json!("root");
+        let mut expected = vec!["reject Policy"];
+        let mut messages = vec![(signed(PayloadType::Command, &payload), false)];
+
+        payload["unknown"] = json!(1);
+        expected.push("reject Unsupported");
+        messages.push((signed(PayloadType::Command, &payload), false));
+
+        payload["iat"] = json!(NOW + 61);
+        expected.push("future");
+        messages.push((signed(PayloadType::Command, &payload), false));
+
+        payload["exp"] = json!(NOW - 1);
+        expected.push("expired");
+        messages.push((signed(PayloadType::Command, &payload), false));
+
+        expected.push("duplicate");
+        messages.push((signed(PayloadType::Command, &payload), true));
+
+        payload["aud"] = json!(["b".repeat(40)]);
+        expected.push("audience");
+        messages.push((signed(PayloadType::Command, &payload), true));
+
+        payload["jti"] = json!("x");
+        expected.push("malformed");
+        messages.push((signed(PayloadType::Command, &payload), true));
+
+        expected.push("type");
+        messages.push((signed(PayloadType::Report, &payload), true));
+
+        let body: bytes::Bytes = serde_json::to_vec(&payload).unwrap().into();
+        let later = "application/vnd.signet.report.v2+json";
+        let sig = KEY.sign(&signet_common::envelope::pae(later, &body)).unwrap();
+        let sig = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sig);
+        let keyid = KEY.public().id().to_string();
+        let version = Envelope { payload_type: later.into(), keyid, sig, body };
+        expected.push("version");
+        messages.push((version.clone(), true));
+
+        let mut forged = version;
+        forged.payload_type = "application/vnd.signet.report.v3+json".into();
+        expected.push("signature");
+        messages.push((forged.clone(), true));
+
+        forged.keyid = OTHER.public().id().to_string();
+        expected.push("key");
+        messages.push((forged.clone(), true));
+
+        forged.keyid = "x".into();
+        expected.push("headers");
+        messages.push((forged.clone(), true));
+
+        forged.body = vec![b' '; signet_common::limits::MESSAGE_BYTES_MAX + 1].into();
+        expected.push("size");
+        messages.push((forged, true));
+
+        let found: Vec<String> = messages.iter().map(|(m, known)| run(m, *known)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn edges_of_the_time_window() {
+        let mut payload = base();
+        for (iat, exp, expected) in [
+            (NOW, NOW, "do"),
+            (NOW, NOW - 1, "expired"),
+            (NOW + 60, NOW + 660, "do"),
+            (NOW + 61, NOW + 661, "future"),
+            (NOW - 1_000, NOW + 1, "do"),
+            (NOW - 1_001, NOW + 1, "expired"),
+            (NOW, NOW + 7 * 86_400, "do"),
+            (NOW, NOW + 7 * 86_400 + 1, "malformed"),
+        ] {
+            (payload["iat"], payload["exp"]) = (json!(iat), json!(exp));
+            let found = run(&signed(PayloadType::Command, &payload), false);
+            assert!(found.starts_with(expected), "{iat} {exp}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_turned_back_clock_does_not_revive_what_expired() {
+        let mut time = Time::default();
+        time.seen(NOW);
+        assert_eq!(time.now(5), NOW);
+        assert_eq!(time.now(NOW + 5), NOW + 5);
+    }
+
+    #[test]
+    fn deployments_are_refused_aloud_and_an_agents_own_types_silently() {
+        assert_eq!(run(&signed(PayloadType::Deploy, &base()), false), "reject Unsupported");
+        assert_eq!(run(&signed(PayloadType::Heartbeat, &base()), false), "type");
+        assert_eq!(run(&signed(PayloadType::Cancel, &base()), false), "malformed");
+        let mut issuer = base();
+        issuer["iss"] = json!("somebody");
+        assert_eq!(run(&signed(PayloadType::Command, &issuer), false), "malformed");
+        let mut both = base();
+        both["argv"] = json!(["true"]);
+        assert_eq!(run(&signed(PayloadType::Command, &both), false), "reject Unsupported");
+    }
+}

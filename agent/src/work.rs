@@ -1,0 +1,395 @@
+//! Which message stands where, and what is to happen next. Pure: no clock, no disk, no process.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use signet_common::envelope::Verified;
+use signet_common::ids::Jti;
+use signet_common::messages::{BusyReason, Command};
+
+use crate::journal::number;
+use crate::limits::{CONTROL_IDS_MAX, WAITING_BYTES_MAX, WAITING_MAX};
+
+/// Where one message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// `accepted` is being written, with `started` when a slot was free.
+    Accepting {
+        /// Whether it takes a slot at once.
+        start: bool,
+    },
+    /// Accepted, and waits for a slot.
+    Waiting,
+    /// `started` is being written, or the process is being spawned.
+    Starting,
+    /// Likewise, and a cancel came meanwhile.
+    Cancelling,
+    /// The process runs.
+    Running,
+    /// Over, or never to be started.
+    Done,
+}
+
+/// What happens to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// `accepted` is synced.
+    Accepted,
+    /// `accepted` could not be written: as if it had never come.
+    Unwritten,
+    /// Its turn has come.
+    Chosen,
+    /// `started` could not be written.
+    Postponed,
+    /// The process runs.
+    Spawned,
+    /// An admin wants it to end.
+    Cancel,
+    /// It ended, was refused or expired, and that is being written.
+    Ended,
+}
+
+/// A step that can't happen in this stage: a fault in the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{step:?} can't happen to a message that is {stage:?}")]
+pub struct Illegal {
+    /// Where it stood.
+    pub stage: Stage,
+    /// What was to happen.
+    pub step: Step,
+}
+
+impl Stage {
+    /// The stage after `step`.
+    ///
+    /// # Errors
+    /// [`Illegal`].
+    pub fn apply(self, step: Step) -> Result<Self, Illegal> {
+        match (self, step) {
+            (Self::Accepting { start: true }, Step::Accepted) => Ok(Self::Starting),
+            (Self::Accepting { start: false }, Step::Accepted) | (Self::Starting, Step::Postponed) => {
+                Ok(Self::Waiting)
+            }
+            (Self::Waiting, Step::Chosen) => Ok(Self::Starting),
+            (Self::Starting | Self::Cancelling, Step::Cancel) => Ok(Self::Cancelling),
+            (Self::Starting | Self::Cancelling, Step::Spawned) | (Self::Running, Step::Cancel) => {
+                Ok(Self::Running)
+            }
+            (Self::Accepting { .. }, Step::Unwritten)
+            | (Self::Waiting, Step::Cancel)
+            | (Self::Cancelling, Step::Postponed)
+            | (Self::Waiting | Self::Starting | Self::Cancelling | Self::Running, Step::Ended) => {
+                Ok(Self::Done)
+            }
+            (stage, step) => Err(Illegal { stage, step }),
+        }
+    }
+
+    /// Whether it holds a slot.
+    fn holds_slot(self) -> bool {
+        matches!(self, Self::Accepting { start: true } | Self::Starting | Self::Cancelling | Self::Running)
+    }
+
+    /// Whether it counts among what waits.
+    fn waits(self) -> bool {
+        matches!(self, Self::Accepting { start: false } | Self::Waiting)
+    }
+}
+
+/// A command that was verified, ready to run.
+pub type Ready = Arc<Verified<Command>>;
+
+#[derive(Debug)]
+struct Item {
+    stage: Stage,
+    command: Ready,
+    bytes: usize,
+}
+
+/// What a cancel leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelEffect {
+    /// Its id was never seen: it is noted as cancelled, should it come.
+    Unknown,
+    /// It waited, and never starts.
+    Withdrawn,
+    /// It runs, or is about to: it is ended.
+    Ending,
+    /// It is over already.
+    Nothing,
+}
+
+/// All messages of this agent.
+#[derive(Debug)]
+pub struct Work {
+    slots: usize,
+    items: HashMap<Jti, Item>,
+    queue: VecDeque<Jti>,
+    /// Ids that are known, and until when.
+    known: HashMap<u128, i64>,
+    /// Cancels, resumes and keyrings that were obeyed; the oldest are forgotten.
+    control: VecDeque<u128>,
+}
+
+impl Work {
+    /// Nothing to do, and these ids known.
+    #[must_use]
+    pub fn new(slots: usize, known: HashMap<u128, i64>) -> Self {
+        Self { slots, items: HashMap::new(), queue: VecDeque::new(), known, control: VecDeque::new() }
+    }
+
+    /// Whether the id was seen before.
+    #[must_use]
+    pub fn knows(&self, jti: &Jti) -> bool {
+        let id = number(jti);
+        self.known.contains_key(&id) || self.control.contains(&id)
+    }
+
+    /// Makes an id known.
+    pub fn remember(&mut self, jti: &Jti, exp: i64) {
+        self.known.insert(number(jti), exp);
+    }
+
+    /// Notes a message that starts nothing.
+    pub fn obeyed(&mut self, jti: &Jti) {
+        if self.control.len() == CONTROL_IDS_MAX {
+            self.control.pop_front();
+        }
+        self.control.push_back(number(jti));
+    }
+
+    /// Forgets ids that expired before `now`, but for messages that are still here.
+    pub fn forget(&mut self, now: i64) {
+        let here: HashSet<u128> = self.items.keys().map(number).collect();
+        self.known.retain(|id, exp| *exp >= now || here.contains(id));
+    }
+
+    /// Why no further message of this size can wait.
+    #[must_use]
+    pub fn busy(&self, bytes: usize) -> Option<BusyReason> {
+        let waiting: usize = self.items.values().filter(|i| i.stage.waits()).map(|i| i.bytes).sum();
+        let full = self.waiting() >= WAITING_MAX || waiting + bytes > WAITING_BYTES_MAX;
+        full.then_some(BusyReason::QueueFull)
+    }
+
+    /// Takes a message whose `accepted` is about to be written. True when `started` is to be written with it.
+    pub fn accept(&mut self, command: Ready, bytes: usize, may_start: bool) -> bool {
+        let start = may_start && self.queue.is_empty() && self.running() < self.slots;
+        let (jti, exp) = (command.get().jti.clone(), command.get().exp);
+        self.known.insert(number(&jti), exp);
+        self.items.insert(jti, Item { stage: Stage::Accepting { start }, command, bytes });
+        start
+    }
+
+    /// After a restart: takes a message whose `accepted` is in the journal.
+    pub fn recover(&mut self, command: Ready, bytes: usize) {
+        let jti = command.get().jti.clone();
+        self.queue.push_back(jti.clone());
+        self.items.insert(jti, Item { stage: Stage::Waiting, command, bytes });
+    }
+
+    /// Moves a message on. Returns its new stage.
+    ///
+    /// # Errors
+    /// [`Illegal`], also for a message that isn't here.
+    pub fn step(&mut self, jti: &Jti, step: Step) -> Result<Stage, Illegal> {
+        let Some(item) = self.items.get_mut(jti) else {
+            return Err(Illegal { stage: Stage::Done, step });
+        };
+        let before = item.stage;
+        let after = before.apply(step)?;
+        item.stage = after;
+        match (before, after) {
+            (Stage::Accepting { .. }, Stage::Waiting) => self.queue.push_back(jti.clone()),
+            (Stage::Starting, Stage::Waiting) => self.queue.push_front(jti.clone()),
+            (Stage::Accepting { .. }, Stage::Done) => {
+                self.items.remove(jti);
+                self.known.remove(&number(jti));
+            }
+            (_, Stage::Done) => {
+                self.queue.retain(|waiting| waiting != jti);
+                self.items.remove(jti);
+            }
+            _ => {}
+        }
+        Ok(after)
+    }
+
+    /// The next message whose turn has come, now `Starting`.
+    pub fn choose(&mut self) -> Option<Ready> {
+        if self.running() >= self.slots {
+            return None;
+        }
+        let jti = self.queue.pop_front()?;
+        self.step(&jti, Step::Chosen).ok()?;
+        self.items.get(&jti).map(|item| Arc::clone(&item.command))
+    }
+
+    /// What waits and passes `test` no more; they stay where they are.
+    #[must_use]
+    pub fn waiting_where(&self, test: impl Fn(&Command) -> bool) -> Vec<Ready> {
+        let waiting = self.queue.iter().filter_map(|jti| self.items.get(jti));
+        waiting.filter(|i| test(i.command.get())).map(|i| Arc::clone(&i.command)).collect()
+    }
+
+    /// An admin wants `jti` to end.
+    pub fn cancel(&mut self, jti: &Jti) -> CancelEffect {
+        if !self.items.contains_key(jti) {
+            return if self.knows(jti) { CancelEffect::Nothing } else { CancelEffect::Unknown };
+        }
+        match self.step(jti, Step::Cancel) {
+            Ok(Stage::Done) => CancelEffect::Withdrawn,
+            Ok(_) => CancelEffect::Ending,
+            Err(_) => CancelEffect::Nothing,
+        }
+    }
+
+    /// Messages that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.items.values().filter(|i| i.stage.waits()).count()
+    }
+
+    /// Slots in use.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.items.values().filter(|i| i.stage.holds_slot()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use signet_common::keys::SigningKey;
+    use signet_common::{Envelope, PayloadType};
+    use std::sync::LazyLock;
+
+    static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::generate().unwrap());
+
+    fn ready(exp: i64) -> Ready {
+        let payload = json!({
+            "iss": "controller", "aud": ["a".repeat(40)], "iat": 1, "exp": exp, "jti": Jti::generate(),
+            "task_id": "t", "command": "true", "timeout": 30,
+        });
+        let envelope = Envelope::sign(&KEY, PayloadType::Command, &payload).unwrap();
+        let message = envelope.verify(&[PayloadType::Command], |_| Some(KEY.public().clone())).unwrap();
+        Arc::new(message.parse().unwrap())
+    }
+
+    fn jti(ready: &Ready) -> Jti {
+        ready.get().jti.clone()
+    }
+
+    #[test]
+    fn every_legal_step_and_no_other() {
+        use Stage::{Accepting, Cancelling, Done, Running, Starting, Waiting};
+        let stages = [
+            Accepting { start: true },
+            Accepting { start: false },
+            Waiting,
+            Starting,
+            Cancelling,
+            Running,
+            Done,
+        ];
+        let steps = [
+            Step::Accepted,
+            Step::Unwritten,
+            Step::Chosen,
+            Step::Postponed,
+            Step::Spawned,
+            Step::Cancel,
+            Step::Ended,
+        ];
+        let table = [
+            [Some(Starting), Some(Done), None, None, None, None, None],
+            [Some(Waiting), Some(Done), None, None, None, None, None],
+            [None, None, Some(Starting), None, None, Some(Done), Some(Done)],
+            [None, None, None, Some(Waiting), Some(Running), Some(Cancelling), Some(Done)],
+            [None, None, None, Some(Done), Some(Running), Some(Cancelling), Some(Done)],
+            [None, None, None, None, None, Some(Running), Some(Done)],
+            [None; 7],
+        ];
+        for (stage, row) in stages.into_iter().zip(table) {
+            for (step, expected) in steps.into_iter().zip(row) {
+                assert_eq!(stage.apply(step).ok(), expected, "{stage:?} {step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn slots_are_bounded_and_the_order_is_kept() {
+        let mut work = Work::new(2, HashMap::new());
+        let all: Vec<Ready> = (0..4).map(|_| ready(10)).collect();
+        let started: Vec<bool> = all.iter().map(|c| work.accept(Arc::clone(c), 10, true)).collect();
+        assert_eq!(started, [true, true, false, false]);
+        for command in &all {
+            work.step(&jti(command), Step::Accepted).unwrap();
+        }
+        assert_eq!((work.running(), work.waiting()), (2, 2));
+        assert!(work.choose().is_none());
+        work.step(&jti(&all[1]), Step::Ended).unwrap();
+        assert_eq!(jti(&work.choose().unwrap()), jti(&all[2]));
+        work.step(&jti(&all[2]), Step::Postponed).unwrap();
+        assert_eq!(jti(&work.choose().unwrap()), jti(&all[2]), "it keeps its place");
+        assert!(!work.accept(ready(10), 10, true), "nobody overtakes what waits");
+    }
+
+    #[test]
+    fn an_unwritten_message_may_come_again() {
+        let mut work = Work::new(1, HashMap::new());
+        let command = ready(10);
+        work.accept(Arc::clone(&command), 10, true);
+        assert!(work.knows(&jti(&command)));
+        work.step(&jti(&command), Step::Unwritten).unwrap();
+        assert!(!work.knows(&jti(&command)));
+        assert_eq!(work.running(), 0);
+    }
+
+    #[test]
+    fn cancels() {
+        let mut work = Work::new(1, HashMap::new());
+        let (runs, waits) = (ready(10), ready(10));
+        for command in [&runs, &waits] {
+            work.accept(Arc::clone(command), 10, true);
+            work.step(&jti(command), Step::Accepted).unwrap();
+        }
+        assert_eq!(work.cancel(&jti(&runs)), CancelEffect::Ending);
+        assert_eq!(work.step(&jti(&runs), Step::Spawned), Ok(Stage::Running));
+        assert_eq!(work.cancel(&jti(&runs)), CancelEffect::Ending);
+        assert_eq!(work.cancel(&jti(&waits)), CancelEffect::Withdrawn);
+        assert_eq!(work.cancel(&jti(&waits)), CancelEffect::Nothing);
+        work.step(&jti(&runs), Step::Ended).unwrap();
+        assert_eq!(work.cancel(&jti(&runs)), CancelEffect::Nothing);
+        assert!(work.choose().is_none());
+        assert_eq!(work.cancel(&Jti::generate()), CancelEffect::Unknown);
+    }
+
+    #[test]
+    fn ids_are_forgotten_when_they_expired_and_are_over() {
+        let mut work = Work::new(1, HashMap::new());
+        let (over, here) = (ready(10), ready(10));
+        for command in [&over, &here] {
+            work.accept(Arc::clone(command), 10, true);
+            work.step(&jti(command), Step::Accepted).unwrap();
+        }
+        work.step(&jti(&over), Step::Ended).unwrap();
+        work.forget(10);
+        assert!(work.knows(&jti(&over)), "it may still be replayed in its last second");
+        work.forget(11);
+        assert!(!work.knows(&jti(&over)));
+        assert!(work.knows(&jti(&here)));
+    }
+
+    #[test]
+    fn waiting_is_bounded_by_count_and_bytes() {
+        let mut work = Work::new(0, HashMap::new());
+        assert_eq!(work.busy(WAITING_BYTES_MAX), None);
+        assert_eq!(work.busy(WAITING_BYTES_MAX + 1), Some(BusyReason::QueueFull));
+        let command = ready(10);
+        work.accept(command, WAITING_BYTES_MAX, true);
+        assert_eq!(work.busy(1), Some(BusyReason::QueueFull));
+        assert_eq!(work.waiting(), 1);
+    }
+}
