@@ -17,6 +17,9 @@ use super::wire::{Keep, Plan};
 use super::{null, sys};
 use crate::run::Program;
 
+/// A program's name is shown up to this many characters.
+const SHOWN_MAX: usize = 200;
+
 /// Turns this process into the command. Comes back only with the sentence that says why not.
 pub(super) fn execute(plan: &Plan) -> String {
     match prepare(plan) {
@@ -72,6 +75,7 @@ fn explain(error: &io::Error, plan: &Plan, user: &str) -> String {
         Program::Shell(_) => "/bin/sh",
         Program::Argv(argv) => argv.first().map_or("", String::as_str),
     };
+    let program: String = program.chars().take(SHOWN_MAX).collect();
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => format!("there is no program {program} on this host"),
         Some(Errno::EACCES) => format!("{user} may not execute {program}"),

@@ -11,10 +11,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getppid, setsid};
 
-use super::wire::{self, Exit, ORDER_KILL, ORDER_TERM, Plan, Reply};
+use super::wire::{self, ORDER_KILL, ORDER_TERM, Plan, Reply};
 use super::{execute, null, sys};
 use crate::limits::{KILL_GRACE, TERM_GRACE, TREE_LOOK_EVERY};
 use crate::run::processes::descendants;
@@ -33,6 +32,8 @@ pub(super) fn supervise(control: UnixStream, plan: &Plan) -> io::Result<()> {
     )?;
     let (mut fault, fault_writer) = io::pipe()?;
     let launcher = getpid();
+    // From here on the command may have run, even if nobody is left to say so.
+    wire::write(&mut &control, &Reply::Executing)?;
     let main = match sys::fork_launcher()? {
         ForkResult::Parent { child } => child,
         ForkResult::Child => become_command(plan, launcher, fault_writer),
@@ -148,15 +149,14 @@ impl Supervisor {
     /// Takes the exit status of every child that has ended. False when there is none left.
     fn reap(&mut self) -> io::Result<bool> {
         loop {
-            let (pid, exit) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, Exit::Code(code)),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, Exit::Signal(signal as i32)),
-                Ok(_) => return Ok(true),
+            let (pid, exit) = match sys::wait_any() {
+                Ok(Some(ended)) => ended,
+                Ok(None) => return Ok(true),
                 Err(Errno::ECHILD) => return Ok(false),
                 Err(Errno::EINTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if pid == self.main {
+            if pid == self.main.as_raw() {
                 self.say(&Reply::Exited(exit))?;
             }
         }

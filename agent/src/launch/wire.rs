@@ -40,7 +40,8 @@ pub(crate) enum Keep {
 pub(crate) enum Reply {
     /// Nothing was executed, and why.
     Failed(String),
-    /// About to execute in the cgroup; the end of the stream without `Failed` says that it worked.
+    /// About to execute. In a cgroup the end of the stream without `Failed` says that it worked; from a launcher that
+    /// stays it says that the launcher was killed, maybe by the command.
     Executing,
     /// It runs under this process id, which is also its session.
     Started(i32),

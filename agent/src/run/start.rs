@@ -136,26 +136,23 @@ impl Launched {
         };
         let Self { child, control, received, outputs, job } = self;
         let tree = match job {
-            Some(job) => Tree::Cgroup(Box::new(InCgroup::new(child, main, job))),
+            Some(job) => Tree::Cgroup(Box::new(InCgroup::new(child, job))),
             None => Tree::Launcher(Box::new(BelowLauncher::new(child, control, received, main, jti))),
         };
         Ok((tree, outputs))
     }
 
-    /// Gives the main process's id, or the sentence that says why there is none.
-    async fn handshake(&mut self, plan: &[u8]) -> Result<i32, String> {
+    /// Gives the main process's id where a launcher tells it, or the sentence that says why nothing was executed.
+    async fn handshake(&mut self, plan: &[u8]) -> Result<Option<i32>, String> {
         // A launcher that died closes its end: the reply tells.
         self.control.write_all(plan).await.ok();
         let mut executing = false;
         loop {
             match next_reply(&mut self.control, &mut self.received).await {
-                Ok(Some(Reply::Started(main))) => return Ok(main),
+                Ok(Some(Reply::Started(main))) => return Ok(Some(main)),
                 Ok(Some(Reply::Executing)) => executing = true,
                 Ok(Some(Reply::Failed(fault))) => return Err(fault),
-                Ok(None) if executing => {
-                    let main = self.child.id().and_then(|id| i32::try_from(id).ok());
-                    return main.ok_or_else(|| "the launcher has no process id".into());
-                }
+                Ok(None) if executing => return Ok(None),
                 Ok(Some(_) | None) => {
                     return Err("the launcher ended before it could execute anything".into());
                 }

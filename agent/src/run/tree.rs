@@ -87,7 +87,7 @@ fn complain(result: io::Result<()>, job: &Job) {
 #[derive(Debug)]
 pub(crate) struct InCgroup {
     child: Child,
-    main: i32,
+    main: Option<i32>,
     job: Job,
     exited: bool,
     killed: HashSet<i32>,
@@ -95,7 +95,8 @@ pub(crate) struct InCgroup {
 }
 
 impl InCgroup {
-    pub(crate) fn new(child: Child, main: i32, job: Job) -> Self {
+    pub(crate) fn new(child: Child, job: Job) -> Self {
+        let main = child.id().and_then(|id| i32::try_from(id).ok());
         Self { child, main, job, exited: false, killed: HashSet::new(), give_up: None }
     }
 
@@ -123,7 +124,7 @@ impl InCgroup {
         if !self.job.is_populated()? {
             return Ok(());
         }
-        self.killed.extend(self.job.pids()?.into_iter().filter(|pid| *pid != self.main));
+        self.killed.extend(self.job.pids()?.into_iter().filter(|pid| Some(*pid) != self.main));
         self.job.kill()
     }
 
@@ -154,7 +155,8 @@ pub(crate) struct BelowLauncher {
     child: Child,
     control: UnixStream,
     received: BytesMut,
-    main: i32,
+    /// Unknown when the launcher was killed at once.
+    main: Option<i32>,
     jti: Jti,
     exited: bool,
     /// The launcher is gone before its time, and the agent has to end the tree itself, until this moment.
@@ -163,7 +165,13 @@ pub(crate) struct BelowLauncher {
 }
 
 impl BelowLauncher {
-    pub(crate) fn new(child: Child, control: UnixStream, received: BytesMut, main: i32, jti: Jti) -> Self {
+    pub(crate) fn new(
+        child: Child,
+        control: UnixStream,
+        received: BytesMut,
+        main: Option<i32>,
+        jti: Jti,
+    ) -> Self {
         Self { child, control, received, main, jti, exited: false, lost: None, killed: HashSet::new() }
     }
 
@@ -189,14 +197,14 @@ impl BelowLauncher {
     /// Kills what the launcher would have killed, as far as it can be recognised.
     async fn sweep(&mut self) -> TreeEvent {
         loop {
-            let tree = leftovers::of_command(&self.jti, Some(self.main));
+            let tree = leftovers::of_command(&self.jti, self.main);
             let left = tree.len() as u64;
             if left == 0 || self.lost.is_none_or(|give_up| Instant::now() >= give_up) {
                 return TreeEvent::Empty { killed: self.killed.len() as u64, left };
             }
             for process in tree {
                 let killed = kill(Pid::from_raw(process.pid), Signal::SIGKILL).is_ok();
-                if killed && process.pid != self.main {
+                if killed && Some(process.pid) != self.main {
                     self.killed.insert(process.pid);
                 }
             }
@@ -219,8 +227,12 @@ pub(crate) async fn next_reply(
         if let Some(reply) = wire::take(received)? {
             return Ok(Some(reply));
         }
-        if control.read_buf(received).await? == 0 {
-            return Ok(None);
+        match control.read_buf(received).await {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            // Killed before it had read everything.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
 }
