@@ -17,6 +17,9 @@ pub enum Error {
     /// No or a wrong credential.
     #[error("Not authenticated")]
     Unauthenticated,
+    /// A proof of its own (a signature, a token) that does not hold; says which.
+    #[error("{0}")]
+    Refused(String),
     /// A credential without this right.
     #[error("{0}")]
     Forbidden(String),

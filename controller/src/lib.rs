@@ -2,6 +2,19 @@
 //!
 //! Each folder is a vertical slice; `docs/architecture.md` shows what each may import and walks one command through.
 
+pub mod app;
+pub mod commands;
+pub mod dispatch;
 pub mod error;
+pub mod hosts;
+pub mod http;
+pub mod keys;
 pub mod limits;
+pub mod live;
+pub mod logging;
+mod retention;
+mod running;
+pub mod settings;
 pub mod store;
+
+pub use running::{Running, start, start_on};

@@ -14,3 +14,83 @@ pub const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const BATCH_ROWS_MAX: usize = 256;
 /// Bytes in one batch of writes.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Seconds until what was sent and not accepted is sent again, with the same `jti`.
+pub const RESEND_SECONDS: i64 = 15;
+/// Deliveries that one host may have sent and not accepted.
+pub const UNACCEPTED_MAX: usize = 200;
+/// A delivery's deadline lies this long after `exp` + `timeout`, in seconds.
+pub const DEADLINE_GRACE_SECONDS: i64 = 120;
+/// Bursts of publishes that wait for the outbox; above it the sweep sends what is left.
+pub const OUTBOX_BURSTS_MAX: usize = 1_024;
+/// Rows that one sweep takes at a time.
+pub const SWEEP_ROWS_MAX: usize = 500;
+/// Time between two sweeps, in milliseconds.
+pub const SWEEP_MILLISECONDS: u64 = 500;
+/// How long the sweeping controller's lease lasts, in seconds.
+pub const LEASE_SECONDS: i64 = 10;
+/// Reports in the intake's hands.
+pub const REPORTS_PREFETCH: u16 = 500;
+/// Heartbeats in the intake's hands.
+pub const HEARTBEATS_PREFETCH: u16 = 2_000;
+/// Heartbeats are taken in this often, in milliseconds: they are many, and nobody waits for one.
+pub const HEARTBEATS_BATCH_MILLISECONDS: u64 = 100;
+/// Hosts told to report again in one go.
+pub const RESUMES_MAX: usize = 50;
+/// A head must have been above the cursor for this long before the host is told to report again, in seconds.
+pub const BEHIND_SECONDS: i64 = 15;
+/// Open deliveries of one host that are ended in one transaction.
+pub const HOST_GONE_ROWS_MAX: usize = 100_000;
+/// How long a pause of the intake lasts after the database or the broker failed, in milliseconds.
+pub const INTAKE_PAUSE_MILLISECONDS: u64 = 500;
+/// Topics that a live subscriber may be behind before it just reads the tables again.
+pub const BELLS_MAX: usize = 1_024;
+/// `Retry-After` while the database is away, in seconds.
+pub const RETRY_AFTER_SECONDS: u64 = 2;
+/// How long `GET /api/health` waits for the database, in seconds.
+pub const HEALTH_SECONDS_MAX: u64 = 2;
+/// How long a stopping controller waits for requests under way, in seconds.
+pub const DRAIN_SECONDS_MAX: u64 = 10;
+/// Longest request id that is taken over from a client, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Addresses of `X-Forwarded-For` that are followed.
+pub const FORWARDED_HOPS_MAX: usize = 32;
+/// Longest API token that is looked at, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Servers and keys in one answer.
+pub const HOSTS_PAGE_MAX: u32 = 10_000;
+/// Rows of a list that are read at once while its answer is streamed.
+pub const LIST_CHUNK_ROWS: u32 = 500;
+/// Labels of one server.
+pub const LABELS_MAX: usize = 64;
+/// Longest name of a label, in bytes.
+pub const LABEL_NAME_BYTES_MAX: usize = 63;
+/// Longest value of a label, in bytes.
+pub const LABEL_VALUE_BYTES_MAX: usize = 128;
+/// Longest name of a group, in characters.
+pub const GROUP_CHARS_MAX: usize = 128;
+/// Targets shown in a task's detail; all are in its results.
+pub const TARGETS_SHOWN_MAX: usize = 10_000;
+/// Pieces of output deleted in one transaction of the retention.
+pub const OUTPUT_DELETE_PIECES_MAX: usize = 500;
+/// Tasks deleted in one transaction of the retention.
+pub const RETENTION_TASKS_MAX: usize = 100;
+/// Time between two rounds of the retention, in seconds.
+pub const RETENTION_SECONDS: u64 = 60;
+/// Pieces of output that a live view reads at a time, 64 KiB each at most.
+pub const LIVE_PIECES_MAX: usize = 32;
+/// Targets that a live view reads at a time.
+pub const LIVE_TARGETS_MAX: usize = 500;
+/// A live view looks by itself this often, in milliseconds, in case a bell was lost.
+pub const LIVE_POLL_MILLISECONDS: u64 = 2_000;
+/// Longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Tasks in one answer unless asked otherwise.
+pub const TASKS_LIMIT: usize = 1_000;
+/// Results in one answer unless asked otherwise.
+pub const RESULTS_LIMIT: usize = 1_000;
+/// How long a nonce for a hello counts, in seconds.
+pub const NONCE_SECONDS: i64 = 120;
+/// Agents' keys are looked up again this often, in milliseconds.
+pub const KNOWN_KEYS_FRESH_MILLISECONDS: i64 = 1_000;
+/// Changed keys are looked for from this much before the newest, in seconds: commits overtake one another.
+pub const KNOWN_KEYS_OVERLAP_SECONDS: i64 = 10;

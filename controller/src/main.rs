@@ -1,2 +1,75 @@
-//! Placeholder.
-fn main() {}
+//! `signet-controller`: reads the settings, starts the controller, stops it on a signal.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use signet_controller::settings::sources::Flags;
+use signet_controller::{Running, logging, start};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let only_check = flags.check_config;
+    let settings = match flags.settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("signet-controller: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if only_check {
+        println!("{settings:#?}");
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("signet-controller: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        logging::init(&settings.log)?;
+        run(start(settings).await?).await
+    });
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("signet-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(mut running: Running) -> anyhow::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut said = false;
+    loop {
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            ready = running.ready(), if !said => {
+                if ready.is_err() {
+                    return running.finished().await;
+                }
+                said = true;
+                announce(&running)?;
+            }
+            ended = running.finished(), if said => return ended,
+        }
+    }
+    tracing::info!("stopping");
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping])?;
+    running.stop().await
+}
+
+fn announce(running: &Running) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    for address in &running.addrs {
+        writeln!(out, "signet: ready on http://{address}")?;
+    }
+    out.flush()?;
+    sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
+    Ok(())
+}

@@ -24,6 +24,7 @@ CREATE TABLE deliveries (
     PRIMARY KEY (task_id, hostname),
     UNIQUE KEY deliveries_jti_agent (jti, agent_id),
     KEY deliveries_agent (agent_id, state, jti),
+    KEY deliveries_live (task_id, live_seq, ordinal),
     KEY deliveries_send (send_at),
     KEY deliveries_cancel (cancel_send_at),
     KEY deliveries_deadline (state, deadline_at)

@@ -25,6 +25,7 @@ CREATE TABLE deliveries (
 );
 CREATE UNIQUE INDEX deliveries_jti_agent ON deliveries (jti, agent_id);
 CREATE INDEX deliveries_agent ON deliveries (agent_id, state, jti);
+CREATE INDEX deliveries_live ON deliveries (task_id, live_seq, ordinal);
 CREATE INDEX deliveries_send ON deliveries (send_at);
 CREATE INDEX deliveries_cancel ON deliveries (cancel_send_at);
 CREATE INDEX deliveries_deadline ON deliveries (state, deadline_at);

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use query::statements;
 pub use query::{Query, Row, Statement, Value};
-pub use retry::{AsStoreError, StoreError, in_transaction, in_transaction_within};
+pub use retry::{AsStoreError, StoreError};
+pub(crate) use retry::{Attempt, giving, in_transaction};
 pub use tx::Tx;
 
 use crate::limits;

@@ -46,16 +46,13 @@ impl Statement {
 }
 
 /// Declares a slice's statements as constants, and lists them in `ALL` for the test that prepares each on both
-/// databases: `NAME = "text";` or `NAME = mysql "text" sqlite "text";`.
+/// databases: `NAME = same("text");` or `NAME = differ("mysql", "sqlite");`.
 macro_rules! statements {
-    ($($(#[$doc:meta])* $name:ident = $(mysql $mysql:literal sqlite $sqlite:literal)? $($same:literal)?;)*) => {
-        $($(#[$doc])* const $name: $crate::store::Statement =
-            $crate::store::statements!(@one $($mysql, $sqlite)? $($same)?);)*
+    ($($(#[$doc:meta])* $name:ident = $kind:ident($($text:expr),+ $(,)?);)*) => {
+        $($(#[$doc])* const $name: $crate::store::Statement = $crate::store::Statement::$kind($($text),+);)*
         /// Every statement of this slice by name.
         pub const ALL: &[(&str, $crate::store::Statement)] = &[$((stringify!($name), $name)),*];
     };
-    (@one $mysql:literal, $sqlite:literal) => { $crate::store::Statement::differ($mysql, $sqlite) };
-    (@one $same:literal) => { $crate::store::Statement::same($same) };
 }
 pub(crate) use statements;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Store, Tx};
+use super::Tx;
 use crate::limits;
 
 /// What went wrong.
@@ -72,43 +72,61 @@ impl From<sqlx::migrate::MigrateError> for StoreError {
     }
 }
 
-/// Runs `work` in a transaction and commits it; on a conflict the whole of it is tried again.
-///
-/// # Errors
-/// What `work` says, or [`StoreError`] when the conflict stays.
-pub async fn in_transaction<T, E, F>(store: &Store, work: F) -> Result<T, E>
-where
-    F: AsyncFnMut(&mut Tx) -> Result<T, E>,
-    E: From<StoreError> + AsStoreError,
-{
-    in_transaction_within(store, limits::TRANSACTION_TRIES_MAX, work).await
+/// Runs a block in a transaction and commits it; on a conflict the whole of it is tried again:
+/// `in_transaction!(store, |tx| -> Result<T> { … })`. Inside, `return` and `?` leave the block, and the transaction
+/// leaves no trace. A macro, because a future over a borrowed transaction can't be named by a `Send` bound yet.
+macro_rules! in_transaction {
+    ($store:expr, |$tx:ident| -> $ret:ty $body:block) => {{
+        let mut attempt = $crate::store::Attempt::default();
+        loop {
+            let done: $ret = match $store.begin().await {
+                Ok(mut transaction) => {
+                    let $tx = &mut transaction;
+                    let done = $crate::store::giving::<$ret, _>(async { $body }).await;
+                    $crate::store::Attempt::commit(transaction, done).await
+                }
+                Err(error) => Err(error.into()),
+            };
+            if !attempt.again(&done).await {
+                break done;
+            }
+        }
+    }};
+}
+pub(crate) use in_transaction;
+
+/// Tells the compiler what a block gives.
+pub(crate) fn giving<R, F: Future<Output = R>>(block: F) -> F {
+    block
 }
 
-/// [`in_transaction`] with another number of tries.
-///
-/// # Errors
-/// As [`in_transaction`].
-pub async fn in_transaction_within<T, E, F>(store: &Store, tries: u32, mut work: F) -> Result<T, E>
-where
-    F: AsyncFnMut(&mut Tx) -> Result<T, E>,
-    E: From<StoreError> + AsStoreError,
-{
-    let mut tried = 0;
-    loop {
-        tried += 1;
-        let mut tx = store.begin().await?;
-        let error = match work(&mut tx).await {
-            Ok(done) => match tx.commit().await {
-                Ok(()) => return Ok(done),
-                Err(error) => E::from(error),
-            },
-            Err(error) => error,
-        };
-        let again = matches!(error.as_store_error(), Some(StoreError::Conflict(_)));
-        if !again || tried >= tries {
-            return Err(error);
+/// Counts the tries of one transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Attempt {
+    tried: u32,
+}
+
+impl Attempt {
+    /// Commits what a block did, unless it failed.
+    pub(crate) async fn commit<T, E: From<StoreError>>(tx: Tx, done: Result<T, E>) -> Result<T, E> {
+        let done = done?;
+        tx.commit().await?;
+        Ok(done)
+    }
+
+    /// Whether to try again; waits a moment before.
+    pub(crate) async fn again<T, E: AsStoreError>(&mut self, done: &Result<T, E>) -> bool {
+        self.tried += 1;
+        let conflict = done
+            .as_ref()
+            .err()
+            .and_then(AsStoreError::as_store_error)
+            .is_some_and(|e| matches!(e, StoreError::Conflict(_)));
+        if !conflict || self.tried >= limits::TRANSACTION_TRIES_MAX {
+            return false;
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5) * u64::from(tried))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(1..=5) * u64::from(self.tried))).await;
+        true
     }
 }
 

@@ -1,0 +1,68 @@
+//! What every request and every loop can reach.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signet_common::bus::Bus;
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::Commands;
+use crate::dispatch::Dispatch;
+use crate::error::Error;
+use crate::hosts::Hosts;
+use crate::http::auth::Credentials;
+use crate::keys::Keys;
+use crate::limits::RETRY_AFTER_SECONDS;
+use crate::live::Live;
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// The controller's parts. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    /// What it was told.
+    pub settings: Arc<Settings>,
+    /// The database.
+    pub store: Store,
+    /// The bus.
+    pub bus: Arc<dyn Bus>,
+    /// Who is known.
+    pub credentials: Credentials,
+    /// The installation's keys.
+    pub keys: Keys,
+    /// Servers, agents and their heartbeats.
+    pub hosts: Hosts,
+    /// Messages and deliveries.
+    pub dispatch: Dispatch,
+    /// Tasks and results.
+    pub commands: Commands,
+    /// Bells for who watches.
+    pub live: Live,
+    /// Whether the database is there with its newest schema, and the keys are loaded.
+    pub ready: Ready,
+    /// Cancelled when the controller stops; long answers end with it.
+    pub stop: CancellationToken,
+}
+
+/// Set once, when the database and the keys are there.
+#[derive(Debug, Clone, Default)]
+pub struct Ready(Arc<AtomicBool>);
+
+impl Ready {
+    /// From now on requests are answered.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is so.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] until it is.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let message = "the controller is starting: its database is not there yet".into();
+        Err(Error::Unavailable { message, retry_after: RETRY_AFTER_SECONDS })
+    }
+}

@@ -1,0 +1,287 @@
+//! HTTP in, HTTP out.
+
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode, Uri};
+use serde::{Deserialize, Serialize};
+use signet_common::messages::Stream;
+use signet_common::time::Micros;
+use signet_common::{Hostname, TaskId};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::events;
+use super::model::{TargetType, TaskDetail, TaskView};
+use super::output;
+use super::request::CommandRequest;
+use super::results::{self, ResultView};
+use super::service::Repeat;
+use super::store::Filter;
+use crate::app::App;
+use crate::error::{Error, Result};
+use crate::http::extract::{Caller, Json, JsonBytes, Path, Query};
+use crate::http::list::{json_array, link_next};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, LIST_CHUNK_ROWS, RESULTS_LIMIT, TASKS_LIMIT};
+
+/// The slice's routes.
+#[must_use]
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(post_command))
+        .routes(routes!(list_tasks))
+        .routes(routes!(get_task))
+        .routes(routes!(get_results))
+        .routes(routes!(cancel_task))
+        .routes(routes!(watch_task))
+        .routes(routes!(get_output))
+        .routes(routes!(get_dispatch, put_dispatch))
+}
+
+/// Runs a command on every host that matches now.
+#[utoipa::path(post, path = "/api/commands", request_body = CommandRequest, tag = "commands",
+    params(("Idempotency-Key" = Option<String>, Header, description = "the same key and body: the same task")),
+    responses((status = 201, body = TaskView), (status = 400), (status = 404), (status = 413)))]
+async fn post_command(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: JsonBytes,
+) -> Result<Response> {
+    let key = headers.get("idempotency-key").map(|v| v.to_str().unwrap_or_default().to_owned());
+    if key.as_ref().is_some_and(|k| k.is_empty() || k.len() > IDEMPOTENCY_KEY_BYTES_MAX) {
+        let text =
+            format!("Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+        return Err(Error::invalid("Idempotency-Key", text));
+    }
+    let digest = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body.0));
+    let request = body.parse::<CommandRequest>()?.check()?;
+    let task = app.commands.ask(request, Repeat { account: caller.name, key, digest }).await?;
+    tracing::info!(task_id = %task.task_id, target_type = task.target_type.as_str(), "command asked for");
+    Ok((StatusCode::CREATED, axum::Json(task)).into_response())
+}
+
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct TaskQuery {
+    /// At most this many tasks; 1,000 unless given, 10,000 at most.
+    limit: Option<u32>,
+    /// Where the page before ended, from its `Link`.
+    cursor: Option<String>,
+    /// Only these.
+    target_type: Option<String>,
+    /// Only these.
+    target: Option<String>,
+    /// Only tasks from this moment on (RFC 3339).
+    since: Option<String>,
+}
+
+impl TaskQuery {
+    fn filter(&self) -> Result<Filter> {
+        let kind =
+            |t: &String| TargetType::parse(t).ok_or_else(|| Error::invalid("target_type", "无效的目标类型"));
+        let moment = |t: &String| {
+            Micros::parse_rfc3339(t).ok_or_else(|| Error::invalid("since", "since must be an RFC 3339 time"))
+        };
+        Ok(Filter {
+            target_type: self.target_type.as_ref().map(kind).transpose()?,
+            target: self.target.clone(),
+            since: self.since.as_ref().map(moment).transpose()?,
+        })
+    }
+
+    /// Cursors are `microseconds-task_id`.
+    fn before(&self) -> Result<(i64, String)> {
+        let Some(text) = &self.cursor else { return Ok((i64::MAX, String::new())) };
+        let place =
+            text.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id.parse::<TaskId>().ok()?)));
+        let (at, id) = place.ok_or_else(|| Error::invalid("cursor", "cursor is malformed"))?;
+        Ok((at, id.to_string()))
+    }
+}
+
+fn limit(asked: Option<u32>, default: usize, max: usize) -> Result<usize> {
+    match asked {
+        Some(0) => Err(Error::invalid("limit", "limit must be at least 1")),
+        Some(n) => Ok((n as usize).min(max)),
+        None => Ok(default),
+    }
+}
+
+/// Tasks, newest first.
+#[utoipa::path(get, path = "/api/tasks", tag = "commands", params(TaskQuery),
+    responses((status = 200, body = Vec<TaskView>)))]
+async fn list_tasks(State(app): State<App>, uri: Uri, Query(query): Query<TaskQuery>) -> Result<Response> {
+    let filter = query.filter()?;
+    let limit = limit(query.limit, TASKS_LIMIT, 10 * TASKS_LIMIT)?;
+    let mut place = query.before()?;
+    let mut views: Vec<TaskView> = Vec::new();
+    let mut more = true;
+    while more && views.len() < limit {
+        let want = (LIST_CHUNK_ROWS as usize).min(limit - views.len());
+        let some = app.commands.list(&filter, &place, want).await?;
+        more = some.len() == want;
+        for (view, at) in some {
+            views.push(view);
+            place = at;
+        }
+    }
+    let mut response = axum::Json(views).into_response();
+    if more {
+        link_next(&mut response, &uri, &format!("{}-{}", place.0, place.1));
+    }
+    Ok(response)
+}
+
+fn task_id(text: &str) -> Result<TaskId> {
+    text.parse().map_err(|_| Error::NotFound("Task not found".into()))
+}
+
+/// One task with its hosts.
+#[utoipa::path(get, path = "/api/tasks/{task_id}", tag = "commands", params(("task_id" = String, Path)),
+    responses((status = 200, body = TaskDetail), (status = 404)))]
+async fn get_task(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<TaskDetail>> {
+    Ok(axum::Json(app.commands.detail(&task_id(&id)?).await?))
+}
+
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ResultQuery {
+    /// At most this many results; 1,000 unless given, 10,000 at most.
+    limit: Option<u32>,
+    /// Where the page before ended, from its `Link`.
+    cursor: Option<String>,
+    /// `base64` adds the kept bytes of both streams.
+    encoding: Option<String>,
+}
+
+/// Every target in a final state, in order of finishing.
+#[utoipa::path(get, path = "/api/tasks/{task_id}/results", tag = "commands",
+    params(("task_id" = String, Path), ResultQuery),
+    responses((status = 200, body = Vec<ResultView>), (status = 404)))]
+async fn get_results(
+    State(app): State<App>,
+    uri: Uri,
+    Path(id): Path<String>,
+    Query(query): Query<ResultQuery>,
+) -> Result<Response> {
+    let id = task_id(&id)?;
+    let limit = limit(query.limit, RESULTS_LIMIT, 10 * RESULTS_LIMIT)?;
+    let base64 = match query.encoding.as_deref() {
+        None | Some("utf-8") => false,
+        Some("base64") => true,
+        Some(_) => return Err(Error::invalid("encoding", "encoding must be utf-8 or base64")),
+    };
+    let from = match &query.cursor {
+        None => (0, 0),
+        Some(text) => text
+            .split_once('-')
+            .and_then(|(seq, at)| Some((seq.parse().ok()?, at.parse().ok()?)))
+            .ok_or_else(|| Error::invalid("cursor", "cursor is malformed"))?,
+    };
+    app.commands.task(&id).await?;
+    let next = app.commands.dispatch().finished(&id, from, limit + 1).await?;
+    let last = (next.len() > limit).then(|| next.get(limit - 1)).flatten();
+    let cursor = last.map(|t| format!("{}-{}", t.final_seq.unwrap_or(0), t.ordinal));
+    let commands = app.commands.clone();
+    let read = move |(from, left): (results::Place, usize)| {
+        let (commands, id) = (commands.clone(), id.clone());
+        async move {
+            let (views, place) = results::some(&commands, &id, from, left, base64).await?;
+            let left = left - views.len();
+            Ok((views, place.filter(|_| left > 0).map(|place| (place, left))))
+        }
+    };
+    let mut response = json_array((from, limit), read).await?;
+    if let Some(cursor) = cursor {
+        link_next(&mut response, &uri, &cursor);
+    }
+    Ok(response)
+}
+
+/// Cancels what is open of a task; repeating it does no harm.
+#[utoipa::path(post, path = "/api/tasks/{task_id}/cancel", tag = "commands", params(("task_id" = String, Path)),
+    responses((status = 200, body = TaskDetail), (status = 404)))]
+async fn cancel_task(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<TaskDetail>> {
+    let id = task_id(&id)?;
+    tracing::info!(task_id = %id, "cancel asked for");
+    Ok(axum::Json(app.commands.cancel(&id).await?))
+}
+
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct WatchQuery {
+    /// Like the header `Last-Event-ID`, which wins.
+    last_event_id: Option<String>,
+}
+
+/// Live output and states as server-sent events: `task`, `state`, `output`, and `done` at the end.
+#[utoipa::path(get, path = "/api/tasks/{task_id}/events", tag = "commands",
+    params(("task_id" = String, Path), WatchQuery),
+    responses((status = 200, content_type = "text/event-stream"), (status = 404)))]
+async fn watch_task(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Query(query): Query<WatchQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let header = headers.get("last-event-id").and_then(|v| v.to_str().ok().map(str::to_owned));
+    let after = match header.or(query.last_event_id) {
+        None => 0,
+        Some(text) => {
+            text.parse().map_err(|_| Error::invalid("Last-Event-ID", "Last-Event-ID is not one of ours"))?
+        }
+    };
+    let bells = app.live.subscribe();
+    let stream = events::watch(app.commands.clone(), bells, task_id(&id)?, after, app.stop.clone()).await?;
+    Ok(stream.into_response())
+}
+
+/// All kept output of one stream of one host, as bytes; ranges count kept bytes.
+#[utoipa::path(get, path = "/api/tasks/{task_id}/targets/{hostname}/{stream}", tag = "commands",
+    params(("task_id" = String, Path), ("hostname" = String, Path),
+        ("stream" = String, Path, description = "`stdout` or `stderr`")),
+    responses((status = 200, content_type = "application/octet-stream"), (status = 206), (status = 404),
+        (status = 416)))]
+async fn get_output(
+    State(app): State<App>,
+    Path((id, host, stream)): Path<(String, String, String)>,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let unknown = || Error::NotFound("Target not found".into());
+    let host: Hostname = host.parse().map_err(|_| unknown())?;
+    let stream =
+        [Stream::Stdout, Stream::Stderr].into_iter().find(|s| s.as_str() == stream).ok_or_else(unknown)?;
+    output::output(&app.commands, task_id(&id)?, host, stream, &headers).await
+}
+
+/// The switch that holds `command` and `deploy` for the whole installation.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+struct DispatchSwitch {
+    /// Whether dispatch is held.
+    paused: bool,
+    /// Why, and who did it; null when it isn't.
+    reason: Option<String>,
+}
+
+/// Whether dispatch is paused.
+#[utoipa::path(get, path = "/api/dispatch", tag = "commands", responses((status = 200, body = DispatchSwitch)))]
+async fn get_dispatch(State(app): State<App>) -> Result<axum::Json<DispatchSwitch>> {
+    let reason = app.dispatch.paused().await?;
+    Ok(axum::Json(DispatchSwitch { paused: reason.is_some(), reason }))
+}
+
+/// Pauses dispatch, or lets it go on. What runs goes on; cancels are not held.
+#[utoipa::path(put, path = "/api/dispatch", tag = "commands", request_body = DispatchSwitch,
+    responses((status = 200, body = DispatchSwitch)))]
+async fn put_dispatch(
+    State(app): State<App>,
+    caller: Caller,
+    Json(switch): Json<DispatchSwitch>,
+) -> Result<axum::Json<DispatchSwitch>> {
+    let why = switch.reason.as_deref().filter(|r| !r.is_empty()).map_or(String::new(), |r| format!(": {r}"));
+    let text = format!("paused by {}{why}", caller.name);
+    app.dispatch.set_paused(switch.paused.then_some(text.as_str())).await?;
+    tracing::warn!(paused = switch.paused, by = %caller.name, "dispatch switched");
+    get_dispatch(State(app)).await
+}

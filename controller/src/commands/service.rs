@@ -1,0 +1,275 @@
+//! What commands do: ask for one, look at it, cancel it.
+
+use std::collections::BTreeMap;
+
+use signet_common::envelope::PayloadType;
+use signet_common::messages::Command;
+use signet_common::time::Micros;
+use signet_common::{Hostname, TaskId};
+
+use super::model::{TargetView, Task, TaskDetail, TaskView};
+use super::request::{Checked, unknown_node};
+use super::status::status;
+use super::store::{self, Filter, Origin};
+use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
+use crate::error::{Error, Result};
+use crate::hosts::{self, Hosts};
+use crate::limits::{OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX};
+use crate::store::{Store, StoreError, in_transaction};
+
+/// Commands. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Commands {
+    store: Store,
+    hosts: Hosts,
+    dispatch: Dispatch,
+}
+
+/// How a request asks to be recognised when it comes again.
+#[derive(Debug, Clone)]
+pub struct Repeat {
+    /// The account.
+    pub account: String,
+    /// The `Idempotency-Key` header.
+    pub key: Option<String>,
+    /// SHA-256 of the body in hex.
+    pub digest: String,
+}
+
+impl Commands {
+    /// Commands over these parts.
+    #[must_use]
+    pub fn new(store: Store, hosts: Hosts, dispatch: Dispatch) -> Self {
+        Self { store, hosts, dispatch }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn dispatch(&self) -> &Dispatch {
+        &self.dispatch
+    }
+
+    /// Asks for a command on every host that matches now: task, messages and deliveries in one transaction, published
+    /// after its commit. The same key and body: the same task.
+    ///
+    /// # Errors
+    /// 404 when the target names no host, 400 when the key came with another body, and the database's.
+    pub async fn ask(&self, request: Checked, repeat: Repeat) -> Result<TaskView> {
+        if let Some(task) = self.repeated(&repeat).await? {
+            return self.view(task).await;
+        }
+        let task = Task {
+            task_id: TaskId::generate(),
+            target_type: request.target_type,
+            target: request.target_text.clone(),
+            command: request.shown.clone(),
+            timeout: request.timeout,
+            user: request.user.clone(),
+            created_at: Micros::now(),
+            options: request.options.clone(),
+        };
+        let origin = Origin {
+            account: repeat.account.clone(),
+            idempotency_key: repeat.key.clone(),
+            body_digest: repeat.digest.clone(),
+        };
+        let asked = in_transaction!(self.store, |tx| -> Result<Sent> {
+            store::insert(tx, &task, &origin).await?;
+            let candidates = self.hosts.candidates(tx, &request.target).await?;
+            if candidates.is_empty() {
+                return Err(nobody(&request.target));
+            }
+            let body = |claims: &MessageClaims| message(&task, &request, claims);
+            let order = Order {
+                task_id: &task.task_id,
+                kind: Kind::Command,
+                payload_type: PayloadType::Command,
+                now: task.created_at,
+                timeout: request.timeout,
+                expires_in: request.expires_in,
+                batch: request.batch,
+                max_failures: request.options.max_failures,
+                candidates: &candidates,
+                features: &features(&request),
+                body: &body,
+            };
+            self.dispatch.send(tx, &order).await
+        });
+        match asked {
+            Ok(sent) => {
+                self.dispatch.committed(sent);
+                self.view(task).await
+            }
+            // Another request with the same key was quicker.
+            Err(Error::Store(StoreError::Duplicate(_))) => match self.repeated(&repeat).await? {
+                Some(first) => self.view(first).await,
+                None => Err(Error::Internal("a task exists that can't be found".into())),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn repeated(&self, repeat: &Repeat) -> Result<Option<Task>> {
+        let Some(key) = &repeat.key else { return Ok(None) };
+        match store::by_key(&self.store, &repeat.account, key).await? {
+            Some((_, digest)) if digest != repeat.digest => {
+                Err(Error::invalid("Idempotency-Key", "Idempotency-Key was used before with another body"))
+            }
+            found => Ok(found.map(|(task, _)| task)),
+        }
+    }
+
+    async fn view(&self, task: Task) -> Result<TaskView> {
+        let tallies = self.dispatch.tallies(std::slice::from_ref(&task.task_id)).await?;
+        let can_send = self.can_send().await?;
+        Ok(viewed(task, &tallies, can_send))
+    }
+
+    /// Whether what is asked for now is sent at once: the bus is up and dispatch not paused.
+    pub(super) async fn can_send(&self) -> Result<bool> {
+        Ok(self.dispatch.may_publish() && self.dispatch.paused().await?.is_none())
+    }
+
+    pub(super) async fn list(
+        &self,
+        filter: &Filter,
+        before: &(i64, String),
+        limit: usize,
+    ) -> Result<Vec<(TaskView, (i64, String))>> {
+        let tasks = store::list(&self.store, filter, before, limit).await?;
+        let ids: Vec<TaskId> = tasks.iter().map(|t| t.task_id.clone()).collect();
+        let tallies = self.dispatch.tallies(&ids).await?;
+        let can_send = self.can_send().await?;
+        let placed = |task: Task| {
+            let place = (task.created_at.0, task.task_id.to_string());
+            (viewed(task, &tallies, can_send), place)
+        };
+        Ok(tasks.into_iter().map(placed).collect())
+    }
+
+    /// The task, or 404.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn task(&self, id: &TaskId) -> Result<Task> {
+        let found = store::one(&self.store, id).await?;
+        found.ok_or_else(|| Error::NotFound("Task not found".into()))
+    }
+
+    /// The task with its status.
+    ///
+    /// # Errors
+    /// As [`Commands::task`].
+    pub async fn summary(&self, id: &TaskId) -> Result<TaskView> {
+        let task = self.task(id).await?;
+        self.view(task).await
+    }
+
+    /// The task with its hosts.
+    ///
+    /// # Errors
+    /// As [`Commands::task`].
+    pub async fn detail(&self, id: &TaskId) -> Result<TaskDetail> {
+        let task = self.task(id).await?;
+        let tallies = self.dispatch.tallies(std::slice::from_ref(id)).await?;
+        let mut counts = BTreeMap::new();
+        for (state, _, number) in tallies.get(id).into_iter().flatten() {
+            *counts.entry(state.as_str()).or_insert(0) += number;
+        }
+        let paused = self.dispatch.paused().await?;
+        let targets = self.dispatch.targets(id, 0, TARGETS_SHOWN_MAX).await?;
+        let can_send = self.dispatch.may_publish() && paused.is_none();
+        Ok(TaskDetail {
+            task: viewed(task, &tallies, can_send),
+            paused,
+            counts,
+            targets: targets.iter().map(TargetView::from).collect(),
+        })
+    }
+
+    /// Cancels what is open of the task.
+    ///
+    /// # Errors
+    /// As [`Commands::task`].
+    pub async fn cancel(&self, id: &TaskId) -> Result<TaskDetail> {
+        self.task(id).await?;
+        self.dispatch.cancel(id).await?;
+        self.detail(id).await
+    }
+
+    /// One host of the task, or 404.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], or the database's.
+    pub async fn target(&self, id: &TaskId, host: &Hostname) -> Result<Target> {
+        self.task(id).await?;
+        let found = self.dispatch.target(id, host).await?;
+        found.ok_or_else(|| Error::NotFound("Target not found".into()))
+    }
+
+    /// Deletes a bounded amount of output that is past its retention or above the cap; says whether there is more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn retain_output(&self, before: Micros, cap_bytes: u64) -> Result<bool> {
+        let old = store::delete_old_output(&self.store, before, OUTPUT_DELETE_PIECES_MAX).await?;
+        if old == OUTPUT_DELETE_PIECES_MAX {
+            return Ok(true);
+        }
+        if store::output_size(&self.store).await? <= cap_bytes {
+            return Ok(false);
+        }
+        Ok(store::delete_oldest_output(&self.store, OUTPUT_DELETE_PIECES_MAX).await? > 0)
+    }
+}
+
+fn viewed(task: Task, tallies: &Tallies, can_send: bool) -> TaskView {
+    let status = status(tallies.get(&task.task_id).map_or(&[], Vec::as_slice), can_send);
+    task.view(status)
+}
+
+fn nobody(target: &hosts::Target) -> Error {
+    match target {
+        hosts::Target::Node(_) => unknown_node(),
+        hosts::Target::Group(_) => Error::NotFound("Unknown group".into()),
+        hosts::Target::Label { .. } => Error::NotFound("No server has this label".into()),
+        hosts::Target::All => Error::NotFound("There is no server".into()),
+    }
+}
+
+/// What an agent must know to understand this request.
+fn features(request: &Checked) -> Vec<&'static str> {
+    let o = &request.options;
+    let wanted = [
+        ("argv", o.argv.is_some()),
+        ("env", !request.env.is_empty()),
+        ("cwd", o.cwd.is_some()),
+        ("stdin", request.stdin.is_some()),
+        ("output_limit", o.output_limit.is_some()),
+        ("detached", o.detached),
+    ];
+    wanted.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
+}
+
+fn message(task: &Task, request: &Checked, claims: &MessageClaims) -> Result<Vec<u8>> {
+    let command = Command {
+        iss: "controller".into(),
+        aud: claims.aud.clone(),
+        iat: claims.iat,
+        exp: claims.exp,
+        jti: claims.jti.clone(),
+        task_id: task.task_id.clone(),
+        command: request.command.clone(),
+        argv: request.options.argv.clone(),
+        env: request.env.clone(),
+        cwd: request.options.cwd.clone(),
+        stdin: request.stdin.clone(),
+        timeout: request.timeout,
+        user: request.user.clone(),
+        output_limit: request.options.output_limit,
+        detached: request.options.detached,
+    };
+    serde_json::to_vec(&command).map_err(|e| Error::Internal(e.to_string()))
+}

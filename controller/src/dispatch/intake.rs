@@ -1,0 +1,360 @@
+//! Taking in reports: verified, in order, many in one transaction, then acknowledged.
+//!
+//! Intake never gives a report back for its own faults: without a database it stops consuming. Only what fails
+//! verification is rejected, to `signet.refused`.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use signet_common::bus::{BusError, Consumer, Mode, Queue, Taken as FromBus};
+use signet_common::chain::Chained;
+use signet_common::envelope::{Audience, PayloadType, Refusal};
+use signet_common::messages::{Event, Report};
+use signet_common::time::Micros;
+use signet_common::{AgentId, Jti, TaskId};
+use tokio_util::sync::CancellationToken;
+
+use super::logs::{self, Hold, Taken};
+use super::model::Happening;
+use super::service::Dispatch;
+use super::store::{self, LogRow, Orphan, Stored};
+use super::{Happened, What};
+use crate::error::{Error, Result};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, INTAKE_PAUSE_MILLISECONDS, REPORTS_PREFETCH};
+use crate::store::{StoreError, Tx, in_transaction};
+
+/// A report whose signature, type and audience are right.
+#[derive(Debug, Clone)]
+struct Verified {
+    agent: AgentId,
+    report: Arc<Report>,
+    events: Vec<Chained>,
+    bytes: usize,
+}
+
+/// Consumes reports until `stop`.
+pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
+    loop {
+        let done = tokio::select! {
+            () = stop.cancelled() => return,
+            done = consume(&dispatch, &stop) => done,
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "intake of reports pauses");
+        }
+        pause(&dispatch, &stop).await;
+    }
+}
+
+/// Waits until the bus is up (again) or a little while.
+pub(super) async fn pause(dispatch: &Dispatch, stop: &CancellationToken) {
+    let mut health = dispatch.bus().health();
+    health.mark_unchanged();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = health.changed() => {}
+        () = tokio::time::sleep(Duration::from_millis(INTAKE_PAUSE_MILLISECONDS)) => {}
+    }
+}
+
+async fn consume(dispatch: &Dispatch, stop: &CancellationToken) -> Result<()> {
+    let gone = |e: BusError| Error::Unavailable { message: e.to_string(), retry_after: 1 };
+    dispatch.store().ping().await?;
+    let bus = dispatch.bus().clone();
+    bus.declare(&Queue::Refused).await.map_err(gone)?;
+    bus.declare(&Queue::Reports).await.map_err(gone)?;
+    let mut consumer =
+        bus.consume(&Queue::Reports, Mode::SingleActive, REPORTS_PREFETCH).await.map_err(gone)?;
+    loop {
+        let first = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            first = consumer.next() => first.map_err(gone)?,
+        };
+        let last_tag = take_batch(dispatch, &mut *consumer, first).await?;
+        consumer.ack_through(last_tag).await.map_err(gone)?;
+    }
+}
+
+/// Takes what is there, stores it, and says up to which tag it can be acknowledged.
+async fn take_batch(dispatch: &Dispatch, consumer: &mut dyn Consumer, first: FromBus) -> Result<u64> {
+    let mut batch = Vec::new();
+    let (mut bytes, mut last_tag) = (0, first.tag);
+    let mut next = Some(first);
+    while let Some(taken) = next {
+        last_tag = taken.tag;
+        match verify(dispatch, &taken).await? {
+            Ok(verified) => {
+                bytes += verified.bytes;
+                batch.push(verified);
+            }
+            Err(refusal) => {
+                metrics::counter!("signet_refused_total", "what" => "report", "reason" => refusal.label())
+                    .increment(1);
+                tracing::warn!(reason = refusal.label(), keyid = %taken.envelope.keyid, "a report was refused");
+                consumer.reject(taken.tag).await.map_err(|e| Error::Internal(e.to_string()))?;
+            }
+        }
+        let room = batch.len() < BATCH_ROWS_MAX && bytes < BATCH_BYTES_MAX;
+        next = if room { consumer.try_next() } else { None };
+    }
+    store_halving(dispatch, batch).await?;
+    Ok(last_tag)
+}
+
+async fn verify(dispatch: &Dispatch, taken: &FromBus) -> Result<std::result::Result<Verified, Refusal>> {
+    let known = match taken.envelope.keyid.parse() {
+        Ok(id) => dispatch.hosts().known_key(&id).await?,
+        Err(_) => None,
+    };
+    let check = || {
+        let authentic = taken.envelope.verify(PayloadType::TO_CONTROLLER, |_| known.clone())?;
+        if authentic.kind() != PayloadType::Report {
+            return Err(Refusal::Type);
+        }
+        let verified = authentic.open::<Report>(&Audience::Controller)?;
+        let agent = verified.key().agent_id();
+        if verified.get().iss != agent.as_str() {
+            return Err(Refusal::Audience);
+        }
+        let report = Arc::new(verified.into_inner());
+        let parse = |raw: &serde_json::value::RawValue| Chained::parse(raw.get().to_owned());
+        let events: std::result::Result<Vec<Chained>, _> = report.events.iter().map(|e| parse(e)).collect();
+        let events = events.map_err(|_| Refusal::Malformed)?;
+        Ok(Verified { agent, report, events, bytes: taken.envelope.body.len() })
+    };
+    Ok(check())
+}
+
+/// Stores a batch in one transaction. A batch that the database refuses is halved down to the bad report, which is
+/// parked and shown.
+async fn store_halving(dispatch: &Dispatch, batch: Vec<Verified>) -> Result<()> {
+    let mut parts = vec![batch];
+    while let Some(mut part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        let now = Micros::now();
+        let done =
+            in_transaction!(dispatch.store(), |tx| -> Result<_> { dispatch.take_in(tx, &part, now).await });
+        match done {
+            Ok(touched) => dispatch.after_intake(touched, now).await?,
+            Err(Error::Store(StoreError::Failed(why)) | Error::Internal(why)) if part.len() == 1 => {
+                tracing::error!(agent = %part[0].agent, %why, "a report can't be stored; it is parked");
+                dispatch.park(&part[0], &why, now).await?;
+            }
+            Err(Error::Store(StoreError::Failed(_)) | Error::Internal(_)) => {
+                // Later reports of an agent follow on earlier ones, so the first half goes first.
+                let second = part.split_off(part.len() / 2);
+                parts.push(second);
+                parts.push(part);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What a batch touched, for what comes after its commit.
+#[derive(Debug, Default)]
+struct Touched {
+    tasks: BTreeSet<TaskId>,
+    agents: BTreeSet<AgentId>,
+}
+
+impl Dispatch {
+    async fn after_intake(&self, touched: Touched, now: Micros) -> Result<()> {
+        touched.tasks.iter().for_each(|t| self.live().ring(t));
+        // Each acceptance makes room for what waits.
+        let agents: Vec<AgentId> = touched.agents.into_iter().collect();
+        let waiting = store::waiting_among(self.store(), &agents).await?;
+        self.pump(&waiting, now).await
+    }
+
+    /// Everything of a batch that goes into one transaction.
+    async fn take_in(&self, tx: &mut Tx, batch: &[Verified], now: Micros) -> Result<Touched> {
+        let agents: Vec<AgentId> = batch.iter().map(|v| v.agent.clone()).collect();
+        let mut rows = store::lock_cursors(tx, &agents).await?;
+        let mut changed: BTreeSet<AgentId> = BTreeSet::new();
+        let mut broken: Vec<AgentId> = Vec::new();
+        let mut news: Vec<(AgentId, Vec<Chained>)> = Vec::new();
+        for verified in batch {
+            let Some(row) = rows.get_mut(&verified.agent) else { continue };
+            match advance(row, verified, now) {
+                Step::Nothing => {}
+                Step::Broken => broken.push(verified.agent.clone()),
+                Step::Events(events) => {
+                    if !events.is_empty() {
+                        news.push((verified.agent.clone(), events));
+                    }
+                }
+            }
+            changed.insert(verified.agent.clone());
+        }
+        let touched = self.take_events(tx, &rows, news, now).await?;
+        for agent in &broken {
+            self.host_gone(tx, agent, "rolled back or cloned").await?;
+        }
+        store::put_cursors(tx, rows.values().filter(|r| changed.contains(&r.agent_id))).await?;
+        Ok(touched)
+    }
+
+    /// Applies new events to their deliveries and gives the slices theirs.
+    async fn take_events(
+        &self,
+        tx: &mut Tx,
+        rows: &HashMap<AgentId, LogRow>,
+        news: Vec<(AgentId, Vec<Chained>)>,
+        now: Micros,
+    ) -> Result<Touched> {
+        let ids: BTreeSet<Jti> =
+            news.iter().flat_map(|(_, e)| e.iter().filter_map(|e| e.event.jti().cloned())).collect();
+        let ids: Vec<Jti> = ids.into_iter().collect();
+        let agents: Vec<AgentId> = news.iter().map(|(a, _)| a.clone()).collect();
+        let tasks = store::tasks_of(tx, &ids).await?;
+        let locked = store::lock_dispatches(tx, tasks.values()).await?;
+        let mut deliveries: BTreeMap<(AgentId, Jti), Stored> = BTreeMap::new();
+        for row in store::by_message(tx, &ids, &agents).await? {
+            if let (Some(agent), Some(jti)) = (&row.agent_id, &row.jti) {
+                deliveries.insert((agent.clone(), jti.clone()), row);
+            }
+        }
+
+        let mut taken = TakenEvents::default();
+        for (agent, events) in news {
+            for event in events {
+                let Some(jti) = event.event.jti().cloned() else {
+                    tracing::warn!(%agent, seq = event.seq, "events of this host are gone");
+                    metrics::counter!("signet_gaps_total").increment(1);
+                    continue;
+                };
+                match deliveries.get_mut(&(agent.clone(), jti)) {
+                    Some(row) => {
+                        let live_seq = locked.get(&row.task_id).map_or(row.live_seq, |l| l.live_seq);
+                        taken.one(row, event, now, live_seq);
+                    }
+                    // Unknown here, or this host is not in its audience: kept and shown, never believed further.
+                    None => taken.orphans.extend(rows.get(&agent).map(|r| Orphan {
+                        agent_id: agent.clone(),
+                        log_id: r.cursor.log_id.clone(),
+                        seq: event.seq,
+                        event: event.text,
+                    })),
+                }
+            }
+        }
+        let moved: Vec<Stored> = deliveries
+            .into_values()
+            .filter(|d| taken.moved.contains(&(d.task_id.clone(), d.ordinal)))
+            .collect();
+        store::update_deliveries(tx, &moved).await?;
+        store::put_orphans(tx, &taken.orphans, now).await?;
+        self.tell(tx, &locked, taken.happened).await?;
+        self.after_ends(tx, &locked, &taken.ended, now).await?;
+        let accepted = moved.iter().filter_map(|d| d.agent_id.clone()).collect();
+        Ok(Touched { tasks: locked.into_keys().collect(), agents: accepted })
+    }
+
+    /// Keeps a report that can't be stored, and goes on after it.
+    async fn park(&self, verified: &Verified, why: &str, now: Micros) -> Result<()> {
+        metrics::counter!("signet_parked_total").increment(1);
+        let body = serde_json::to_vec(&*verified.report).map_err(|e| Error::Internal(e.to_string()))?;
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            let one = std::slice::from_ref(&verified.agent);
+            let mut rows = store::lock_cursors(tx, one).await?;
+            if let Some(row) = rows.get_mut(&verified.agent) {
+                advance(row, verified, now);
+            }
+            store::put_cursors(tx, rows.values()).await?;
+            Ok(store::park(tx, &verified.report.jti, &verified.agent, &body, why, now).await?)
+        })
+    }
+}
+
+/// What came of one batch's events.
+#[derive(Debug, Default)]
+struct TakenEvents {
+    happened: Vec<Happened>,
+    orphans: Vec<Orphan>,
+    moved: BTreeSet<(TaskId, u64)>,
+    ended: BTreeSet<TaskId>,
+}
+
+impl TakenEvents {
+    fn one(&mut self, row: &mut Stored, event: Chained, now: Micros, live_seq: i64) {
+        let what = match event.event {
+            Event::Accepted { at, .. } => {
+                row.apply(&Happening::Accepted(Micros(at)), now, live_seq).then_some(None)
+            }
+            Event::Started { at, .. } => {
+                row.apply(&Happening::Started(Micros(at)), now, live_seq).then_some(None)
+            }
+            Event::Output { stream, offset, data, .. } => {
+                Some((!data.is_empty()).then_some(What::Output { stream, offset, data }))
+            }
+            Event::Result { at, result, .. } => row
+                .apply(&Happening::Result(Micros(at), &result), now, live_seq)
+                .then_some(Some(What::Result(result))),
+            Event::Rejected { at, reason, detail, .. } => row
+                .apply(&Happening::Rejected(Micros(at), reason, &detail), now, live_seq)
+                .then_some(Some(What::Ended)),
+            Event::Gap { .. } => None,
+        };
+        let Some(what) = what else { return };
+        if !matches!(what, Some(What::Output { .. })) {
+            self.moved.insert((row.task_id.clone(), row.ordinal));
+        }
+        if row.delivery.state.is_final() {
+            self.ended.insert(row.task_id.clone());
+        }
+        let happened =
+            |what| Happened { task_id: row.task_id.clone(), hostname: row.hostname.clone(), live_seq, what };
+        self.happened.extend(what.map(happened));
+    }
+}
+
+/// What a report means for its agent's row.
+enum Step {
+    /// Nothing: an old or foreign log, or it starts too far ahead.
+    Nothing,
+    /// The host was rolled back or cloned; the row says so now.
+    Broken,
+    /// These are new, and the cursor stands behind them.
+    Events(Vec<Chained>),
+}
+
+/// Moves a row's cursor over a report's new events.
+fn advance(row: &mut LogRow, verified: &Verified, now: Micros) -> Step {
+    let report = &verified.report;
+    if report.start_id == row.start_id {
+        row.report_n = row.report_n.max(report.n);
+    }
+    if row.cursor.log_id != report.log_id || row.cursor.hold == Hold::SetAside {
+        return Step::Nothing;
+    }
+    match logs::take(&row.cursor, verified.events.clone()) {
+        Taken::Ahead => {
+            row.behind_head = row.behind_head.or(Some(row.cursor.seq + 1));
+            row.behind_since = row.behind_since.or(Some(now));
+            Step::Nothing
+        }
+        Taken::Broken => {
+            row.cursor.hold = Hold::SetAside;
+            row.hold_reason = "rolled back or cloned: a report does not continue its journal".into();
+            Step::Broken
+        }
+        Taken::New(events) => {
+            if let Some(last) = events.last() {
+                (row.cursor.seq, row.cursor.chain) = (last.seq, last.chain);
+            }
+            if row.behind_head.is_some_and(|head| row.cursor.seq >= head) {
+                (row.behind_head, row.behind_since) = (None, None);
+            }
+            if row.cursor.hold == Hold::CatchingUp && row.cursor.seq >= row.catch_up_to {
+                row.cursor.hold = Hold::None;
+                row.hold_reason.clear();
+            }
+            Step::Events(events)
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Writing a task's messages and deliveries: the outbox of the transactional-outbox pattern.
+
+use signet_common::envelope::{Envelope, PayloadType};
+use signet_common::time::Micros;
+use signet_common::{AgentId, Jti, TaskId};
+
+use super::Kind;
+use super::logs::Hold;
+use super::model::{Delivery, Happening, State};
+use super::service::Dispatch;
+use super::store::{self, Message, Stored};
+use crate::error::{Error, Result};
+use crate::hosts::Candidate;
+use crate::limits::{DEADLINE_GRACE_SECONDS, UNACCEPTED_MAX};
+use crate::store::Tx;
+
+/// How many hosts get a message at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchSize {
+    /// This many.
+    Hosts(u32),
+    /// This share of the targets, 1 to 100, rounded up.
+    Percent(u32),
+}
+
+impl BatchSize {
+    /// Hosts in a batch of `targets`; at least one.
+    #[must_use]
+    pub fn hosts(self, targets: usize) -> usize {
+        let hosts = match self {
+            Self::Hosts(n) => n as usize,
+            Self::Percent(p) => (targets * p as usize).div_ceil(100),
+        };
+        hosts.max(1)
+    }
+}
+
+/// The claims that a message's body begins with.
+#[derive(Debug, Clone)]
+pub struct MessageClaims {
+    /// The hosts, at most 64.
+    pub aud: Vec<AgentId>,
+    /// Issued, whole seconds since 1970.
+    pub iat: i64,
+    /// The last second in which it may start.
+    pub exp: i64,
+    /// Its id.
+    pub jti: Jti,
+}
+
+/// What a slice wants sent.
+pub struct Order<'a> {
+    /// The task or job.
+    pub task_id: &'a TaskId,
+    /// Who hears of the outcomes.
+    pub kind: Kind,
+    /// The payload's type.
+    pub payload_type: PayloadType,
+    /// Now.
+    pub now: Micros,
+    /// Seconds from the start until it is ended.
+    pub timeout: u32,
+    /// Seconds from now in which it may start.
+    pub expires_in: u32,
+    /// Hosts at a time; absent = all at once.
+    pub batch: Option<BatchSize>,
+    /// Failures above which nothing more is released.
+    pub max_failures: Option<u32>,
+    /// The targets by hostname, as they match now.
+    pub candidates: &'a [Candidate],
+    /// What an agent must know to understand it.
+    pub features: &'a [&'static str],
+    /// Writes a message's body.
+    pub body: &'a (dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Sync),
+}
+
+/// What is to be published once the transaction is committed.
+#[derive(Debug, Default)]
+#[must_use = "nothing is published before Dispatch::committed"]
+pub struct Sent {
+    pub(super) task: Option<TaskId>,
+    pub(super) publishes: Vec<(AgentId, Envelope)>,
+}
+
+impl Dispatch {
+    /// Writes the messages and deliveries of an order. After the commit, hand the answer to [`Dispatch::committed`].
+    ///
+    /// # Errors
+    /// When the database or the key fails.
+    pub async fn send(&self, tx: &mut Tx, order: &Order<'_>) -> Result<Sent> {
+        let mut deliveries = plan(order);
+        let messages = self.messages(order, &mut deliveries).await?;
+        self.release_first(tx, order, &mut deliveries).await?;
+
+        let last_batch = deliveries.iter().map(|d| d.batch).max().unwrap_or(0);
+        let open = deliveries.iter().any(|d| !d.delivery.state.is_final());
+        store::insert_dispatch(
+            tx,
+            order.task_id,
+            order.kind.as_str(),
+            order.now,
+            order.timeout,
+            order.max_failures,
+            last_batch,
+            open,
+        )
+        .await?;
+        store::insert_messages(tx, order.task_id, &messages).await?;
+        store::insert_deliveries(tx, &deliveries).await?;
+
+        let envelope = |jti: &Jti| messages.iter().find(|m| &m.jti == jti).map(|m| m.envelope.clone());
+        let publishes = deliveries
+            .iter()
+            .filter(|d| d.delivery.state == State::Sent)
+            .filter_map(|d| Some((d.agent_id.clone()?, envelope(d.jti.as_ref()?)?)))
+            .collect();
+        Ok(Sent { task: Some(order.task_id.clone()), publishes })
+    }
+
+    /// Signs one message per batch, or per 64 hosts of a batch, and names it in their deliveries.
+    async fn messages(&self, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<Vec<Message>> {
+        let iat = order.now.seconds();
+        let exp = iat + i64::from(order.expires_in);
+        let mut bodies = Vec::new();
+        let mut open: Vec<&mut Stored> =
+            deliveries.iter_mut().filter(|d| !d.delivery.state.is_final() && d.agent_id.is_some()).collect();
+        for batch in open.chunk_by_mut(|a, b| a.batch == b.batch) {
+            for some in batch.chunks_mut(signet_common::limits::AUDIENCE_MAX) {
+                let jti = Jti::generate();
+                let mut aud: Vec<AgentId> = some.iter().filter_map(|d| d.agent_id.clone()).collect();
+                aud.sort();
+                let claims = MessageClaims { aud, iat, exp, jti: jti.clone() };
+                bodies.push((jti.clone(), (order.body)(&claims)?));
+                some.iter_mut().for_each(|d| d.jti = Some(jti.clone()));
+            }
+        }
+        let key = self.keys().signing()?;
+        let kind = order.payload_type;
+        let sign = move || {
+            let sign = |(jti, body): (Jti, Vec<u8>)| {
+                Envelope::sign_bytes(&key, kind, body.into()).map(|envelope| Message { jti, envelope, exp })
+            };
+            bodies.into_iter().map(sign).collect::<std::result::Result<Vec<_>, _>>()
+        };
+        let signed = tokio::task::spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))?;
+        signed.map_err(|e| Error::TooLarge(e.to_string()))
+    }
+
+    /// Marks as sent what can go at once: first batch, host there and able, dispatch not paused.
+    async fn release_first(&self, tx: &mut Tx, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<()> {
+        if !self.may_publish() || self.is_paused(tx).await? {
+            return Ok(());
+        }
+        let able: Vec<AgentId> =
+            order.candidates.iter().filter_map(|c| self.able(c.agent.as_ref()?, order.now)).collect();
+        let able = self.not_held(tx, able).await?;
+        let unaccepted = store::unaccepted(tx, &able.iter().cloned().collect::<Vec<_>>()).await?;
+        for delivery in deliveries.iter_mut().filter(|d| d.batch == 0) {
+            let Some(agent) = delivery.agent_id.as_ref().filter(|id| able.contains(id)) else { continue };
+            if unaccepted.get(agent).copied().unwrap_or(0) < UNACCEPTED_MAX as u64 {
+                delivery.apply(&Happening::Publish, order.now, 1);
+            }
+        }
+        Ok(())
+    }
+
+    async fn not_held(
+        &self,
+        tx: &mut Tx,
+        agents: Vec<AgentId>,
+    ) -> Result<std::collections::BTreeSet<AgentId>> {
+        let rows = store::cursors_in(tx, &agents).await?;
+        let free = |id: &AgentId| rows.get(id).is_none_or(|r| r.cursor.hold == Hold::None);
+        Ok(agents.into_iter().filter(free).collect())
+    }
+}
+
+/// One delivery per target, in its batch; what can never be sent is final at once.
+fn plan(order: &Order<'_>) -> Vec<Stored> {
+    let size = order.batch.map_or(usize::MAX, |b| b.hosts(order.candidates.len()));
+    let deadline = order
+        .now
+        .plus_seconds(i64::from(order.expires_in) + i64::from(order.timeout) + DEADLINE_GRACE_SECONDS);
+    let one = |(index, candidate): (usize, &Candidate)| {
+        let lacking = candidate.agent.as_ref().and_then(|a| {
+            let features = a.features.as_ref()?;
+            order.features.iter().find(|f| !features.iter().any(|known| known == *f))
+        });
+        let delivery = match (&candidate.agent, lacking) {
+            (None, _) => Delivery::refused("no_agent", order.now),
+            (Some(_), Some(feature)) => {
+                Delivery::refused(&format!("unsupported: this agent does not know {feature}"), order.now)
+            }
+            (Some(_), None) => Delivery::waiting(),
+        };
+        let ended = delivery.state.is_final();
+        Stored {
+            task_id: order.task_id.clone(),
+            hostname: candidate.hostname.clone(),
+            ordinal: index as u64 + 1,
+            agent_id: candidate.agent.as_ref().map(|a| a.agent_id.clone()),
+            jti: None,
+            batch: i64::try_from(index / size).unwrap_or(i64::MAX),
+            deadline_at: deadline,
+            sends: 0,
+            send_at: None,
+            cancel_send_at: None,
+            final_seq: ended.then_some(1),
+            live_seq: 1,
+            delivery,
+        }
+    };
+    order.candidates.iter().enumerate().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_at_least_one_host() {
+        assert_eq!(BatchSize::Hosts(3).hosts(10), 3);
+        assert_eq!(BatchSize::Percent(25).hosts(10), 3);
+        assert_eq!(BatchSize::Percent(1).hosts(10), 1);
+        assert_eq!(BatchSize::Percent(100).hosts(10), 10);
+    }
+}

@@ -1,0 +1,318 @@
+//! What other slices may ask of dispatch.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use signet_common::bus::{Bus, Health};
+use signet_common::envelope::Envelope;
+use signet_common::time::Micros;
+use signet_common::{AgentId, Hostname, TaskId};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::model::{Happening, State};
+use super::send::Sent;
+use super::store::{self, Stored};
+use super::{Kind, Outcomes, outbox};
+use crate::error::{Error, Result};
+use crate::hosts::{Hosts, Reachable};
+use crate::keys::Keys;
+use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_TASKS_MAX};
+use crate::live::Live;
+use crate::store::{Store, Tx, in_transaction};
+
+/// A target of a task as others see it: the delivery itself.
+pub type Target = Stored;
+
+/// How many targets of a task stand where, and why those that are refused.
+pub type Tallies = HashMap<TaskId, Vec<(State, String, u64)>>;
+
+const PAUSED: &str = "dispatch_paused";
+
+/// Messages and deliveries. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatch(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    bus: Arc<dyn Bus>,
+    keys: Keys,
+    hosts: Hosts,
+    live: Live,
+    outcomes: OnceLock<HashMap<Kind, Arc<dyn Outcomes>>>,
+    bursts: mpsc::Sender<Vec<outbox::Publish>>,
+    inbox: std::sync::Mutex<Option<mpsc::Receiver<Vec<outbox::Publish>>>>,
+    wake: Notify,
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dispatch")
+    }
+}
+
+impl Dispatch {
+    /// Dispatch over these parts. Nothing moves before [`Dispatch::run`].
+    #[must_use]
+    pub fn new(store: Store, bus: Arc<dyn Bus>, keys: Keys, hosts: Hosts, live: Live) -> Self {
+        let (bursts, inbox) = mpsc::channel(OUTBOX_BURSTS_MAX);
+        Self(Arc::new(Inner {
+            store,
+            bus,
+            keys,
+            hosts,
+            live,
+            outcomes: OnceLock::new(),
+            bursts,
+            inbox: std::sync::Mutex::new(Some(inbox)),
+            wake: Notify::new(),
+        }))
+    }
+
+    /// Says who stores the outcomes of each kind. Once, before [`Dispatch::run`].
+    pub fn register(&self, outcomes: HashMap<Kind, Arc<dyn Outcomes>>) {
+        if self.0.outcomes.set(outcomes).is_err() {
+            tracing::error!("outcome handlers were registered twice; the first stay");
+        }
+    }
+
+    /// Starts outbox, reconciler and intake; they end with `stop`.
+    pub fn run(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let inbox = self.0.inbox.lock().ok().and_then(|mut inbox| inbox.take());
+        if let Some(inbox) = inbox {
+            tracker.spawn(outbox::run(self.0.bus.clone(), inbox, stop.clone()));
+        }
+        tracker.spawn(super::reconciler::run(self.clone(), stop.clone()));
+        tracker.spawn(super::intake::run(self.clone(), stop.clone()));
+        tracker.spawn(super::heartbeats::run(self.clone(), stop.clone()));
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(super) fn bus(&self) -> &Arc<dyn Bus> {
+        &self.0.bus
+    }
+
+    pub(super) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.0.hosts
+    }
+
+    pub(super) fn live(&self) -> &Live {
+        &self.0.live
+    }
+
+    pub(super) fn wake(&self) -> &Notify {
+        &self.0.wake
+    }
+
+    pub(super) fn outcomes(&self, kind: Kind) -> Result<&Arc<dyn Outcomes>> {
+        let handlers = self.0.outcomes.get();
+        handlers
+            .and_then(|h| h.get(&kind))
+            .ok_or_else(|| Error::Internal(format!("nobody stores {kind} outcomes")))
+    }
+
+    /// Whether the bus takes publishes now.
+    #[must_use]
+    pub fn may_publish(&self) -> bool {
+        *self.0.bus.health().borrow() == Health::Up
+    }
+
+    /// The agent, if a `command` or `deploy` may go to it now as far as its heartbeats tell.
+    pub(super) fn able(&self, agent: &Reachable, now: Micros) -> Option<AgentId> {
+        let keyring = self.keys().keyring().ok()?.version();
+        agent.may_receive(now, keyring).then(|| agent.agent_id.clone())
+    }
+
+    /// Hands a burst to the outbox. A full outbox is no loss: the rows are due again.
+    pub(super) fn publish_burst(&self, burst: Vec<(AgentId, Envelope)>) {
+        if !burst.is_empty() && self.0.bursts.try_send(burst).is_err() {
+            tracing::warn!("the outbox is full; the sweep sends the rest");
+        }
+    }
+
+    /// Publishes what a committed transaction marked as sent, and tells who watches.
+    pub fn committed(&self, sent: Sent) {
+        self.publish_burst(sent.publishes);
+        if let Some(task) = sent.task {
+            self.0.live.ring(&task);
+        }
+    }
+
+    /// Whether dispatch of `command` and `deploy` is switched off for the whole installation.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn paused(&self) -> Result<Option<String>> {
+        Ok(store::setting(&self.0.store, PAUSED).await?.filter(|v| !v.is_empty()))
+    }
+
+    pub(super) async fn is_paused(&self, tx: &mut Tx) -> Result<bool> {
+        Ok(store::setting_in(tx, PAUSED).await?.is_some_and(|v| !v.is_empty()))
+    }
+
+    /// Switches dispatch off, with a text that says who and why, or on again.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn set_paused(&self, paused: Option<&str>) -> Result<()> {
+        let now = Micros::now();
+        in_transaction!(self.0.store, |tx| -> Result<()> {
+            Ok(store::put_setting(tx, PAUSED, paused.unwrap_or_default(), now).await?)
+        })?;
+        self.0.wake.notify_one();
+        Ok(())
+    }
+
+    /// Cancels every open target of a task: what was never published for certain, the rest on the agents' word.
+    /// Says how many targets it concerns.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for an unknown task, or when the database fails.
+    pub async fn cancel(&self, task: &TaskId) -> Result<usize> {
+        let now = Micros::now();
+        let count = in_transaction!(self.0.store, |tx| -> Result<usize> {
+            let locked = store::lock_dispatches(tx, [task]).await?;
+            if locked.is_empty() {
+                return Err(Error::NotFound("Task not found".into()));
+            }
+            store::set_cancelled(tx, task, now).await?;
+            let open = store::open_of_task(tx, task).await?;
+            let concerned = open.len();
+            self.apply_locked(tx, &locked, open, &Happening::Cancel, now).await?;
+            Ok(concerned)
+        })?;
+        self.0.live.ring(task);
+        self.0.wake.notify_one();
+        Ok(count)
+    }
+
+    /// A host can't answer for what it was given: its open deliveries end `lost`, the never-sent ones `rejected`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn host_gone(&self, tx: &mut Tx, agent: &AgentId, reason: &str) -> Result<()> {
+        self.end_all(tx, agent, &Happening::HostGone(reason)).await
+    }
+
+    /// An agent's key was replaced: its never-sent deliveries end `rejected`; its reports still count.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn key_replaced(&self, tx: &mut Tx, agent: &AgentId) -> Result<()> {
+        self.end_all(tx, agent, &Happening::KeyReplaced).await
+    }
+
+    async fn end_all(&self, tx: &mut Tx, agent: &AgentId, happening: &Happening<'_>) -> Result<()> {
+        let seen = store::open_of_agent(tx, agent, HOST_GONE_ROWS_MAX).await?;
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let locked = store::lock_dispatches(tx, seen.iter().map(|d| &d.task_id)).await?;
+        // Read again under the locks: a report may have moved some meanwhile.
+        let open = store::open_of_agent(tx, agent, HOST_GONE_ROWS_MAX).await?;
+        let open = open.into_iter().filter(|d| locked.contains_key(&d.task_id)).collect();
+        self.apply_locked(tx, &locked, open, happening, Micros::now()).await
+    }
+
+    /// A task's targets by hostname, after the one at this place.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn targets(&self, task: &TaskId, after: u64, limit: usize) -> Result<Vec<Target>> {
+        Ok(store::by_task(&self.0.store, task, after, limit).await?)
+    }
+
+    /// One target of a task.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn target(&self, task: &TaskId, hostname: &Hostname) -> Result<Option<Target>> {
+        Ok(store::one_of(&self.0.store, task, hostname).await?)
+    }
+
+    /// A task's ended targets in order of finishing, after this place.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn finished(&self, task: &TaskId, after: (i64, u64), limit: usize) -> Result<Vec<Target>> {
+        Ok(store::finished(&self.0.store, task, after, limit).await?)
+    }
+
+    /// A task's targets that changed after this place of its live sequence (and ordinal), oldest change first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn changed(&self, task: &TaskId, after: (i64, u64), limit: usize) -> Result<Vec<Target>> {
+        Ok(store::changed(&self.0.store, task, after, limit).await?)
+    }
+
+    /// Where the targets of these tasks stand.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tallies(&self, tasks: &[TaskId]) -> Result<Tallies> {
+        let mut all = Tallies::new();
+        for count in store::count_states(&self.0.store, tasks).await? {
+            let task = count.task_id.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+            let state = count.state.parse().map_err(Error::Internal)?;
+            all.entry(task).or_default().push((state, count.reason, count.number.unsigned_abs()));
+        }
+        Ok(all)
+    }
+
+    /// All deliveries by state, for the metrics.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn totals(&self) -> Result<Vec<(String, i64)>> {
+        Ok(store::count_all_states(&self.0.store).await?.into_iter().map(|c| (c.state, c.number)).collect())
+    }
+
+    /// How many verified reports could not be stored.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn parked(&self) -> Result<i64> {
+        Ok(store::count_parked(&self.0.store).await?)
+    }
+
+    /// Reports of a host about messages that this database does not know.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn orphans(&self, agent: &AgentId, limit: usize) -> Result<Vec<store::OrphanRow>> {
+        Ok(store::orphans(&self.0.store, agent, limit).await?)
+    }
+
+    /// A claim to a piece of periodic work.
+    #[must_use]
+    pub fn lease(&self, name: &'static str) -> super::Lease {
+        super::Lease::new(self.0.store.clone(), name)
+    }
+
+    /// Forgets a few ended tasks, and orphans, from before `before`; says whether there is more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_old(&self, before: Micros) -> Result<bool> {
+        let orphans = store::delete_old_orphans(&self.0.store, before, RETENTION_TASKS_MAX).await?;
+        let tasks = store::old_dispatches(&self.0.store, before, RETENTION_TASKS_MAX).await?;
+        if !tasks.is_empty() {
+            in_transaction!(self.0.store, |tx| -> Result<()> {
+                for handler in self.0.outcomes.get().into_iter().flat_map(HashMap::values) {
+                    handler.forget(tx, &tasks).await?;
+                }
+                Ok(store::delete(tx, &tasks).await?)
+            })?;
+        }
+        Ok(tasks.len() == RETENTION_TASKS_MAX || orphans == RETENTION_TASKS_MAX)
+    }
+}

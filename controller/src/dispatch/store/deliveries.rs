@@ -1,0 +1,656 @@
+//! Reading and writing dispatches, messages and deliveries.
+
+use std::collections::{BTreeSet, HashMap};
+
+use signet_common::envelope::Envelope;
+use signet_common::ids::BadId;
+use signet_common::time::Micros;
+use signet_common::{AgentId, Hostname, Jti, TaskId};
+
+use super::*;
+use crate::dispatch::model::{Delivery, Happening, State, apply};
+use crate::limits::{BATCH_ROWS_MAX, RESEND_SECONDS};
+use crate::store::{Query, Store, StoreError, Tx, Value};
+
+/// A delivery with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The task or job.
+    pub task_id: TaskId,
+    /// The host.
+    pub hostname: Hostname,
+    /// Place among the targets, from 1, by hostname.
+    pub ordinal: u64,
+    /// The host's agent when it was asked for.
+    pub agent_id: Option<AgentId>,
+    /// The message.
+    pub jti: Option<Jti>,
+    /// Which batch, from 0.
+    pub batch: i64,
+    /// When it ends without a word.
+    pub deadline_at: Micros,
+    /// How often it was published.
+    pub sends: i64,
+    /// When it is published next.
+    pub send_at: Option<Micros>,
+    /// When the cancel is published next.
+    pub cancel_send_at: Option<Micros>,
+    /// The task's live sequence at its end: the order of finishing.
+    pub final_seq: Option<i64>,
+    /// The task's live sequence at its last change.
+    pub live_seq: i64,
+    /// What changes.
+    pub delivery: Delivery,
+}
+
+impl Stored {
+    /// Applies what happened; says whether anything changed.
+    pub fn apply(&mut self, happening: &Happening<'_>, now: Micros, live_seq: i64) -> bool {
+        let Some(next) = apply(&self.delivery, happening, now) else { return false };
+        let asked_now = next.cancel_at.is_some() && self.delivery.cancel_at.is_none();
+        self.send_at = match next.state {
+            State::Sent if self.delivery.state == State::Waiting => Some(now.plus_seconds(RESEND_SECONDS)),
+            State::Sent => self.send_at,
+            _ => None,
+        };
+        if next.state == State::Sent && self.delivery.state == State::Waiting {
+            self.sends += 1;
+        }
+        self.cancel_send_at = match (next.state.is_final(), asked_now) {
+            (true, _) => None,
+            (false, true) => Some(now),
+            (false, false) => self.cancel_send_at,
+        };
+        if next.state.is_final() {
+            // An end that replaces an inferred one keeps its place only if the old end was never shown as this state.
+            self.final_seq = Some(live_seq);
+        }
+        self.live_seq = live_seq;
+        self.delivery = next;
+        true
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct DeliveryRow {
+    task_id: String,
+    hostname: String,
+    ordinal: i64,
+    agent_id: Option<String>,
+    jti: Option<String>,
+    batch: i64,
+    state: String,
+    reason: String,
+    inferred: i64,
+    deadline_at: i64,
+    send_at: Option<i64>,
+    sends: i64,
+    cancel_at: Option<i64>,
+    cancel_send_at: Option<i64>,
+    accepted_at: Option<i64>,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    exit_code: Option<i64>,
+    term_signal: Option<i64>,
+    final_seq: Option<i64>,
+    live_seq: i64,
+}
+
+/// A stored text that is not what its column says: the database was changed by hand.
+pub(super) fn corrupt(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(format!("a stored value is corrupt: {error}"))
+}
+
+impl TryFrom<DeliveryRow> for Stored {
+    type Error = StoreError;
+    fn try_from(row: DeliveryRow) -> Result<Self, StoreError> {
+        let bad = |e: BadId| corrupt(e);
+        let small = |n: Option<i64>| n.and_then(|n| i32::try_from(n).ok());
+        Ok(Self {
+            task_id: row.task_id.parse().map_err(bad)?,
+            hostname: row.hostname.parse().map_err(bad)?,
+            ordinal: u64::try_from(row.ordinal).map_err(corrupt)?,
+            agent_id: row.agent_id.map(|id| id.parse()).transpose().map_err(bad)?,
+            jti: row.jti.map(|id| id.parse()).transpose().map_err(bad)?,
+            batch: row.batch,
+            deadline_at: Micros(row.deadline_at),
+            sends: row.sends,
+            send_at: row.send_at.map(Micros),
+            cancel_send_at: row.cancel_send_at.map(Micros),
+            final_seq: row.final_seq,
+            live_seq: row.live_seq,
+            delivery: Delivery {
+                state: row.state.parse().map_err(corrupt)?,
+                reason: row.reason,
+                inferred: row.inferred != 0,
+                cancel_at: row.cancel_at.map(Micros),
+                accepted_at: row.accepted_at.map(Micros),
+                started_at: row.started_at.map(Micros),
+                finished_at: row.finished_at.map(Micros),
+                exit_code: small(row.exit_code),
+                signal: small(row.term_signal),
+            },
+        })
+    }
+}
+
+fn stored(rows: Vec<DeliveryRow>) -> Result<Vec<Stored>, StoreError> {
+    rows.into_iter().map(Stored::try_from).collect()
+}
+
+/// What a task's deliveries share.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub(crate) struct Dispatch {
+    /// The task or job.
+    pub task_id: String,
+    /// `command` or `deploy`.
+    pub kind: String,
+    /// Failures above which nothing more is released.
+    pub max_failures: Option<i64>,
+    /// When a cancel was asked for.
+    pub cancelled_at: Option<i64>,
+    /// Batches up to this one may be sent.
+    pub released_batch: i64,
+    /// The last batch.
+    pub last_batch: i64,
+    /// 1 while a delivery is open.
+    pub open: i64,
+    /// Grows with every change.
+    pub live_seq: i64,
+    /// The `timeout`, in seconds.
+    pub timeout: i64,
+}
+
+/// A message as it is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    /// Its id.
+    pub jti: Jti,
+    /// As signed.
+    pub envelope: Envelope,
+    /// The last second in which it may start.
+    pub exp: i64,
+}
+
+/// Where to publish what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// The task or job.
+    pub task_id: TaskId,
+    /// The host.
+    pub hostname: Hostname,
+    /// The message.
+    pub jti: Jti,
+    /// The agent.
+    pub agent_id: AgentId,
+}
+
+#[derive(sqlx::FromRow)]
+struct DueRow {
+    task_id: String,
+    hostname: String,
+    jti: String,
+    agent_id: String,
+}
+
+impl TryFrom<DueRow> for Due {
+    type Error = StoreError;
+    fn try_from(row: DueRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            task_id: row.task_id.parse().map_err(corrupt)?,
+            hostname: row.hostname.parse().map_err(corrupt)?,
+            jti: row.jti.parse().map_err(corrupt)?,
+            agent_id: row.agent_id.parse().map_err(corrupt)?,
+        })
+    }
+}
+
+fn due(rows: Vec<DueRow>) -> Result<Vec<Due>, StoreError> {
+    rows.into_iter().map(Due::try_from).collect()
+}
+
+/// Writes what a task's deliveries share.
+pub(crate) async fn insert_dispatch(
+    tx: &mut Tx,
+    task: &TaskId,
+    kind: &str,
+    now: Micros,
+    timeout: u32,
+    max_failures: Option<u32>,
+    last_batch: i64,
+    open: bool,
+) -> Result<(), StoreError> {
+    let query = INSERT_DISPATCH.bind(task).bind(kind).bind(now).bind(timeout).bind(max_failures);
+    tx.run(query.bind(last_batch).bind(open)).await.map(drop)
+}
+
+/// Writes signed messages.
+pub(crate) async fn insert_messages(
+    tx: &mut Tx,
+    task: &TaskId,
+    messages: &[Message],
+) -> Result<(), StoreError> {
+    // A message can be large, so that a statement holds few.
+    for some in messages.chunks(8) {
+        let rows = some.iter().map(|m| -> [Value; 7] {
+            let e = &m.envelope;
+            let text = |t: &String| Value::from(t.as_str());
+            [
+                (&m.jti).into(),
+                task.into(),
+                text(&e.payload_type),
+                text(&e.keyid),
+                text(&e.sig),
+                e.body.as_ref().into(),
+                m.exp.into(),
+            ]
+        });
+        tx.run(INSERT_MESSAGES.query().rows(rows)).await?;
+    }
+    Ok(())
+}
+
+/// Writes new deliveries.
+pub(crate) async fn insert_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(), StoreError> {
+    for some in all.chunks(BATCH_ROWS_MAX) {
+        let rows = some.iter().map(|d| -> [Value; 15] {
+            [
+                (&d.task_id).into(),
+                (&d.hostname).into(),
+                d.ordinal.into(),
+                d.agent_id.as_ref().map(AgentId::as_str).into(),
+                d.jti.as_ref().map(Jti::as_str).into(),
+                d.batch.into(),
+                d.delivery.state.as_str().into(),
+                d.delivery.reason.as_str().into(),
+                d.delivery.inferred.into(),
+                d.deadline_at.into(),
+                d.send_at.into(),
+                d.sends.into(),
+                d.delivery.finished_at.into(),
+                d.final_seq.into(),
+                d.live_seq.into(),
+            ]
+        });
+        tx.run(INSERT_DELIVERIES.query().rows(rows)).await?;
+    }
+    Ok(())
+}
+
+/// Writes what changed of deliveries that exist. The caller holds their dispatches' locks.
+pub(crate) async fn update_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(), StoreError> {
+    for some in all.chunks(BATCH_ROWS_MAX) {
+        let rows = some.iter().map(|s| -> [Value; 21] {
+            let d = &s.delivery;
+            [
+                (&s.task_id).into(),
+                (&s.hostname).into(),
+                s.ordinal.into(),
+                s.agent_id.as_ref().map(AgentId::as_str).into(),
+                s.jti.as_ref().map(Jti::as_str).into(),
+                s.batch.into(),
+                s.deadline_at.into(),
+                s.sends.into(),
+                d.state.as_str().into(),
+                d.reason.as_str().into(),
+                d.inferred.into(),
+                s.send_at.into(),
+                d.cancel_at.into(),
+                s.cancel_send_at.into(),
+                d.accepted_at.into(),
+                d.started_at.into(),
+                d.finished_at.into(),
+                d.exit_code.into(),
+                d.signal.into(),
+                s.final_seq.into(),
+                s.live_seq.into(),
+            ]
+        });
+        tx.run(UPSERT_DELIVERIES.query().rows(rows)).await?;
+    }
+    Ok(())
+}
+
+/// Locks these tasks' deliveries against every other writer until the end of the transaction, and gives their next
+/// live sequence. Locks are taken in key order.
+pub(crate) async fn lock_dispatches(
+    tx: &mut Tx,
+    tasks: impl IntoIterator<Item = &TaskId>,
+) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
+    let mut tasks: Vec<&TaskId> = tasks.into_iter().collect();
+    tasks.sort();
+    tasks.dedup();
+    if tasks.is_empty() {
+        return Ok(HashMap::new());
+    }
+    tx.run(LOCK_DISPATCHES.query().list(tasks.iter().copied())).await?;
+    let rows: Vec<Dispatch> = tx.all(SELECT_DISPATCHES.query().list(tasks)).await?;
+    rows.into_iter().map(|d| Ok((d.task_id.parse().map_err(corrupt)?, d))).collect()
+}
+
+/// Lets the batches up to `batch` go.
+pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<(), StoreError> {
+    tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
+}
+
+/// Which of these tasks have deliveries that are open.
+pub(crate) async fn open_tasks(
+    tx: &mut Tx,
+    tasks: &BTreeSet<TaskId>,
+) -> Result<BTreeSet<TaskId>, StoreError> {
+    if tasks.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rows: Vec<(String,)> = tx.all(OPEN_TASKS.query().list(tasks)).await?;
+    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
+}
+
+/// Notes that nothing of these tasks is open.
+pub(crate) async fn close_tasks(tx: &mut Tx, tasks: &[&TaskId]) -> Result<(), StoreError> {
+    if tasks.is_empty() {
+        return Ok(());
+    }
+    tx.run(CLOSE_TASKS.query().list(tasks.iter().copied())).await.map(drop)
+}
+
+/// How many of a task's targets count as failed, in the batches up to this one.
+pub(crate) async fn count_failures(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<u64, StoreError> {
+    let row: Option<(i64,)> = tx.first(COUNT_FAILURES.bind(task).bind(batch)).await?;
+    Ok(row.map_or(0, |(n,)| n.unsigned_abs()))
+}
+
+/// Notes the cancel.
+pub(crate) async fn set_cancelled(tx: &mut Tx, task: &TaskId, now: Micros) -> Result<(), StoreError> {
+    tx.run(SET_CANCELLED.bind(now).bind(task)).await.map(drop)
+}
+
+/// Which tasks these messages belong to.
+pub(crate) async fn tasks_of(tx: &mut Tx, messages: &[Jti]) -> Result<HashMap<Jti, TaskId>, StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Pair {
+        jti: String,
+        task_id: String,
+    }
+    if messages.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<Pair> = tx.all(SELECT_TASKS_OF_MESSAGES.query().list(messages)).await?;
+    rows.into_iter()
+        .map(|p| Ok((p.jti.parse().map_err(corrupt)?, p.task_id.parse().map_err(corrupt)?)))
+        .collect()
+}
+
+/// Deliveries of these messages to these agents.
+pub(crate) async fn by_message(
+    tx: &mut Tx,
+    messages: &[Jti],
+    agents: &[AgentId],
+) -> Result<Vec<Stored>, StoreError> {
+    if messages.is_empty() || agents.is_empty() {
+        return Ok(Vec::new());
+    }
+    stored(tx.all(SELECT_BY_MESSAGE.query().list(messages).list(agents)).await?)
+}
+
+/// A task's deliveries that are open.
+pub(crate) async fn open_of_task(tx: &mut Tx, task: &TaskId) -> Result<Vec<Stored>, StoreError> {
+    stored(tx.all(SELECT_OPEN_OF_TASK.bind(task)).await?)
+}
+
+/// An agent's deliveries that are open, at most `limit`.
+pub(crate) async fn open_of_agent(
+    tx: &mut Tx,
+    agent: &AgentId,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    stored(tx.all(SELECT_OPEN_OF_AGENT.bind(agent).bind(limit as u64)).await?)
+}
+
+/// One delivery.
+pub(crate) async fn one(
+    tx: &mut Tx,
+    task: &TaskId,
+    hostname: &Hostname,
+) -> Result<Option<Stored>, StoreError> {
+    Ok(stored(tx.all(SELECT_TASK_ROW.bind(task).bind(hostname)).await?)?.pop())
+}
+
+/// One delivery, outside a transaction.
+pub(crate) async fn one_of(
+    store: &Store,
+    task: &TaskId,
+    hostname: &Hostname,
+) -> Result<Option<Stored>, StoreError> {
+    Ok(stored(store.all(SELECT_TASK_ROW.bind(task).bind(hostname)).await?)?.pop())
+}
+
+/// A task's deliveries by hostname, after the one at `ordinal`.
+pub(crate) async fn by_task(
+    store: &Store,
+    task: &TaskId,
+    ordinal: u64,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    stored(store.all(SELECT_BY_TASK.bind(task).bind(ordinal).bind(limit as u64)).await?)
+}
+
+/// A task's ended deliveries in order of finishing, after this place.
+pub(crate) async fn finished(
+    store: &Store,
+    task: &TaskId,
+    (seq, ordinal): (i64, u64),
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let query = SELECT_FINAL.bind(task).bind(seq).bind(seq).bind(ordinal).bind(limit as u64);
+    stored(store.all(query).await?)
+}
+
+/// A task's deliveries that changed after this place of its live sequence, oldest change first.
+pub(crate) async fn changed(
+    store: &Store,
+    task: &TaskId,
+    (seq, ordinal): (i64, u64),
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let query = SELECT_CHANGED.bind(task).bind(seq).bind(seq).bind(ordinal).bind(limit as u64);
+    stored(store.all(query).await?)
+}
+
+/// How many deliveries of a task are in a state, by reason.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct StateCount {
+    /// The task or job.
+    pub task_id: String,
+    /// The state.
+    pub state: String,
+    /// The reason.
+    pub reason: String,
+    /// How many.
+    pub number: i64,
+}
+
+/// Counts of many tasks at once.
+pub(crate) async fn count_states(store: &Store, tasks: &[TaskId]) -> Result<Vec<StateCount>, StoreError> {
+    let mut all = Vec::new();
+    for some in tasks.chunks(BATCH_ROWS_MAX) {
+        all.extend(store.all::<StateCount>(COUNT_STATES.query().list(some)).await?);
+    }
+    Ok(all)
+}
+
+/// A label with a number.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct Count {
+    /// How many.
+    pub number: i64,
+    /// Of what.
+    pub state: String,
+}
+
+/// All deliveries by state, for the metrics.
+pub(crate) async fn count_all_states(store: &Store) -> Result<Vec<Count>, StoreError> {
+    store.all(COUNT_ALL_STATES.query()).await
+}
+
+/// How many each agent has that were sent and not accepted.
+pub(crate) async fn unaccepted(tx: &mut Tx, agents: &[AgentId]) -> Result<HashMap<AgentId, u64>, StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct Pair {
+        agent_id: String,
+        number: i64,
+    }
+    let mut all = HashMap::new();
+    for some in agents.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<Pair> = tx.all(COUNT_UNACCEPTED.query().list(some)).await?;
+        for row in rows {
+            all.insert(row.agent_id.parse().map_err(corrupt)?, u64::try_from(row.number).unwrap_or(0));
+        }
+    }
+    Ok(all)
+}
+
+async fn agents(store: &Store, query: Query) -> Result<Vec<AgentId>, StoreError> {
+    let rows: Vec<(String,)> = store.all(query).await?;
+    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
+}
+
+/// Which of these agents have deliveries that wait.
+pub(crate) async fn waiting_among(store: &Store, some: &[AgentId]) -> Result<Vec<AgentId>, StoreError> {
+    if some.is_empty() {
+        return Ok(Vec::new());
+    }
+    agents(store, AGENTS_WAITING.query().list(some)).await
+}
+
+/// Agents with deliveries that wait, by id, after this one.
+pub(crate) async fn all_waiting(
+    store: &Store,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<AgentId>, StoreError> {
+    agents(store, ALL_AGENTS_WAITING.bind(after).bind(limit as u64)).await
+}
+
+/// An agent's oldest deliveries that wait, are released and not overdue.
+pub(crate) async fn waiting_of(
+    tx: &mut Tx,
+    agent: &AgentId,
+    now: Micros,
+    limit: usize,
+) -> Result<Vec<Due>, StoreError> {
+    due(tx.all(WAITING_OF_AGENT.bind(agent).bind(now).bind(limit as u64)).await?)
+}
+
+/// Deliveries whose publish is due again.
+pub(crate) async fn due_sends(store: &Store, now: Micros, limit: usize) -> Result<Vec<Due>, StoreError> {
+    due(store.all(DUE.bind(now).bind(limit as u64)).await?)
+}
+
+/// Deliveries whose cancel is due.
+pub(crate) async fn due_cancels(store: &Store, now: Micros, limit: usize) -> Result<Vec<Due>, StoreError> {
+    due(store.all(DUE_CANCELS.bind(now).bind(limit as u64)).await?)
+}
+
+fn keys(due: &[Due]) -> impl Iterator<Item = [Value; 2]> {
+    due.iter().map(|d| [(&d.task_id).into(), (&d.hostname).into()])
+}
+
+/// Sets when these are published next.
+pub(crate) async fn mark_sent(tx: &mut Tx, due: &[Due], next: Micros) -> Result<(), StoreError> {
+    for some in due.chunks(BATCH_ROWS_MAX) {
+        tx.run(MARK_SENT.bind(next).rows(keys(some))).await?;
+    }
+    Ok(())
+}
+
+/// Sets when these cancels are published next.
+pub(crate) async fn mark_cancel_sent(tx: &mut Tx, due: &[Due], next: Micros) -> Result<(), StoreError> {
+    for some in due.chunks(BATCH_ROWS_MAX) {
+        tx.run(MARK_CANCEL_SENT.bind(next).rows(keys(some))).await?;
+    }
+    Ok(())
+}
+
+/// Makes everything that was sent and not accepted due now: the broker may have lost it.
+pub(crate) async fn send_all_soon(tx: &mut Tx, now: Micros) -> Result<u64, StoreError> {
+    tx.run(SEND_ALL_SOON.bind(now).bind(now)).await
+}
+
+/// Open deliveries whose deadline has passed.
+pub(crate) async fn overdue(
+    store: &Store,
+    now: Micros,
+    limit: usize,
+) -> Result<Vec<(TaskId, Hostname)>, StoreError> {
+    let mut all = Vec::new();
+    for state in State::OPEN {
+        let query = OVERDUE.bind(state.as_str()).bind(now).bind(limit as u64);
+        let rows: Vec<(String, String)> = store.all(query).await?;
+        for (task, host) in rows {
+            all.push((task.parse().map_err(corrupt)?, host.parse().map_err(corrupt)?));
+        }
+    }
+    Ok(all)
+}
+
+/// Tasks with batches that were not released, by id, after this one.
+pub(crate) async fn open_batched(
+    store: &Store,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<TaskId>, StoreError> {
+    let rows: Vec<(String,)> = store.all(OPEN_BATCHED.bind(after).bind(limit as u64)).await?;
+    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
+}
+
+/// Signed messages by id.
+pub(crate) async fn messages(store: &Store, ids: &[Jti]) -> Result<HashMap<Jti, Message>, StoreError> {
+    #[derive(sqlx::FromRow)]
+    struct MessageRow {
+        jti: String,
+        payload_type: String,
+        keyid: String,
+        sig: String,
+        body: Vec<u8>,
+        exp: i64,
+    }
+    let mut all = HashMap::new();
+    for some in ids.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<MessageRow> = store.all(SELECT_MESSAGES.query().list(some)).await?;
+        for row in rows {
+            let jti: Jti = row.jti.parse().map_err(corrupt)?;
+            let envelope = Envelope {
+                payload_type: row.payload_type,
+                keyid: row.keyid,
+                sig: row.sig,
+                body: row.body.into(),
+            };
+            all.insert(jti.clone(), Message { jti, envelope, exp: row.exp });
+        }
+    }
+    Ok(all)
+}
+
+/// Replaces a message's signature by a newer key's; its bytes stay.
+pub(crate) async fn update_signature(tx: &mut Tx, message: &Message) -> Result<(), StoreError> {
+    let e = &message.envelope;
+    tx.run(UPDATE_SIGNATURE.bind(e.keyid.as_str()).bind(e.sig.as_str()).bind(&message.jti)).await.map(drop)
+}
+
+/// Ended tasks from before `before`, oldest first.
+pub(crate) async fn old_dispatches(
+    store: &Store,
+    before: Micros,
+    limit: usize,
+) -> Result<Vec<TaskId>, StoreError> {
+    let rows: Vec<(String,)> = store.all(OLD_DISPATCHES.bind(before).bind(limit as u64)).await?;
+    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
+}
+
+/// Forgets tasks' deliveries and messages.
+pub(crate) async fn delete(tx: &mut Tx, tasks: &[TaskId]) -> Result<(), StoreError> {
+    for statement in [DELETE_DELIVERIES, DELETE_MESSAGES, DELETE_DISPATCHES] {
+        tx.run(statement.query().list(tasks)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! Reading and writing cursors, orphans, parked reports and settings.
+
+use std::collections::HashMap;
+
+use signet_common::chain::ChainHash;
+use signet_common::time::Micros;
+use signet_common::{AgentId, Jti, LogId, StartId};
+
+use super::deliveries::corrupt;
+use super::*;
+use crate::dispatch::logs::{Cursor, Hold};
+use crate::limits::BATCH_ROWS_MAX;
+use crate::store::{Store, StoreError, Tx, Value};
+
+/// An agent's row: its cursor and what liveness needs beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LogRow {
+    /// The agent.
+    pub agent_id: AgentId,
+    /// How far its log was taken in.
+    pub cursor: Cursor,
+    /// Why it is held.
+    pub hold_reason: String,
+    /// With [`Hold::CatchingUp`]: dispatch waits until the cursor is here.
+    pub catch_up_to: u64,
+    /// The start named in its last hello.
+    pub start_id: StartId,
+    /// The highest number of a report of that start.
+    pub report_n: u64,
+    /// A head above the cursor that a heartbeat told …
+    pub behind_head: Option<u64>,
+    /// … at this time.
+    pub behind_since: Option<Micros>,
+}
+
+#[derive(sqlx::FromRow)]
+struct Raw {
+    agent_id: String,
+    log_id: String,
+    seq: i64,
+    chain: String,
+    hold: String,
+    hold_reason: String,
+    catch_up_to: i64,
+    start_id: String,
+    report_n: i64,
+    behind_head: Option<i64>,
+    behind_since: Option<i64>,
+}
+
+impl TryFrom<Raw> for LogRow {
+    type Error = StoreError;
+    fn try_from(row: Raw) -> Result<Self, StoreError> {
+        Ok(Self {
+            agent_id: row.agent_id.parse().map_err(corrupt)?,
+            cursor: Cursor {
+                log_id: row.log_id.parse().map_err(corrupt)?,
+                seq: u64::try_from(row.seq).map_err(corrupt)?,
+                chain: row.chain.parse::<ChainHash>().map_err(corrupt)?,
+                hold: Hold::parse(&row.hold),
+            },
+            hold_reason: row.hold_reason,
+            catch_up_to: u64::try_from(row.catch_up_to).map_err(corrupt)?,
+            start_id: row.start_id.parse().map_err(corrupt)?,
+            report_n: u64::try_from(row.report_n).map_err(corrupt)?,
+            behind_head: row.behind_head.and_then(|n| u64::try_from(n).ok()),
+            behind_since: row.behind_since.map(Micros),
+        })
+    }
+}
+
+fn by_agent(rows: Vec<Raw>) -> Result<HashMap<AgentId, LogRow>, StoreError> {
+    rows.into_iter().map(LogRow::try_from).map(|r| r.map(|r| (r.agent_id.clone(), r))).collect()
+}
+
+/// These agents' rows, outside a transaction.
+pub(crate) async fn cursors(
+    store: &Store,
+    agents: &[AgentId],
+) -> Result<HashMap<AgentId, LogRow>, StoreError> {
+    let mut all = HashMap::new();
+    for some in agents.chunks(BATCH_ROWS_MAX) {
+        all.extend(by_agent(store.all(SELECT_CURSORS.query().list(some)).await?)?);
+    }
+    Ok(all)
+}
+
+/// These agents' rows inside a transaction, without locking them.
+pub(crate) async fn cursors_in(
+    tx: &mut Tx,
+    agents: &[AgentId],
+) -> Result<HashMap<AgentId, LogRow>, StoreError> {
+    let mut all = HashMap::new();
+    for some in agents.chunks(BATCH_ROWS_MAX) {
+        all.extend(by_agent(tx.all(SELECT_CURSORS.query().list(some)).await?)?);
+    }
+    Ok(all)
+}
+
+/// Locks these agents' rows until the end of the transaction (the compare-and-set of the cursor: who reads after the
+/// lock reads what the last one wrote), in key order, and reads them.
+pub(crate) async fn lock_cursors(
+    tx: &mut Tx,
+    agents: &[AgentId],
+) -> Result<HashMap<AgentId, LogRow>, StoreError> {
+    let mut sorted: Vec<&AgentId> = agents.iter().collect();
+    sorted.sort();
+    sorted.dedup();
+    if sorted.is_empty() {
+        return Ok(HashMap::new());
+    }
+    tx.run(LOCK_CURSORS.query().list(sorted.iter().copied())).await?;
+    by_agent(tx.all(SELECT_CURSORS.query().list(sorted)).await?)
+}
+
+/// Writes rows.
+pub(crate) async fn put_cursors<'a>(
+    tx: &mut Tx,
+    rows: impl IntoIterator<Item = &'a LogRow>,
+) -> Result<(), StoreError> {
+    let mut rows: Vec<&LogRow> = rows.into_iter().collect();
+    rows.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
+    for some in rows.chunks(BATCH_ROWS_MAX) {
+        let values = some.iter().map(|r| -> [Value; 12] {
+            [
+                (&r.agent_id).into(),
+                (&r.cursor.log_id).into(),
+                r.cursor.seq.into(),
+                r.cursor.chain.into(),
+                r.cursor.hold.as_str().into(),
+                r.hold_reason.as_str().into(),
+                r.catch_up_to.into(),
+                (&r.start_id).into(),
+                r.report_n.into(),
+                r.behind_head.into(),
+                r.behind_since.into(),
+                0_i64.into(),
+            ]
+        });
+        tx.run(UPSERT_CURSORS.query().rows(values)).await?;
+    }
+    Ok(())
+}
+
+/// Agents to be told to report again: behind since before `since` and not told since `told`, or accepted by an admin.
+pub(crate) async fn behind(
+    store: &Store,
+    since: Micros,
+    told: Micros,
+    limit: usize,
+) -> Result<Vec<LogRow>, StoreError> {
+    let rows: Vec<Raw> = store.all(BEHIND.bind(since).bind(told).bind(limit as u64)).await?;
+    rows.into_iter().map(LogRow::try_from).collect()
+}
+
+/// Notes that these were told.
+pub(crate) async fn mark_resumed(tx: &mut Tx, agents: &[AgentId], now: Micros) -> Result<(), StoreError> {
+    tx.run(MARK_RESUMED.bind(now).list(agents)).await.map(drop)
+}
+
+/// Whether the agent had this log before its current one.
+pub(crate) async fn is_past_log(tx: &mut Tx, agent: &AgentId, log: &LogId) -> Result<bool, StoreError> {
+    let row: Option<(String,)> = tx.first(PAST_LOG.bind(agent).bind(log)).await?;
+    Ok(row.is_some())
+}
+
+/// Notes that the agent gave this log up.
+pub(crate) async fn put_past_log(tx: &mut Tx, agent: &AgentId, log: &LogId) -> Result<(), StoreError> {
+    tx.run(INSERT_PAST_LOG.bind(agent).bind(log)).await.map(drop)
+}
+
+/// An event about a message that this database does not know.
+#[derive(Debug, Clone)]
+pub(crate) struct Orphan {
+    /// Whose.
+    pub agent_id: AgentId,
+    /// In which log.
+    pub log_id: LogId,
+    /// Its number there.
+    pub seq: u64,
+    /// Its exact text.
+    pub event: String,
+}
+
+/// Keeps orphans.
+pub(crate) async fn put_orphans(tx: &mut Tx, orphans: &[Orphan], now: Micros) -> Result<(), StoreError> {
+    for some in orphans.chunks(8) {
+        let rows = some.iter().map(|o| -> [Value; 5] {
+            [(&o.agent_id).into(), (&o.log_id).into(), o.seq.into(), o.event.as_bytes().into(), now.into()]
+        });
+        tx.run(INSERT_ORPHANS.query().rows(rows)).await?;
+    }
+    Ok(())
+}
+
+/// An orphan as it is shown.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct OrphanRow {
+    /// Whose.
+    pub agent_id: String,
+    /// In which log.
+    pub log_id: String,
+    /// Its number there.
+    pub seq: i64,
+    /// Its exact text.
+    pub event: Vec<u8>,
+    /// When it came.
+    pub received_at: i64,
+}
+
+/// An agent's orphans.
+pub(crate) async fn orphans(
+    store: &Store,
+    agent: &AgentId,
+    limit: usize,
+) -> Result<Vec<OrphanRow>, StoreError> {
+    store.all(SELECT_ORPHANS.bind(agent).bind(limit as u64)).await
+}
+
+/// Deletes some orphans from before `before`; says how many.
+pub(crate) async fn delete_old_orphans(
+    store: &Store,
+    before: Micros,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let rows: Vec<(String, String, i64)> = store.all(OLD_ORPHANS.bind(before).bind(limit as u64)).await?;
+    let mut tx = store.begin().await?;
+    for (agent, log, seq) in &rows {
+        tx.run(DELETE_ORPHAN.bind(agent.as_str()).bind(log.as_str()).bind(*seq)).await?;
+    }
+    tx.commit().await?;
+    Ok(rows.len())
+}
+
+/// Keeps a report that could not be stored.
+pub(crate) async fn park(
+    tx: &mut Tx,
+    jti: &Jti,
+    agent: &AgentId,
+    body: &[u8],
+    error: &str,
+    now: Micros,
+) -> Result<(), StoreError> {
+    tx.run(INSERT_PARKED.bind(jti).bind(agent).bind(body).bind(error).bind(now)).await.map(drop)
+}
+
+/// How many reports are parked.
+pub(crate) async fn count_parked(store: &Store) -> Result<i64, StoreError> {
+    let row: Option<(i64,)> = store.first(COUNT_PARKED.query()).await?;
+    Ok(row.map_or(0, |(n,)| n))
+}
+
+/// Reads a switch of the installation.
+pub(crate) async fn setting(store: &Store, name: &str) -> Result<Option<String>, StoreError> {
+    let row: Option<(String,)> = store.first(SELECT_SETTING.bind(name)).await?;
+    Ok(row.map(|(v,)| v))
+}
+
+/// Reads a switch inside a transaction.
+pub(crate) async fn setting_in(tx: &mut Tx, name: &str) -> Result<Option<String>, StoreError> {
+    let row: Option<(String,)> = tx.first(SELECT_SETTING.bind(name)).await?;
+    Ok(row.map(|(v,)| v))
+}
+
+/// Sets a switch.
+pub(crate) async fn put_setting(tx: &mut Tx, name: &str, value: &str, now: Micros) -> Result<(), StoreError> {
+    tx.run(UPSERT_SETTING.bind(name).bind(value).bind(now)).await.map(drop)
+}
+
+/// Takes or renews a lease by the database's clock; says whether `holder` has it now.
+pub(crate) async fn take_lease(
+    tx: &mut Tx,
+    name: &str,
+    holder: &str,
+    seconds: i64,
+) -> Result<bool, StoreError> {
+    let take = || TAKE_LEASE.bind(holder).bind(seconds * 1_000_000).bind(name).bind(holder);
+    if tx.run(take()).await? == 1 {
+        return Ok(true);
+    }
+    tx.run(MAKE_LEASE.bind(name)).await?;
+    Ok(tx.run(take()).await? == 1)
+}
+
+/// Gives a lease back early.
+pub(crate) async fn drop_lease(tx: &mut Tx, name: &str, holder: &str) -> Result<(), StoreError> {
+    tx.run(DROP_LEASE.bind(name).bind(holder)).await.map(drop)
+}

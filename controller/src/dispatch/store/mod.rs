@@ -1,0 +1,176 @@
+//! The SQL of messages, deliveries and logs. Nobody else reads these tables.
+
+mod deliveries;
+mod logs;
+
+pub use deliveries::Stored;
+pub(super) use deliveries::*;
+pub(super) use logs::OrphanRow;
+pub(super) use logs::*;
+
+use crate::store::statements;
+
+/// Column lists that several statements share.
+macro_rules! columns {
+    (delivery) => {
+        "task_id, hostname, ordinal, agent_id, jti, batch, state, reason, inferred, deadline_at, send_at, \
+                sends, cancel_at, cancel_send_at, accepted_at, started_at, finished_at, exit_code, \
+                term_signal, final_seq, live_seq"
+    };
+    (log) => {
+        "agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, report_n, behind_head, \
+                behind_since"
+    };
+}
+
+statements! {
+    INSERT_DISPATCH = same("INSERT INTO dispatches (task_id, kind, created_at, timeout, max_failures, \
+            released_batch, last_batch, open, live_seq) VALUES (?, ?, ?, ?, ?, 0, ?, ?, 1)");
+    INSERT_MESSAGES = same("INSERT INTO messages (jti, task_id, payload_type, keyid, sig, body, exp) \
+            VALUES {rows:7}");
+    INSERT_DELIVERIES = same("INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, \
+            state, reason, inferred, deadline_at, send_at, sends, finished_at, final_seq, live_seq) \
+            VALUES {rows:15}");
+    SELECT_BY_MESSAGE = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE jti IN \
+            ({list}) AND agent_id IN ({list})"));
+    SELECT_BY_TASK = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
+            ordinal > ? ORDER BY ordinal LIMIT ?"));
+    SELECT_TASK_ROW = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
+            hostname = ?"));
+    SELECT_FINAL = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
+            (final_seq > ? OR (final_seq = ? AND ordinal > ?)) ORDER BY final_seq, ordinal LIMIT ?"));
+    SELECT_CHANGED = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
+            (live_seq > ? OR (live_seq = ? AND ordinal > ?)) ORDER BY live_seq, ordinal LIMIT ?"));
+    SELECT_OPEN_OF_TASK = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? \
+            AND state IN ('waiting', 'sent', 'accepted', 'running') ORDER BY ordinal"));
+    SELECT_OPEN_OF_AGENT = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE agent_id = \
+            ? AND state IN ('waiting', 'sent', 'accepted', 'running') ORDER BY task_id LIMIT ?"));
+    UPSERT_DELIVERIES = differ(
+        "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, sends, \
+                state, reason, inferred, send_at, cancel_at, cancel_send_at, accepted_at, started_at, \
+                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:21} ON DUPLICATE \
+                KEY UPDATE state = VALUES(state), reason = VALUES(reason), inferred = VALUES(inferred), \
+                send_at = VALUES(send_at), cancel_at = VALUES(cancel_at), cancel_send_at = \
+                VALUES(cancel_send_at), accepted_at = VALUES(accepted_at), started_at = \
+                VALUES(started_at), finished_at = VALUES(finished_at), exit_code = VALUES(exit_code), \
+                term_signal = VALUES(term_signal), final_seq = VALUES(final_seq), live_seq = \
+                VALUES(live_seq)",
+        "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, sends, \
+                state, reason, inferred, send_at, cancel_at, cancel_send_at, accepted_at, started_at, \
+                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:21} ON CONFLICT \
+                (task_id, hostname) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
+                inferred = excluded.inferred, send_at = excluded.send_at, cancel_at = excluded.cancel_at, \
+                cancel_send_at = excluded.cancel_send_at, accepted_at = excluded.accepted_at, started_at \
+                = excluded.started_at, finished_at = excluded.finished_at, exit_code = \
+                excluded.exit_code, term_signal = excluded.term_signal, final_seq = excluded.final_seq, \
+                live_seq = excluded.live_seq",
+    );
+    LOCK_DISPATCHES = same("UPDATE dispatches SET live_seq = live_seq + 1 WHERE task_id IN ({list})");
+    SELECT_DISPATCHES = same("SELECT task_id, kind, timeout, max_failures, cancelled_at, released_batch, \
+            last_batch, open, live_seq FROM dispatches WHERE task_id IN ({list})");
+    SET_RELEASED = same("UPDATE dispatches SET released_batch = ? WHERE task_id = ?");
+    OPEN_TASKS = same("SELECT DISTINCT task_id FROM deliveries WHERE task_id IN ({list}) AND state IN \
+            ('waiting', 'sent', 'accepted', 'running')");
+    CLOSE_TASKS = same("UPDATE dispatches SET open = 0 WHERE task_id IN ({list})");
+    COUNT_FAILURES = same("SELECT COUNT(*) AS number FROM deliveries WHERE task_id = ? AND batch <= ? AND \
+            state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
+    SET_CANCELLED = same("UPDATE dispatches SET cancelled_at = ? WHERE task_id = ? AND cancelled_at IS NULL");
+    SELECT_TASKS_OF_MESSAGES = same("SELECT jti, task_id FROM messages WHERE jti IN ({list})");
+    SELECT_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE jti IN \
+            ({list})");
+    UPDATE_SIGNATURE = same("UPDATE messages SET keyid = ?, sig = ? WHERE jti = ?");
+    COUNT_STATES = same("SELECT task_id, state, reason, COUNT(*) AS number FROM deliveries WHERE task_id \
+            IN ({list}) GROUP BY task_id, state, reason");
+    COUNT_ALL_STATES = same("SELECT state, COUNT(*) AS number FROM deliveries GROUP BY state");
+    COUNT_UNACCEPTED = same("SELECT agent_id, COUNT(*) AS number FROM deliveries WHERE state = 'sent' AND \
+            agent_id IN ({list}) GROUP BY agent_id");
+    AGENTS_WAITING = same("SELECT DISTINCT agent_id FROM deliveries WHERE state = 'waiting' AND agent_id \
+            IN ({list})");
+    ALL_AGENTS_WAITING = same("SELECT DISTINCT agent_id FROM deliveries WHERE state = 'waiting' AND \
+            agent_id > ? ORDER BY agent_id LIMIT ?");
+    WAITING_OF_AGENT = same("SELECT d.task_id, d.hostname, d.jti, d.agent_id FROM deliveries d JOIN \
+            dispatches p ON p.task_id = d.task_id WHERE d.agent_id = ? AND d.state = 'waiting' AND \
+            d.batch <= p.released_batch AND d.deadline_at > ? ORDER BY d.jti LIMIT ?");
+    TAKE_LEASE = differ(
+        "UPDATE leases SET holder = ?, lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
+            WHERE name = ? AND (holder = ? OR lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED))",
+        "UPDATE leases SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
+            WHERE name = ? AND (holder = ? OR lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
+    );
+    MAKE_LEASE = differ(
+        "INSERT IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
+        "INSERT OR IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
+    );
+    DROP_LEASE = same("UPDATE leases SET lease_until = 0 WHERE name = ? AND holder = ?");
+    DUE = same("SELECT task_id, hostname, jti, agent_id FROM deliveries WHERE send_at <= ? ORDER BY \
+            send_at LIMIT ?");
+    MARK_SENT = differ(
+        "UPDATE deliveries SET send_at = ?, sends = sends + 1 WHERE state = 'sent' AND (task_id, \
+                hostname) IN ({rows:2})",
+        "UPDATE deliveries SET send_at = ?, sends = sends + 1 WHERE state = 'sent' AND (task_id, \
+                hostname) IN (VALUES {rows:2})",
+    );
+    SEND_ALL_SOON = same("UPDATE deliveries SET send_at = ? WHERE state = 'sent' AND send_at > ?");
+    DUE_CANCELS = same("SELECT task_id, hostname, jti, agent_id FROM deliveries WHERE cancel_send_at <= ? \
+            ORDER BY cancel_send_at LIMIT ?");
+    MARK_CANCEL_SENT = differ(
+        "UPDATE deliveries SET cancel_send_at = ? WHERE cancel_send_at IS NOT NULL AND (task_id, \
+                hostname) IN ({rows:2})",
+        "UPDATE deliveries SET cancel_send_at = ? WHERE cancel_send_at IS NOT NULL AND (task_id, \
+                hostname) IN (VALUES {rows:2})",
+    );
+    OVERDUE = same("SELECT task_id, hostname FROM deliveries WHERE state = ? AND deadline_at < ? ORDER BY \
+            deadline_at LIMIT ?");
+    OPEN_BATCHED = same("SELECT task_id FROM dispatches WHERE open = 1 AND released_batch < last_batch \
+            AND task_id > ? ORDER BY task_id LIMIT ?");
+    SELECT_CURSORS = same(concat!("SELECT ", columns!(log), " FROM logs WHERE agent_id IN ({list})"));
+    LOCK_CURSORS = same("UPDATE logs SET locked = locked + 1 WHERE agent_id IN ({list})");
+    UPSERT_CURSORS = differ(
+        "INSERT INTO logs (agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, \
+                report_n, behind_head, behind_since, locked) VALUES {rows:12} ON DUPLICATE KEY UPDATE \
+                log_id = VALUES(log_id), seq = VALUES(seq), chain = VALUES(chain), hold = VALUES(hold), \
+                hold_reason = VALUES(hold_reason), catch_up_to = VALUES(catch_up_to), start_id = \
+                VALUES(start_id), report_n = VALUES(report_n), behind_head = VALUES(behind_head), \
+                behind_since = VALUES(behind_since)",
+        "INSERT INTO logs (agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, \
+                report_n, behind_head, behind_since, locked) VALUES {rows:12} ON CONFLICT (agent_id) DO \
+                UPDATE SET log_id = excluded.log_id, seq = excluded.seq, chain = excluded.chain, hold = \
+                excluded.hold, hold_reason = excluded.hold_reason, catch_up_to = excluded.catch_up_to, \
+                start_id = excluded.start_id, report_n = excluded.report_n, behind_head = \
+                excluded.behind_head, behind_since = excluded.behind_since",
+    );
+    BEHIND = same(concat!("SELECT ", columns!(log), " FROM logs WHERE (hold = 'accepted' OR (behind_head \
+            > seq AND behind_since <= ?)) AND (resumed_at IS NULL OR resumed_at <= ?) AND hold <> \
+            'set_aside' ORDER BY behind_since LIMIT ?"));
+    MARK_RESUMED = same("UPDATE logs SET resumed_at = ? WHERE agent_id IN ({list})");
+    PAST_LOG = same("SELECT log_id FROM past_logs WHERE agent_id = ? AND log_id = ?");
+    INSERT_PAST_LOG = differ(
+        "INSERT IGNORE INTO past_logs (agent_id, log_id) VALUES (?, ?)",
+        "INSERT OR IGNORE INTO past_logs (agent_id, log_id) VALUES (?, ?)",
+    );
+    INSERT_ORPHANS = differ(
+        "INSERT IGNORE INTO orphans (agent_id, log_id, seq, event, received_at) VALUES {rows:5}",
+        "INSERT OR IGNORE INTO orphans (agent_id, log_id, seq, event, received_at) VALUES {rows:5}",
+    );
+    SELECT_ORPHANS = same("SELECT agent_id, log_id, seq, event, received_at FROM orphans WHERE agent_id = \
+            ? ORDER BY log_id, seq LIMIT ?");
+    INSERT_PARKED = differ(
+        "INSERT IGNORE INTO parked (jti, agent_id, body, error, received_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO parked (jti, agent_id, body, error, received_at) VALUES (?, ?, ?, ?, ?)",
+    );
+    COUNT_PARKED = same("SELECT COUNT(*) AS number FROM parked");
+    SELECT_SETTING = same("SELECT value FROM settings WHERE name = ?");
+    UPSERT_SETTING = differ(
+        "INSERT INTO settings (name, value, updated_at) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE value = \
+                VALUES(value), updated_at = VALUES(updated_at)",
+        "INSERT INTO settings (name, value, updated_at) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET \
+                value = excluded.value, updated_at = excluded.updated_at",
+    );
+    OLD_DISPATCHES = same("SELECT task_id FROM dispatches WHERE open = 0 AND created_at < ? ORDER BY \
+            created_at LIMIT ?");
+    DELETE_DISPATCHES = same("DELETE FROM dispatches WHERE task_id IN ({list})");
+    DELETE_MESSAGES = same("DELETE FROM messages WHERE task_id IN ({list})");
+    DELETE_DELIVERIES = same("DELETE FROM deliveries WHERE task_id IN ({list})");
+    OLD_ORPHANS = same("SELECT agent_id, log_id, seq FROM orphans WHERE received_at < ? LIMIT ?");
+    DELETE_ORPHAN = same("DELETE FROM orphans WHERE agent_id = ? AND log_id = ? AND seq = ?");
+}

@@ -1,0 +1,209 @@
+//! Hello: an agent introduces itself, proves its key, and learns where it stands (DESIGN 3).
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use signet_common::bus::Queue;
+use signet_common::envelope::{Audience, DsseJson, Envelope, PayloadType};
+use signet_common::join::JoinToken;
+use signet_common::messages::{Hello, Standing, Welcome};
+use signet_common::seal::{self, Binding};
+use signet_common::time::Micros;
+use signet_common::{AgentId, Hostname, Jti, PublicKey};
+
+use super::model::KeyStanding;
+use super::service::DEFAULT_GROUP;
+use super::store;
+use crate::app::App;
+use crate::dispatch::HelloAnswer;
+use crate::error::{Error, Result};
+use crate::limits::{GROUP_CHARS_MAX, NONCE_SECONDS};
+use crate::settings::BusSettings;
+use crate::store::{Tx, in_transaction};
+
+/// The header that carries the keyring chain of an answer: base64 of a JSON array, oldest first.
+pub(super) const KEYRING_HEADER: &str = "signet-keyring";
+
+/// Makes a nonce that one hello may use.
+pub(super) async fn nonce(app: &App) -> Result<String> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Internal("no randomness".into()))?;
+    let nonce = hex::encode(bytes);
+    let now = Micros::now();
+    in_transaction!(app.store, |tx| -> Result<()> {
+        store::delete_old_nonces(tx, now).await?;
+        Ok(store::insert_nonce(tx, &nonce, now.plus_seconds(NONCE_SECONDS)).await?)
+    })?;
+    Ok(nonce)
+}
+
+/// What a hello is answered with.
+pub(super) struct Answer {
+    pub(super) welcome: DsseJson,
+    pub(super) keyring: String,
+}
+
+/// Who said hello, proven by its signature.
+struct Caller {
+    id: AgentId,
+    key: PublicKey,
+    hello: Hello,
+    ip: IpAddr,
+}
+
+/// Where the caller stands after the transaction.
+enum Outcome {
+    Accepted(HelloAnswer),
+    Pending(String),
+}
+
+/// Answers a hello.
+pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answer> {
+    let caller = proven(body, ip)?;
+    let local = app.settings.local_agent.as_ref() == Some(&caller.id);
+    if matches!(app.settings.bus, BusSettings::InProcess) && !local {
+        return Err(Error::Conflict(
+            "this controller's bus reaches only the agent inside it; set SIGNET_AMQP_URL to enrol other hosts".into(),
+        ));
+    }
+    let now = Micros::now();
+    let outcome = in_transaction!(app.store, |tx| -> Result<Outcome> {
+        if !store::use_nonce(tx, &caller.hello.controller_nonce, now).await? {
+            return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
+        }
+        if let Some(reason) = place(app, tx, &caller, local, now).await? {
+            return Ok(Outcome::Pending(reason));
+        }
+        store::set_sealing_key(tx, &caller.id, &caller.hello.sealing_key).await?;
+        Ok(Outcome::Accepted(app.dispatch.hello(tx, &caller.id, &caller.hello, now).await?))
+    })?;
+    app.hosts.keys_changed();
+    if matches!(outcome, Outcome::Accepted(_)) {
+        app.bus.declare(&Queue::Agent(caller.id.clone())).await.map_err(|e| Error::Unavailable {
+            message: format!("the broker is not reachable: {e}"),
+            retry_after: 5,
+        })?;
+    }
+    answer(app, &caller, outcome, now).await
+}
+
+/// Checks the signature with the key that the hello itself brings: it proves possession, nothing more.
+fn proven(body: &DsseJson, ip: IpAddr) -> Result<Caller> {
+    let envelope = body.envelope().map_err(|_| Error::invalid("payload", "not a DSSE envelope"))?;
+    let claimed: Hello = serde_json::from_slice(&envelope.body)
+        .map_err(|_| Error::invalid("payload", "the payload is not a hello"))?;
+    let key =
+        PublicKey::from_pem(&claimed.public_key).map_err(|e| Error::invalid("public_key", e.to_string()))?;
+    let verified = envelope
+        .verify(&[PayloadType::Hello], |_| Some(key.clone()))
+        .and_then(|authentic| authentic.open::<Hello>(&Audience::Controller))
+        .map_err(|refusal| refused(&format!("the hello is not believed: {refusal}")))?;
+    let id = key.agent_id();
+    if verified.get().iss != id.as_str() {
+        return Err(refused("the hello names another agent than its key's"));
+    }
+    Ok(Caller { id, key, hello: verified.into_inner(), ip })
+}
+
+fn refused(why: &str) -> Error {
+    Error::Refused(why.to_owned())
+}
+
+/// Finds or makes the caller's place; says why it is pending, if it is.
+async fn place(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros) -> Result<Option<String>> {
+    let Some(row) = store::agent(tx, &caller.id).await? else {
+        return enrol(app, tx, caller, local, now).await;
+    };
+    let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+    match row.standing()? {
+        KeyStanding::Accepted => {
+            store::set_server_ip(tx, &host, &caller.ip.to_string()).await?;
+            Ok(None)
+        }
+        KeyStanding::Pending => Ok(Some(waiting(&host))),
+        KeyStanding::Replaced => Err(Error::Forbidden(format!(
+            "the key of {host} was replaced by another; this one gets nothing new"
+        ))),
+        KeyStanding::Revoked => Err(Error::Forbidden(format!("this key of {host} was revoked"))),
+    }
+}
+
+fn waiting(host: &Hostname) -> String {
+    format!("{host} has another key; an admin must compare fingerprints and accept this one")
+}
+
+/// A new key: with a token it gets its hostname if that is free, and waits for an admin if not.
+async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros) -> Result<Option<String>> {
+    if !local && !token_holds(app, caller) {
+        tracing::warn!(hostname = %caller.hello.hostname, agent = %caller.id, peer = %caller.ip, "enrolment refused");
+        return Err(refused("this key is not known here, and no valid join token came with it"));
+    }
+    let host = &caller.hello.hostname;
+    let group = caller.hello.group.as_deref().filter(|g| !g.is_empty()).unwrap_or(DEFAULT_GROUP);
+    if group.chars().count() > GROUP_CHARS_MAX {
+        return Err(Error::invalid("group", format!("group is longer than {GROUP_CHARS_MAX} characters")));
+    }
+    let owner = store::server_agent(tx, host).await?;
+    store::insert_agent(tx, &caller.key, host, KeyStanding::Pending, Some(group), now).await?;
+    if matches!(owner, Some(Some(_))) {
+        tracing::warn!(hostname = %host, agent = %caller.id, "another key claims a known host");
+        return Ok(Some(waiting(host)));
+    }
+    if owner.is_none() {
+        store::insert_server(tx, host, &caller.ip.to_string(), group, None, now).await?;
+    } else {
+        store::set_server_ip(tx, host, &caller.ip.to_string()).await?;
+    }
+    app.hosts.attach(tx, &app.dispatch, &caller.id, host, now).await?;
+    tracing::info!(hostname = %host, agent = %caller.id, "enrolled");
+    Ok(None)
+}
+
+fn token_holds(app: &App, caller: &Caller) -> bool {
+    let (Some(token), Some(proof)) = (&app.settings.join_token, &caller.hello.join) else { return false };
+    let Ok(token) = token.reveal().parse::<JoinToken>();
+    proof.token_id == token.id && token.verifier().accepts(proof, &caller.hello.controller_nonce, &caller.id)
+}
+
+/// Signs what the caller may know.
+async fn answer(app: &App, caller: &Caller, outcome: Outcome, now: Micros) -> Result<Answer> {
+    let jti = Jti::generate();
+    let accepted = matches!(outcome, Outcome::Accepted(_));
+    let broker = match &app.settings.bus {
+        BusSettings::Amqp { url, agent_url, .. } if accepted => {
+            let url = agent_url.as_ref().unwrap_or(url).reveal();
+            let binding = Binding { jti: &jti, agent: &caller.id, field: "broker" };
+            let sealed = seal::seal(url.as_bytes(), &caller.hello.sealing_key, binding);
+            Some(sealed.map_err(|_| Error::invalid("sealing_key", "not an X25519 key in base64"))?)
+        }
+        _ => None,
+    };
+    let (standing, reason, cursor, chain, new_log) = match outcome {
+        Outcome::Accepted(a) => (a.standing, a.reason, a.cursor, a.chain, a.new_log),
+        Outcome::Pending(why) => (Standing::Pending, Some(why), 0, None, false),
+    };
+    let welcome = Welcome {
+        iss: "controller".into(),
+        aud: vec![caller.id.clone()],
+        iat: now.seconds(),
+        jti,
+        nonce: caller.hello.nonce.clone(),
+        standing,
+        reason,
+        broker,
+        cursor,
+        chain,
+        new_log,
+        keyring: app.keys.keyring()?.version(),
+    };
+    let key = app.keys.signing()?;
+    let signed = tokio::task::spawn_blocking(move || Envelope::sign(&key, PayloadType::Welcome, &welcome))
+        .await
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    let chain = serde_json::to_vec(&app.keys.chain()?).map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(Answer {
+        welcome: signed.map_err(|e| Error::Internal(e.to_string()))?.to_dsse(),
+        keyring: STANDARD.encode(chain),
+    })
+}

@@ -1,0 +1,14 @@
+//! Servers, groups, enrolment, keys, heartbeats. `/api/servers`, `/api/client-keys`, `/api/agents`.
+
+mod enrolment;
+mod heartbeats;
+mod known_keys;
+pub mod model;
+mod routes;
+mod service;
+mod store;
+
+pub use model::{Candidate, KeyStanding, Reachable, Target};
+pub use routes::routes;
+pub use service::Hosts;
+pub use store::ALL as STATEMENTS;

@@ -1,0 +1,307 @@
+//! What hosts do: who is there, whose keys count, servers and their keys for people.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use signet_common::time::Micros;
+use signet_common::{AgentId, Hostname, KeyId, PublicKey};
+
+use super::known_keys::KnownKeys;
+use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
+use super::store::{self, AgentRow, ServerFilter, ServerRow};
+use crate::dispatch::Dispatch;
+use crate::error::{Error, Result};
+use crate::store::{Store, StoreError, Tx, in_transaction};
+
+/// The group of a server that names none.
+pub(super) const DEFAULT_GROUP: &str = "default";
+
+/// Hosts. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Hosts {
+    store: Store,
+    known: Arc<KnownKeys>,
+}
+
+/// A server with its labels.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    pub(super) row: ServerRow,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Server {
+    pub(super) fn online(&self, now: Micros) -> bool {
+        let fresh = self.row.received_at.is_some_and(|at| Micros(at).plus_seconds(ONLINE_SECONDS) > now);
+        fresh && self.row.stopping == Some(0)
+    }
+}
+
+/// A server that somebody adds.
+#[derive(Debug, Clone)]
+pub(super) struct NewServer {
+    pub(super) hostname: Hostname,
+    pub(super) ip: IpAddr,
+    pub(super) group: String,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+/// A host's accepted key.
+#[derive(Debug, Clone)]
+pub(super) struct HostKey {
+    pub(super) row: AgentRow,
+    pub(super) created_at: i64,
+}
+
+impl Hosts {
+    /// Hosts over this database.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, known: Arc::default() }
+    }
+
+    /// The servers that a target names now, by hostname.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn candidates(&self, tx: &mut Tx, target: &Target) -> Result<Vec<Candidate>> {
+        Ok(store::candidates(tx, target).await?)
+    }
+
+    /// How reachable these agents are.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reachable(&self, tx: &mut Tx, agents: &[AgentId]) -> Result<HashMap<AgentId, Reachable>> {
+        Ok(store::reachable(tx, agents).await?)
+    }
+
+    /// The key that a report or heartbeat names, if its word counts.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn known_key(&self, id: &KeyId) -> Result<Option<PublicKey>> {
+        let found = self.known.find(&self.store, id).await?;
+        Ok(found.filter(|k| k.standing.is_heard()).map(|k| k.key))
+    }
+
+    /// Makes changed keys count at once here; other controllers follow within a second.
+    pub(super) fn keys_changed(&self) {
+        self.known.stale();
+    }
+
+    /// How many servers are online.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_online(&self) -> Result<i64> {
+        Ok(store::count_online(&self.store, Micros::now().plus_seconds(-ONLINE_SECONDS)).await?)
+    }
+
+    pub(super) async fn servers(
+        &self,
+        filter: &ServerFilter,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Server>> {
+        let rows = store::list_servers(&self.store, filter, after, limit).await?;
+        let names: Vec<String> = rows.iter().map(|r| r.hostname.clone()).collect();
+        let mut labels: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+        for (host, name, value) in store::labels(&self.store, &names).await? {
+            labels.entry(host).or_default().insert(name, value);
+        }
+        let server =
+            |row: ServerRow| Server { labels: labels.remove(&row.hostname).unwrap_or_default(), row };
+        Ok(rows.into_iter().map(server).collect())
+    }
+
+    pub(super) async fn server(&self, host: &Hostname) -> Result<Server> {
+        let row = store::server(&self.store, host).await?.ok_or_else(unknown_server)?;
+        let labels = store::labels(&self.store, std::slice::from_ref(&row.hostname)).await?;
+        Ok(Server { row, labels: labels.into_iter().map(|(_, name, value)| (name, value)).collect() })
+    }
+
+    pub(super) async fn add_server(&self, new: &NewServer) -> Result<Server> {
+        let now = Micros::now();
+        let added = in_transaction!(self.store, |tx| -> Result<()> {
+            store::insert_server(tx, &new.hostname, &new.ip.to_string(), &new.group, None, now).await?;
+            Ok(store::set_labels(tx, &new.hostname, &new.labels).await?)
+        });
+        match added {
+            Err(Error::Store(StoreError::Duplicate(_))) => Err(Error::Conflict("主机名已存在".into())),
+            Err(error) => Err(error),
+            Ok(()) => self.server(&new.hostname).await,
+        }
+    }
+
+    pub(super) async fn change_server(
+        &self,
+        host: &Hostname,
+        ip: Option<IpAddr>,
+        group: Option<String>,
+        labels: Option<BTreeMap<String, String>>,
+    ) -> Result<Server> {
+        let now = self.server(host).await?;
+        let ip = ip.map_or(now.row.ip, |ip| ip.to_string());
+        let group = group.unwrap_or(now.row.grp);
+        in_transaction!(self.store, |tx| -> Result<()> {
+            store::update_server(tx, host, &ip, &group).await?;
+            match &labels {
+                Some(labels) => Ok(store::set_labels(tx, host, labels).await?),
+                None => Ok(()),
+            }
+        })?;
+        self.server(host).await
+    }
+
+    /// Forgets a server and revokes its key. Gives the agent whose queue is to go.
+    pub(super) async fn delete_server(
+        &self,
+        dispatch: &Dispatch,
+        host: &Hostname,
+    ) -> Result<Option<AgentId>> {
+        let now = Micros::now();
+        let agent = in_transaction!(self.store, |tx| -> Result<Option<AgentId>> {
+            let agent = store::server_agent(tx, host).await?.ok_or_else(unknown_server)?;
+            if let Some(agent) = &agent {
+                dispatch.host_gone(tx, agent, "host removed").await?;
+                store::set_standing(tx, agent, KeyStanding::Revoked, host, now).await?;
+                store::delete_beat(tx, agent).await?;
+            }
+            store::delete_server(tx, host).await?;
+            Ok(agent)
+        })?;
+        self.keys_changed();
+        Ok(agent)
+    }
+
+    pub(super) async fn host_keys(&self, after: &str, limit: usize) -> Result<Vec<HostKey>> {
+        let mut keys = Vec::new();
+        for row in store::list_keys(&self.store, after, limit).await? {
+            keys.push(HostKey { created_at: row.created_at, row });
+        }
+        Ok(keys)
+    }
+
+    pub(super) async fn host_key(&self, host: &Hostname) -> Result<HostKey> {
+        let row =
+            store::key_of(&self.store, host).await?.ok_or_else(|| Error::NotFound("公钥不存在".into()))?;
+        let created_at = store::first_key_at(&self.store, host).await?.unwrap_or(row.created_at);
+        Ok(HostKey { row, created_at })
+    }
+
+    /// Gives a host this key on an admin's word; another one that it had is replaced, an unknown host is made.
+    pub(super) async fn put_host_key(
+        &self,
+        dispatch: &Dispatch,
+        host: &Hostname,
+        key: &PublicKey,
+    ) -> Result<HostKey> {
+        let now = Micros::now();
+        in_transaction!(self.store, |tx| -> Result<()> {
+            let id = key.agent_id();
+            if store::server_agent(tx, host).await?.is_none() {
+                store::insert_server(tx, host, "", DEFAULT_GROUP, None, now).await?;
+            }
+            match store::agent(tx, &id).await? {
+                None => store::insert_agent(tx, key, host, KeyStanding::Pending, None, now).await?,
+                Some(row) if row.hostname != host.as_str() && row.standing()? == KeyStanding::Accepted => {
+                    return Err(Error::Conflict(format!("this key belongs to {}", row.hostname)));
+                }
+                Some(_) => {}
+            }
+            self.attach(tx, dispatch, &id, host, now).await
+        })?;
+        self.keys_changed();
+        self.host_key(host).await
+    }
+
+    /// Makes a stored key the accepted one of its host; the one before is replaced.
+    pub(super) async fn attach(
+        &self,
+        tx: &mut Tx,
+        dispatch: &Dispatch,
+        id: &AgentId,
+        host: &Hostname,
+        now: Micros,
+    ) -> Result<()> {
+        let before = store::server_agent(tx, host).await?.ok_or_else(unknown_server)?;
+        if before.as_ref() == Some(id) {
+            return Ok(());
+        }
+        if let Some(old) = before {
+            dispatch.key_replaced(tx, &old).await?;
+            store::set_standing(tx, &old, KeyStanding::Replaced, host, now).await?;
+        }
+        store::set_standing(tx, id, KeyStanding::Accepted, host, now).await?;
+        Ok(store::set_server_agent(tx, host, Some(id)).await?)
+    }
+
+    pub(super) async fn agents(
+        &self,
+        standing: Option<KeyStanding>,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<AgentRow>> {
+        Ok(store::list_agents(&self.store, standing, after, limit).await?)
+    }
+
+    pub(super) async fn agent(&self, id: &AgentId) -> Result<AgentRow> {
+        store::agent_of(&self.store, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))
+    }
+
+    pub(super) async fn beat(&self, id: &AgentId) -> Result<Option<store::BeatRow>> {
+        Ok(store::beat(&self.store, id).await?)
+    }
+
+    /// Accepts a pending key after its fingerprint was compared, or a host that was set aside.
+    pub(super) async fn accept(&self, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
+        let now = Micros::now();
+        in_transaction!(self.store, |tx| -> Result<()> {
+            let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
+            let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+            match row.standing()? {
+                KeyStanding::Accepted if dispatch.accept_host(tx, id).await? => Ok(()),
+                KeyStanding::Accepted => {
+                    Err(Error::Conflict("this agent is accepted and not set aside".into()))
+                }
+                KeyStanding::Revoked => {
+                    Err(Error::Conflict("this key was revoked; the host needs a new one".into()))
+                }
+                KeyStanding::Pending | KeyStanding::Replaced => {
+                    if store::server_agent(tx, &host).await?.is_none() {
+                        let group = row.wanted_group.as_deref().unwrap_or(DEFAULT_GROUP);
+                        store::insert_server(tx, &host, "", group, None, now).await?;
+                    }
+                    self.attach(tx, dispatch, id, &host, now).await
+                }
+            }
+        })?;
+        self.keys_changed();
+        Ok(())
+    }
+
+    /// Revokes a key: nothing it says counts any more.
+    pub(super) async fn revoke(&self, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
+        let now = Micros::now();
+        in_transaction!(self.store, |tx| -> Result<()> {
+            let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
+            let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+            dispatch.host_gone(tx, id, "key revoked").await?;
+            store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
+            store::delete_beat(tx, id).await?;
+            if store::server_agent(tx, &host).await?.flatten().as_ref() == Some(id) {
+                store::set_server_agent(tx, &host, None).await?;
+            }
+            Ok(())
+        })?;
+        self.keys_changed();
+        Ok(())
+    }
+}
+
+/// 404 of a server that is not there.
+pub(super) fn unknown_server() -> Error {
+    Error::NotFound("Server not found".into())
+}

@@ -1,0 +1,475 @@
+//! The SQL of servers, agents' keys, heartbeats and nonces. Nobody else reads these tables.
+
+use std::collections::HashMap;
+
+use signet_common::time::Micros;
+use signet_common::{AgentId, Hostname, PublicKey, StartId};
+
+use super::model::{Candidate, KeyStanding, KnownKey, Reachable, Target};
+use crate::limits::BATCH_ROWS_MAX;
+use crate::store::{Query, Store, StoreError, Tx, Value, statements};
+
+/// What decides whether an agent is reachable.
+macro_rules! reachable {
+    () => {
+        "h.received_at, h.stopping, h.clock_offset_ms, h.busy, h.keyring, h.features"
+    };
+}
+
+/// A server with its agent's newest heartbeat.
+macro_rules! server {
+    ($rest:literal) => {
+        concat!(
+            "SELECT s.hostname, s.ip, s.grp, s.agent_id, s.created_at, h.received_at, h.stopping, h.cpu_usage, \
+                h.memory_usage FROM servers s LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ",
+            $rest
+        )
+    };
+}
+
+/// A key with its server.
+macro_rules! agent {
+    ($rest:literal) => {
+        concat!(
+            "SELECT agent_id, hostname, public_key, standing, wanted_group, created_at, updated_at FROM agents ",
+            $rest
+        )
+    };
+}
+
+statements! {
+    CANDIDATES_ALL = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+            LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ORDER BY s.hostname"));
+    CANDIDATES_NODE = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+            LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.hostname = ?"));
+    CANDIDATES_GROUP = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+            LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.grp = ? ORDER BY s.hostname"));
+    CANDIDATES_LABEL = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+            JOIN server_labels l ON l.hostname = s.hostname AND l.name = ? AND l.value = ? \
+            LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ORDER BY s.hostname"));
+    REACHABLE = same(concat!("SELECT a.agent_id AS hostname, a.agent_id, a.standing, ", reachable!(), " FROM agents a \
+            LEFT JOIN heartbeats h ON h.agent_id = a.agent_id WHERE a.agent_id IN ({list})"));
+    LIST_SERVERS = same(server!("WHERE s.hostname > ? AND (? IS NULL OR s.grp = ?) AND (? IS NULL OR EXISTS \
+            (SELECT 1 FROM server_labels l WHERE l.hostname = s.hostname AND l.name = ? AND l.value = ?)) \
+            ORDER BY s.hostname LIMIT ?"));
+    SELECT_SERVER = same(server!("WHERE s.hostname = ?"));
+    SELECT_SERVER_AGENT = same("SELECT agent_id FROM servers WHERE hostname = ?");
+    INSERT_SERVER = same("INSERT INTO servers (hostname, ip, grp, agent_id, created_at) VALUES (?, ?, ?, ?, ?)");
+    UPDATE_SERVER = same("UPDATE servers SET ip = ?, grp = ? WHERE hostname = ?");
+    SET_SERVER_AGENT = same("UPDATE servers SET agent_id = ? WHERE hostname = ?");
+    SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip <> ?");
+    DELETE_SERVER = same("DELETE FROM servers WHERE hostname = ?");
+    SELECT_LABELS = same("SELECT hostname, name, value FROM server_labels WHERE hostname IN ({list}) \
+            ORDER BY hostname, name");
+    INSERT_LABELS = same("INSERT INTO server_labels (hostname, name, value) VALUES {rows:3}");
+    DELETE_LABELS = same("DELETE FROM server_labels WHERE hostname = ?");
+    SELECT_AGENT = same(agent!("WHERE agent_id = ?"));
+    LIST_AGENTS = same(agent!("WHERE agent_id > ? AND (? IS NULL OR standing = ?) ORDER BY agent_id LIMIT ?"));
+    LIST_KEYS = same(agent!("WHERE standing = 'accepted' AND hostname > ? ORDER BY hostname LIMIT ?"));
+    SELECT_KEY = same(agent!("WHERE standing = 'accepted' AND hostname = ?"));
+    FIRST_KEY = same("SELECT MIN(created_at) AS first_at FROM agents WHERE hostname = ? AND standing IN ('accepted', 'replaced')");
+    CHANGED_AGENTS = same(agent!("WHERE updated_at >= ?"));
+    INSERT_AGENT = same("INSERT INTO agents (agent_id, hostname, public_key, standing, wanted_group, sealing_key, \
+            created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    SET_STANDING = same("UPDATE agents SET standing = ?, hostname = ?, updated_at = ? WHERE agent_id = ?");
+    SET_SEALING_KEY = same("UPDATE agents SET sealing_key = ? WHERE agent_id = ?");
+    UPSERT_HEARTBEATS = differ(
+        "INSERT INTO heartbeats (agent_id, start_id, n, received_at, clock_offset_ms, log_id, head, chain, version, \
+                features, keyring, stopping, busy, narrowed, isolation, waiting, running, cpu_usage, memory_usage, \
+                disk_usage, load_average, uptime, boot_id, refused) VALUES {rows:24} ON DUPLICATE KEY UPDATE \
+                start_id = VALUES(start_id), n = VALUES(n), received_at = VALUES(received_at), \
+                clock_offset_ms = VALUES(clock_offset_ms), log_id = VALUES(log_id), head = VALUES(head), \
+                chain = VALUES(chain), version = VALUES(version), features = VALUES(features), \
+                keyring = VALUES(keyring), stopping = VALUES(stopping), busy = VALUES(busy), \
+                narrowed = VALUES(narrowed), isolation = VALUES(isolation), waiting = VALUES(waiting), \
+                running = VALUES(running), cpu_usage = VALUES(cpu_usage), memory_usage = VALUES(memory_usage), \
+                disk_usage = VALUES(disk_usage), load_average = VALUES(load_average), uptime = VALUES(uptime), \
+                boot_id = VALUES(boot_id), refused = VALUES(refused)",
+        "INSERT INTO heartbeats (agent_id, start_id, n, received_at, clock_offset_ms, log_id, head, chain, version, \
+                features, keyring, stopping, busy, narrowed, isolation, waiting, running, cpu_usage, memory_usage, \
+                disk_usage, load_average, uptime, boot_id, refused) VALUES {rows:24} ON CONFLICT (agent_id) DO UPDATE \
+                SET start_id = excluded.start_id, n = excluded.n, received_at = excluded.received_at, \
+                clock_offset_ms = excluded.clock_offset_ms, log_id = excluded.log_id, head = excluded.head, \
+                chain = excluded.chain, version = excluded.version, features = excluded.features, \
+                keyring = excluded.keyring, stopping = excluded.stopping, busy = excluded.busy, \
+                narrowed = excluded.narrowed, isolation = excluded.isolation, waiting = excluded.waiting, \
+                running = excluded.running, cpu_usage = excluded.cpu_usage, memory_usage = excluded.memory_usage, \
+                disk_usage = excluded.disk_usage, load_average = excluded.load_average, uptime = excluded.uptime, \
+                boot_id = excluded.boot_id, refused = excluded.refused",
+    );
+    SELECT_BEATS = same("SELECT agent_id, start_id, n FROM heartbeats WHERE agent_id IN ({list})");
+    SELECT_BEAT = same("SELECT clock_offset_ms, head, version, features, keyring, stopping, busy, \
+            narrowed, isolation, waiting, running, cpu_usage, memory_usage, disk_usage, load_average, uptime, \
+            boot_id, refused FROM heartbeats WHERE agent_id = ?");
+    DELETE_BEAT = same("DELETE FROM heartbeats WHERE agent_id = ?");
+    COUNT_ONLINE = same("SELECT COUNT(*) AS number FROM servers s JOIN heartbeats h ON h.agent_id = s.agent_id \
+            WHERE h.received_at > ? AND h.stopping = 0");
+    INSERT_NONCE = same("INSERT INTO nonces (nonce, expires_at) VALUES (?, ?)");
+    USE_NONCE = same("DELETE FROM nonces WHERE nonce = ? AND expires_at >= ?");
+    DELETE_OLD_NONCES = same("DELETE FROM nonces WHERE expires_at < ?");
+}
+
+pub(super) fn corrupt(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(format!("a stored value is corrupt: {error}"))
+}
+
+#[derive(sqlx::FromRow)]
+struct ReachableRow {
+    hostname: String,
+    agent_id: Option<String>,
+    #[sqlx(default)]
+    standing: Option<String>,
+    received_at: Option<i64>,
+    stopping: Option<i64>,
+    clock_offset_ms: Option<i64>,
+    busy: Option<String>,
+    keyring: Option<i64>,
+    features: Option<String>,
+}
+
+impl ReachableRow {
+    /// Without a standing of its own, the row came through `servers.agent_id`, which names accepted keys only.
+    fn reachable(&self) -> Result<Option<Reachable>, StoreError> {
+        let Some(id) = &self.agent_id else { return Ok(None) };
+        let features = self.features.as_deref().map(serde_json::from_str).transpose().map_err(corrupt)?;
+        Ok(Some(Reachable {
+            agent_id: id.parse().map_err(corrupt)?,
+            accepted: self.standing.as_deref().is_none_or(|s| s == KeyStanding::Accepted.as_str()),
+            last_heartbeat: self.received_at.map(Micros),
+            stopping: self.stopping.is_some_and(|n| n != 0),
+            clock_offset_ms: self.clock_offset_ms.unwrap_or(0),
+            busy: self.busy.clone(),
+            keyring: self.keyring.unwrap_or(0).unsigned_abs(),
+            features,
+        }))
+    }
+}
+
+/// The servers that a target names, by hostname.
+pub(super) async fn candidates(tx: &mut Tx, target: &Target) -> Result<Vec<Candidate>, StoreError> {
+    let query: Query = match target {
+        Target::All => CANDIDATES_ALL.query(),
+        Target::Node(host) => CANDIDATES_NODE.bind(host),
+        Target::Group(group) => CANDIDATES_GROUP.bind(group.as_str()),
+        Target::Label { name, value } => CANDIDATES_LABEL.bind(name.as_str()).bind(value.as_str()),
+    };
+    let rows: Vec<ReachableRow> = tx.all(query).await?;
+    rows.into_iter()
+        .map(|row| {
+            let agent = row.reachable()?;
+            Ok(Candidate { hostname: row.hostname.parse().map_err(corrupt)?, agent })
+        })
+        .collect()
+}
+
+/// How reachable these agents are.
+pub(super) async fn reachable(
+    tx: &mut Tx,
+    agents: &[AgentId],
+) -> Result<HashMap<AgentId, Reachable>, StoreError> {
+    let mut all = HashMap::new();
+    for some in agents.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<ReachableRow> = tx.all(REACHABLE.query().list(some)).await?;
+        for row in rows {
+            if let Some(one) = row.reachable()? {
+                all.insert(one.agent_id.clone(), one);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A server as it is stored, with what its agent's newest heartbeat says.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(super) struct ServerRow {
+    pub(super) hostname: String,
+    pub(super) ip: String,
+    pub(super) grp: String,
+    pub(super) agent_id: Option<String>,
+    pub(super) created_at: i64,
+    pub(super) received_at: Option<i64>,
+    pub(super) stopping: Option<i64>,
+    pub(super) cpu_usage: Option<f64>,
+    pub(super) memory_usage: Option<f64>,
+}
+
+/// What a list of servers is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ServerFilter {
+    pub(super) group: Option<String>,
+    pub(super) label: Option<(String, String)>,
+}
+
+/// Servers by name, after this one.
+pub(super) async fn list_servers(
+    store: &Store,
+    filter: &ServerFilter,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<ServerRow>, StoreError> {
+    let group = filter.group.as_deref();
+    let name = filter.label.as_ref().map(|(n, _)| n.as_str());
+    let value = filter.label.as_ref().map(|(_, v)| v.as_str());
+    let query = LIST_SERVERS.bind(after).bind(group).bind(group).bind(name).bind(name).bind(value);
+    store.all(query.bind(limit as u64)).await
+}
+
+/// One server.
+pub(super) async fn server(store: &Store, host: &Hostname) -> Result<Option<ServerRow>, StoreError> {
+    store.first(SELECT_SERVER.bind(host)).await
+}
+
+/// The accepted agent of a server; the outer `None` when there is no such server.
+pub(super) async fn server_agent(
+    tx: &mut Tx,
+    host: &Hostname,
+) -> Result<Option<Option<AgentId>>, StoreError> {
+    let row: Option<(Option<String>,)> = tx.first(SELECT_SERVER_AGENT.bind(host)).await?;
+    row.map(|(id,)| id.map(|id| id.parse().map_err(corrupt)).transpose()).transpose()
+}
+
+/// Adds a server.
+pub(super) async fn insert_server(
+    tx: &mut Tx,
+    host: &Hostname,
+    ip: &str,
+    group: &str,
+    agent: Option<&AgentId>,
+    now: Micros,
+) -> Result<(), StoreError> {
+    let query = INSERT_SERVER.bind(host).bind(ip).bind(group).bind(agent.map(AgentId::as_str)).bind(now);
+    tx.run(query).await.map(drop)
+}
+
+/// Changes a server's address and group.
+pub(super) async fn update_server(
+    tx: &mut Tx,
+    host: &Hostname,
+    ip: &str,
+    group: &str,
+) -> Result<(), StoreError> {
+    tx.run(UPDATE_SERVER.bind(ip).bind(group).bind(host)).await.map(drop)
+}
+
+/// Says which agent a server has.
+pub(super) async fn set_server_agent(
+    tx: &mut Tx,
+    host: &Hostname,
+    agent: Option<&AgentId>,
+) -> Result<(), StoreError> {
+    tx.run(SET_SERVER_AGENT.bind(agent.map(AgentId::as_str)).bind(host)).await.map(drop)
+}
+
+/// Notes where an agent speaks from.
+pub(super) async fn set_server_ip(tx: &mut Tx, host: &Hostname, ip: &str) -> Result<(), StoreError> {
+    tx.run(SET_SERVER_IP.bind(ip).bind(host).bind(ip)).await.map(drop)
+}
+
+/// Deletes a server with its labels.
+pub(super) async fn delete_server(tx: &mut Tx, host: &Hostname) -> Result<(), StoreError> {
+    tx.run(DELETE_LABELS.bind(host)).await?;
+    tx.run(DELETE_SERVER.bind(host)).await.map(drop)
+}
+
+/// Labels of these servers: hostname, name, value.
+pub(super) async fn labels(
+    store: &Store,
+    hosts: &[String],
+) -> Result<Vec<(String, String, String)>, StoreError> {
+    let mut all = Vec::new();
+    for some in hosts.chunks(BATCH_ROWS_MAX) {
+        all.extend(store.all(SELECT_LABELS.query().list(some.iter().map(String::as_str))).await?);
+    }
+    Ok(all)
+}
+
+/// Replaces a server's labels.
+pub(super) async fn set_labels(
+    tx: &mut Tx,
+    host: &Hostname,
+    labels: &std::collections::BTreeMap<String, String>,
+) -> Result<(), StoreError> {
+    tx.run(DELETE_LABELS.bind(host)).await?;
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let rows =
+        labels.iter().map(|(k, v)| -> [Value; 3] { [host.into(), k.as_str().into(), v.as_str().into()] });
+    tx.run(INSERT_LABELS.query().rows(rows)).await.map(drop)
+}
+
+/// A key as it is stored.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(super) struct AgentRow {
+    pub(super) agent_id: String,
+    pub(super) hostname: String,
+    pub(super) public_key: String,
+    pub(super) standing: String,
+    pub(super) wanted_group: Option<String>,
+    pub(super) created_at: i64,
+    pub(super) updated_at: i64,
+}
+
+impl AgentRow {
+    pub(super) fn known(&self) -> Result<KnownKey, StoreError> {
+        let key = PublicKey::from_pem(&self.public_key).map_err(corrupt)?;
+        Ok(KnownKey { key, standing: self.standing()? })
+    }
+
+    pub(super) fn standing(&self) -> Result<KeyStanding, StoreError> {
+        KeyStanding::parse(&self.standing).ok_or_else(|| corrupt("standing"))
+    }
+}
+
+/// One key, inside a transaction.
+pub(super) async fn agent(tx: &mut Tx, id: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+    tx.first(SELECT_AGENT.bind(id)).await
+}
+
+/// One key.
+pub(super) async fn agent_of(store: &Store, id: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+    store.first(SELECT_AGENT.bind(id)).await
+}
+
+/// Keys by agent id, after this one.
+pub(super) async fn list_agents(
+    store: &Store,
+    standing: Option<KeyStanding>,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<AgentRow>, StoreError> {
+    let standing = standing.map(KeyStanding::as_str);
+    store.all(LIST_AGENTS.bind(after).bind(standing).bind(standing).bind(limit as u64)).await
+}
+
+/// Accepted keys by hostname, after this one.
+pub(super) async fn list_keys(store: &Store, after: &str, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
+    store.all(LIST_KEYS.bind(after).bind(limit as u64)).await
+}
+
+/// The accepted key of a host.
+pub(super) async fn key_of(store: &Store, host: &Hostname) -> Result<Option<AgentRow>, StoreError> {
+    store.first(SELECT_KEY.bind(host)).await
+}
+
+/// When the host's first key was accepted.
+pub(super) async fn first_key_at(store: &Store, host: &Hostname) -> Result<Option<i64>, StoreError> {
+    let row: Option<(Option<i64>,)> = store.first(FIRST_KEY.bind(host)).await?;
+    Ok(row.and_then(|(at,)| at))
+}
+
+/// Keys that changed at or after this moment.
+pub(super) async fn changed_agents(store: &Store, since: i64) -> Result<Vec<AgentRow>, StoreError> {
+    store.all(CHANGED_AGENTS.bind(since)).await
+}
+
+/// Adds a key.
+pub(super) async fn insert_agent(
+    tx: &mut Tx,
+    key: &PublicKey,
+    host: &Hostname,
+    standing: KeyStanding,
+    wanted_group: Option<&str>,
+    now: Micros,
+) -> Result<(), StoreError> {
+    let id = key.agent_id();
+    let query =
+        INSERT_AGENT.bind(&id).bind(host).bind(key.to_pem()).bind(standing.as_str()).bind(wanted_group);
+    tx.run(query.bind(None::<&str>).bind(now).bind(now)).await.map(drop)
+}
+
+/// Changes a key's standing.
+pub(super) async fn set_standing(
+    tx: &mut Tx,
+    id: &AgentId,
+    standing: KeyStanding,
+    host: &Hostname,
+    now: Micros,
+) -> Result<(), StoreError> {
+    tx.run(SET_STANDING.bind(standing.as_str()).bind(host).bind(now).bind(id)).await.map(drop)
+}
+
+/// Keeps the key to which secrets for this agent are sealed.
+pub(super) async fn set_sealing_key(tx: &mut Tx, id: &AgentId, key: &str) -> Result<(), StoreError> {
+    tx.run(SET_SEALING_KEY.bind(key).bind(id)).await.map(drop)
+}
+
+/// One heartbeat's columns, in the order of the statement.
+pub(super) type BeatValues = [Value; 24];
+
+/// Writes heartbeats, in key order.
+pub(super) async fn put_heartbeats(tx: &mut Tx, rows: Vec<BeatValues>) -> Result<(), StoreError> {
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        tx.run(UPSERT_HEARTBEATS.query().rows(rows.by_ref().take(BATCH_ROWS_MAX))).await?;
+    }
+    Ok(())
+}
+
+/// The start and number of these agents' newest heartbeats.
+pub(super) async fn beat_numbers(
+    tx: &mut Tx,
+    agents: &[AgentId],
+) -> Result<HashMap<AgentId, (StartId, u64)>, StoreError> {
+    let mut all = HashMap::new();
+    for some in agents.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<(String, String, i64)> = tx.all(SELECT_BEATS.query().list(some)).await?;
+        for (agent, start, n) in rows {
+            let start = start.parse().map_err(corrupt)?;
+            all.insert(agent.parse().map_err(corrupt)?, (start, n.unsigned_abs()));
+        }
+    }
+    Ok(all)
+}
+
+/// Everything of an agent's newest heartbeat that is shown.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(super) struct BeatRow {
+    pub(super) clock_offset_ms: i64,
+    pub(super) head: i64,
+    pub(super) version: String,
+    pub(super) features: String,
+    pub(super) keyring: i64,
+    pub(super) stopping: i64,
+    pub(super) busy: Option<String>,
+    pub(super) narrowed: i64,
+    pub(super) isolation: String,
+    pub(super) waiting: i64,
+    pub(super) running: i64,
+    pub(super) disk_usage: f64,
+    pub(super) load_average: String,
+    pub(super) uptime: i64,
+    pub(super) boot_id: String,
+    pub(super) refused: String,
+}
+
+/// An agent's newest heartbeat.
+pub(super) async fn beat(store: &Store, id: &AgentId) -> Result<Option<BeatRow>, StoreError> {
+    store.first(SELECT_BEAT.bind(id)).await
+}
+
+/// Forgets an agent's heartbeat.
+pub(super) async fn delete_beat(tx: &mut Tx, id: &AgentId) -> Result<(), StoreError> {
+    tx.run(DELETE_BEAT.bind(id)).await.map(drop)
+}
+
+/// How many servers are online.
+pub(super) async fn count_online(store: &Store, since: Micros) -> Result<i64, StoreError> {
+    let row: Option<(i64,)> = store.first(COUNT_ONLINE.bind(since)).await?;
+    Ok(row.map_or(0, |(n,)| n))
+}
+
+/// Keeps a nonce until it is used or too old.
+pub(super) async fn insert_nonce(tx: &mut Tx, nonce: &str, expires_at: Micros) -> Result<(), StoreError> {
+    tx.run(INSERT_NONCE.bind(nonce).bind(expires_at)).await.map(drop)
+}
+
+/// Uses a nonce up; says whether it was there and not too old.
+pub(super) async fn use_nonce(tx: &mut Tx, nonce: &str, now: Micros) -> Result<bool, StoreError> {
+    Ok(tx.run(USE_NONCE.bind(nonce).bind(now)).await? == 1)
+}
+
+/// Forgets nonces that are too old.
+pub(super) async fn delete_old_nonces(tx: &mut Tx, now: Micros) -> Result<(), StoreError> {
+    tx.run(DELETE_OLD_NONCES.bind(now)).await.map(drop)
+}

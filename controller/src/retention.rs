@@ -1,0 +1,54 @@
+//! Deleting what is past its time, in small batches, by one controller at a time.
+
+use std::time::Duration;
+
+use signet_common::time::Micros;
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::Commands;
+use crate::dispatch::Dispatch;
+use crate::error::Result;
+use crate::limits::RETENTION_SECONDS;
+use crate::settings::Retention;
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// Works until `stop`.
+pub(crate) async fn run(
+    dispatch: Dispatch,
+    commands: Commands,
+    settings: Retention,
+    stop: CancellationToken,
+) {
+    let lease = dispatch.lease("retention");
+    loop {
+        if let Err(error) = round(&dispatch, &commands, &settings, &lease, &stop).await {
+            tracing::warn!(%error, "the retention failed; it is tried again");
+        }
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(Duration::from_secs(RETENTION_SECONDS)) => {}
+        }
+    }
+    lease.release().await;
+}
+
+async fn round(
+    dispatch: &Dispatch,
+    commands: &Commands,
+    settings: &Retention,
+    lease: &crate::dispatch::Lease,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let now = Micros::now();
+    let before = |days: u32| now.plus_seconds(-i64::from(days) * DAY_SECONDS);
+    // The lease is renewed with each small batch, so that a long clean-up stays one controller's.
+    while !stop.is_cancelled() && lease.take().await? {
+        let more_tasks = dispatch.forget_old(before(settings.task_days)).await?;
+        let more_output = commands.retain_output(before(settings.output_days), settings.output_bytes).await?;
+        if !more_tasks && !more_output {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! Where settings come from: flag > environment > TOML file > default.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use clap::Parser;
+use serde::{Deserialize, Deserializer};
+
+use super::{BusSettings, LogFormat, Secret, Settings};
+
+/// A setting that makes no sense, by name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("setting {name}: {why}")]
+pub struct SettingError {
+    /// The variable's name.
+    pub name: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+fn wrong(name: &str, why: impl fmt::Display) -> SettingError {
+    SettingError { name: name.to_owned(), why: why.to_string() }
+}
+
+/// A value as written, whichever TOML type it has.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Any {
+        Text(String),
+        Whole(i64),
+        List(Vec<String>),
+    }
+    Ok(Option::<Any>::deserialize(deserializer)?.map(|any| match any {
+        Any::Text(text) => text,
+        Any::Whole(number) => number.to_string(),
+        Any::List(list) => list.join(","),
+    }))
+}
+
+macro_rules! sources {
+    ($($(#[doc = $doc:literal])+ $field:ident = $env:literal $(secret $file:ident = $file_env:literal)?;)*) => {
+        /// The controller of a Signet fleet: it owns the HTTP API and the state.
+        ///
+        /// Each setting is taken from its flag, else from its environment variable, else from the TOML file (under the
+        /// flag's name with underscores), else it has its default. Secrets are also read from files.
+        #[derive(Debug, Clone, Default, Parser)]
+        #[command(name = "signet-controller", version, about)]
+        pub struct Flags {
+            /// TOML file with settings
+            #[arg(long, env = "SIGNET_CONFIG", value_name = "FILE")]
+            pub config: Option<PathBuf>,
+            /// Print the settings that would be used, without secrets, and exit
+            #[arg(long)]
+            pub check_config: bool,
+            $($(#[doc = $doc])+ #[arg(long, env = $env, hide_env_values = true, value_name = "VALUE")]
+            $field: Option<String>,
+            $(
+            /// File that holds the value of the flag without -file
+            #[arg(long, env = $file_env, value_name = "FILE")]
+            $file: Option<PathBuf>,
+            )?)*
+        }
+
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        struct File {
+            $(#[serde(deserialize_with = "text")] $field: Option<String>,
+            $($file: Option<PathBuf>,)?)*
+        }
+
+        /// What is set, as text.
+        #[derive(Default)]
+        struct Raw { $($field: Option<String>),* }
+
+        fn merge(flags: Flags, file: File) -> Result<Raw, SettingError> {
+            Ok(Raw { $($field: match flags.$field {
+                Some(value) => Some(value),
+                None => {
+                    #[allow(unused_mut, reason = "only secrets have a second source")]
+                    let mut found: Option<String> = None;
+                    $(if let Some(path) = &flags.$file { found = Some(read($file_env, path)?); })?
+                    if found.is_none() { found = file.$field; }
+                    $(if found.is_none() && let Some(path) = &file.$file { found = Some(read($file_env, path)?); })?
+                    found
+                }
+            }),* })
+        }
+
+        /// Every variable that is read.
+        pub const VARIABLES: &[&str] = &["SIGNET_CONFIG", $($env, $($file_env,)?)*];
+    };
+}
+
+sources! {
+    /// Database: mysql://… or sqlite://… [default: SQLite in the data directory]
+    database_url = "SIGNET_DATABASE_URL" secret database_url_file = "SIGNET_DATABASE_URL_FILE";
+    /// Message broker: amqp://… or amqps://…
+    amqp_url = "SIGNET_AMQP_URL" secret amqp_url_file = "SIGNET_AMQP_URL_FILE";
+    /// What agents are told as the broker's address, if it differs
+    agent_amqp_url = "SIGNET_AGENT_AMQP_URL" secret agent_amqp_url_file = "SIGNET_AGENT_AMQP_URL_FILE";
+    /// The broker's management API, which gives each agent its own broker user
+    amqp_management_url = "SIGNET_AMQP_MANAGEMENT_URL"
+        secret amqp_management_url_file = "SIGNET_AMQP_MANAGEMENT_URL_FILE";
+    /// Addresses to listen on, comma-separated [default: 127.0.0.1:8080]
+    listen = "SIGNET_LISTEN";
+    /// Port on 0.0.0.0, when the addresses to listen on are not set
+    port = "PORT";
+    /// Where keys and the embedded database lie [default: /var/lib/signet]
+    data_dir = "SIGNET_DATA_DIR";
+    /// How the outside reaches this controller
+    public_url = "SIGNET_PUBLIC_URL";
+    /// The installation's master key; made when absent [default: master.key in the data directory]
+    master_key_file = "SIGNET_MASTER_KEY_FILE";
+    /// API token with every right [default: admin.token in the data directory, made when absent]
+    admin_token = "SIGNET_ADMIN_TOKEN" secret admin_token_file = "SIGNET_ADMIN_TOKEN_FILE";
+    /// Password of the first admin
+    admin_password = "SIGNET_ADMIN_PASSWORD" secret admin_password_file = "SIGNET_ADMIN_PASSWORD_FILE";
+    /// Fixed token with which any agent may enrol; for development
+    join_token = "SIGNET_JOIN_TOKEN" secret join_token_file = "SIGNET_JOIN_TOKEN_FILE";
+    /// Addresses or networks whose X-Forwarded-For is believed, comma-separated
+    trusted_proxies = "SIGNET_TRUSTED_PROXIES";
+    /// Days to keep output of commands [default: 30]
+    retention_output_days = "SIGNET_RETENTION_OUTPUT_DAYS";
+    /// Most output to keep in all, in GiB [default: 20]
+    retention_output_gib = "SIGNET_RETENTION_OUTPUT_GIB";
+    /// Days to keep tasks and runs [default: 180]
+    retention_task_days = "SIGNET_RETENTION_TASK_DAYS";
+    /// Days to keep the audit trail [default: 730]
+    retention_audit_days = "SIGNET_RETENTION_AUDIT_DAYS";
+    /// Form of log lines: text or json [default: text]
+    log_format = "SIGNET_LOG_FORMAT";
+    /// What is logged: a level, or directives as info,signet_controller=debug [default: info]
+    log_level = "SIGNET_LOG_LEVEL";
+}
+
+fn read(name: &str, path: &std::path::Path) -> Result<String, SettingError> {
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(name, format!("{}: {e}", path.display())))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+impl Flags {
+    /// Reads the file that the flags name, and parses everything.
+    ///
+    /// # Errors
+    /// The first setting that makes no sense.
+    pub fn settings(self) -> Result<Settings, SettingError> {
+        let file = match &self.config {
+            None => File::default(),
+            Some(path) => {
+                let text = read("SIGNET_CONFIG", path)?;
+                toml::from_str(&text).map_err(|e| {
+                    wrong("SIGNET_CONFIG", format!("{}: {}", path.display(), e.to_string().trim_end()))
+                })?
+            }
+        };
+        parse(merge(self, file)?)
+    }
+}
+
+/// A value that is set and not empty: `SIGNET_X=` counts as unset, as everywhere.
+fn set(value: Option<String>) -> Option<String> {
+    value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
+}
+
+fn whole<T: std::str::FromStr + PartialOrd + Default>(
+    name: &str,
+    value: Option<String>,
+    default: T,
+) -> Result<T, SettingError> {
+    let Some(text) = set(value) else { return Ok(default) };
+    let number: T = text.parse().map_err(|_| wrong(name, "not a whole number"))?;
+    if number <= T::default() {
+        return Err(wrong(name, "must be above 0"));
+    }
+    Ok(number)
+}
+
+fn list<T>(text: &str, one: impl Fn(&str) -> Result<T, SettingError>) -> Result<Vec<T>, SettingError> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
+}
+
+fn parse(raw: Raw) -> Result<Settings, SettingError> {
+    let data_dir = PathBuf::from(set(raw.data_dir).unwrap_or_else(|| "/var/lib/signet".into()));
+    let mut settings = Settings::embedded(&data_dir);
+    if let Some(url) = set(raw.database_url) {
+        if !["mysql://", "mariadb://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(wrong("SIGNET_DATABASE_URL", "must begin with mysql:// or sqlite://"));
+        }
+        settings.database_url = Secret::new(url);
+    }
+    settings.bus = bus(raw.amqp_url, raw.agent_amqp_url, raw.amqp_management_url)?;
+    settings.listen = match (set(raw.listen), set(raw.port)) {
+        (Some(text), _) => {
+            let bad = |part: &str| wrong("SIGNET_LISTEN", format!("'{part}' is not an address with a port"));
+            let found = list(&text, |part| part.parse().map_err(|_| bad(part)))?;
+            if found.is_empty() { return Err(wrong("SIGNET_LISTEN", "names no address")) } else { found }
+        }
+        (None, Some(port)) => {
+            let port: u16 = port.parse().map_err(|_| wrong("PORT", "not a port"))?;
+            vec![(std::net::Ipv4Addr::UNSPECIFIED, port).into()]
+        }
+        (None, None) => settings.listen,
+    };
+    settings.public_url =
+        set(raw.public_url).map(|url| url_of("SIGNET_PUBLIC_URL", &url, &["http", "https"])).transpose()?;
+    if let Some(path) = set(raw.master_key_file) {
+        settings.master_key_file = path.into();
+    }
+    settings.admin_token = set(raw.admin_token).map(Secret::new);
+    settings.admin_password = set(raw.admin_password).map(Secret::new);
+    settings.join_token = set(raw.join_token).map(Secret::new);
+    if let Some(text) = set(raw.trusted_proxies) {
+        settings.trusted_proxies = list(&text, |part| {
+            let single = part.parse::<std::net::IpAddr>().map(Into::into);
+            single.or_else(|_| part.parse()).map_err(|_| {
+                wrong("SIGNET_TRUSTED_PROXIES", format!("'{part}' is neither an address nor a network"))
+            })
+        })?;
+    }
+    let keep = &mut settings.retention;
+    keep.output_days = whole("SIGNET_RETENTION_OUTPUT_DAYS", raw.retention_output_days, keep.output_days)?;
+    let gib: u32 = whole("SIGNET_RETENTION_OUTPUT_GIB", raw.retention_output_gib, 20)?;
+    keep.output_bytes = u64::from(gib) << 30;
+    keep.task_days = whole("SIGNET_RETENTION_TASK_DAYS", raw.retention_task_days, keep.task_days)?;
+    keep.audit_days = whole("SIGNET_RETENTION_AUDIT_DAYS", raw.retention_audit_days, keep.audit_days)?;
+    settings.log.format = match set(raw.log_format).as_deref() {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(_) => return Err(wrong("SIGNET_LOG_FORMAT", "must be text or json")),
+    };
+    if let Some(level) = set(raw.log_level) {
+        level.parse::<tracing_subscriber::filter::Targets>().map_err(|e| wrong("SIGNET_LOG_LEVEL", e))?;
+        settings.log.level = level;
+    }
+    Ok(settings)
+}
+
+fn url_of(name: &str, text: &str, schemes: &[&str]) -> Result<String, SettingError> {
+    let text = text.trim_end_matches('/');
+    let good =
+        text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err(wrong(name, format!("must begin with {}://", schemes.join(":// or "))))
+    }
+}
+
+fn bus(
+    url: Option<String>,
+    agent: Option<String>,
+    management: Option<String>,
+) -> Result<BusSettings, SettingError> {
+    // A vhost of "/" is written %2f, so a final slash is an empty vhost and matters: AMQP URLs are kept as they are.
+    let amqp = |name: &str, text: String| url_of(name, &text, &["amqp", "amqps"]).map(|_| Secret::new(text));
+    let agent_url = set(agent).map(|text| amqp("SIGNET_AGENT_AMQP_URL", text)).transpose()?;
+    let management_url = set(management)
+        .map(|text| url_of("SIGNET_AMQP_MANAGEMENT_URL", &text, &["http", "https"]).map(Secret::new))
+        .transpose()?;
+    match set(url) {
+        Some(text) => {
+            Ok(BusSettings::Amqp { url: amqp("SIGNET_AMQP_URL", text)?, agent_url, management_url })
+        }
+        None if agent_url.is_some() || management_url.is_some() => {
+            Err(wrong("SIGNET_AMQP_URL", "must be set when agents are told a broker or its management API"))
+        }
+        None => Ok(BusSettings::InProcess),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(args: &[&str]) -> Result<Settings, SettingError> {
+        Flags::try_parse_from([&["signet-controller"], args].concat()).unwrap().settings()
+    }
+
+    #[test]
+    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, token) = (dir.path().join("c.toml"), dir.path().join("token"));
+        std::fs::write(&token, "t0ken\n").unwrap();
+        let text = format!(
+            "listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nretention_task_days = 7\nlog_format = \"json\"\n\
+             admin_token_file = {token:?}"
+        );
+        std::fs::write(&config, text).unwrap();
+        let settings = from(&["--config", config.to_str().unwrap(), "--log-format", "text"]).unwrap();
+        assert_eq!(settings.listen.len(), 2);
+        assert_eq!(settings.retention.task_days, 7);
+        assert_eq!(settings.retention.output_days, 30);
+        assert_eq!(settings.log.format, LogFormat::Text);
+        assert_eq!(settings.admin_token.unwrap().reveal(), "t0ken");
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let cases: &[(&[&str], &str)] = &[
+            (&["--listen", "nowhere"], "SIGNET_LISTEN"),
+            (&["--port", "99999"], "PORT"),
+            (&["--database-url", "postgres://x"], "SIGNET_DATABASE_URL"),
+            (&["--amqp-url", "http://x"], "SIGNET_AMQP_URL"),
+            (&["--agent-amqp-url", "amqp://x"], "SIGNET_AMQP_URL"),
+            (&["--trusted-proxies", "10.0.0.0/99"], "SIGNET_TRUSTED_PROXIES"),
+            (&["--retention-output-days", "0"], "SIGNET_RETENTION_OUTPUT_DAYS"),
+            (&["--retention-output-gib", "x"], "SIGNET_RETENTION_OUTPUT_GIB"),
+            (&["--log-format", "xml"], "SIGNET_LOG_FORMAT"),
+            (&["--admin-token-file", "/nonexistent"], "SIGNET_ADMIN_TOKEN_FILE"),
+        ];
+        for (args, name) in cases {
+            assert_eq!(from(args).unwrap_err().name, *name, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_stops_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("c.toml");
+        std::fs::write(&config, "listne = \"x\"").unwrap();
+        let error = from(&["--config", config.to_str().unwrap()]).unwrap_err();
+        assert!(error.why.contains("listne"), "{error}");
+        assert!(Flags::try_parse_from(["signet-controller", "--listne", "x"]).is_err());
+    }
+
+    #[test]
+    fn port_counts_only_without_listen() {
+        assert_eq!(from(&["--port", "81"]).unwrap().listen, ["0.0.0.0:81".parse().unwrap()]);
+        let both = from(&["--port", "81", "--listen", "127.0.0.1:82"]).unwrap();
+        assert_eq!(both.listen, ["127.0.0.1:82".parse().unwrap()]);
+    }
+}
