@@ -1,12 +1,32 @@
 //! The agent: verify, journal, run, report.
+//!
+//! A command's way: [`consume`] takes a message from the bus, [`verify`] believes it or not, [`journal`] keeps it,
+//! [`execute`] runs it through [`run`], [`report`] tells the controller. [`work`] knows where each message stands.
+//! `signet up` embeds all of it with [`run()`](fn@run).
 
+mod agent;
 pub mod config;
+mod consume;
+mod execute;
 pub mod fault;
+mod heartbeat;
+mod hello;
+pub mod http;
 pub mod identity;
 pub mod journal;
 pub mod launch;
 pub mod limits;
 pub mod policy;
+mod pulse;
+mod recover;
+mod report;
+mod retry;
 pub mod run;
+mod service;
+pub mod session;
 pub mod verify;
 pub mod work;
+
+pub use config::AgentConfig;
+pub use service::run;
+pub use session::BusSource;

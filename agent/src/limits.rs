@@ -44,6 +44,12 @@ pub const TAKE_MAX: usize = 64;
 
 /// `accepted` and `started` wait this long for company before they are reported.
 pub const REPORT_WAIT: Duration = Duration::from_millis(200);
+/// How soon a heartbeat may follow another because the agent became busy or free.
+pub const BUSY_EVERY: Duration = Duration::from_millis(500);
+/// How often waiting commands are looked at for their expiry.
+pub const WAITING_EVERY: Duration = Duration::from_secs(2);
+/// How long accepted commands wait after a start for the controller's word on this log.
+pub const FIRST_WORD: Duration = Duration::from_secs(10);
 /// First pause after a report that was not taken; doubled up to [`RETRY_MAX`].
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause between two tries of anything.

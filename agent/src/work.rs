@@ -150,6 +150,17 @@ impl Work {
         self.known.insert(number(jti), exp);
     }
 
+    /// Forgets an id that could not be written down.
+    pub fn forget_one(&mut self, jti: &Jti) {
+        self.known.remove(&number(jti));
+    }
+
+    /// Where a message stands; `None` when it isn't here.
+    #[must_use]
+    pub fn stage(&self, jti: &Jti) -> Option<Stage> {
+        self.items.get(jti).map(|item| item.stage)
+    }
+
     /// Notes a message that starts nothing.
     pub fn obeyed(&mut self, jti: &Jti) {
         if self.control.len() == CONTROL_IDS_MAX {

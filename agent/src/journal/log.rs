@@ -53,6 +53,8 @@ pub(super) struct Log {
     /// Messages without an end, and the segment in which their `accepted` stands.
     pub open: HashMap<Jti, u64>,
     pub reserve: Reserve,
+    /// The time that `log.json` shows, so that an idle agent writes nothing.
+    pub saved_time: i64,
     /// How large a segment grows.
     pub segment_bytes: u64,
     /// For tests: the active segment may not grow beyond this.
@@ -87,6 +89,7 @@ impl Log {
             urgent: 0,
             open: HashMap::new(),
             reserve: Reserve::take(root),
+            saved_time: 0,
             segment_bytes: SEGMENT_BYTES,
             #[cfg(test)]
             quota: None,
@@ -277,7 +280,10 @@ impl Log {
     /// Removes what was confirmed and is too old or too much, and looks after the reserve.
     pub(super) fn retain(&mut self, now: Micros) -> io::Result<()> {
         self.reserve.refill();
-        self.save("the time");
+        if self.saved_time != self.meta.time {
+            self.saved_time = self.meta.time;
+            self.save("the time");
+        }
         while let Some(first) = self.closed.front() {
             let confirmed = |s: &&Closed| s.last_seq <= self.meta.confirmed;
             let bytes: u64 = self.closed.iter().filter(confirmed).map(|s| s.bytes).sum();

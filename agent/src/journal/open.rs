@@ -220,6 +220,7 @@ impl Reading {
             urgent: self.urgent,
             open: self.open.iter().map(|(jti, (ordinal, ..))| (jti.clone(), *ordinal)).collect(),
             reserve: Reserve::take(root),
+            saved_time: self.time,
             segment_bytes: SEGMENT_BYTES,
             #[cfg(test)]
             quota: None,

@@ -1,0 +1,212 @@
+//! What the agent's loops share. Each loop is a file of its own: [`crate::consume`], [`crate::execute`],
+//! [`crate::report`], [`crate::heartbeat`], [`crate::session`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use signet_common::bus::Bus;
+use signet_common::ids::{AgentId, Hostname, Jti, LogId, StartId};
+use signet_common::keyring::Keyring;
+use signet_common::keys::SigningKey;
+use signet_common::messages::{BusyReason, Event};
+use signet_common::time::Micros;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::identity::DataDir;
+use crate::journal::{Entry, Journal, NotWritten, Purpose};
+use crate::limits::RETRY_FIRST;
+use crate::policy::Policy;
+use crate::run::{End, Runner};
+use crate::verify::{Refused, Time};
+use crate::work::Work;
+
+/// The way to the broker, while the controller lets this agent in.
+pub(crate) type Link = Option<Arc<dyn Bus>>;
+
+/// Whether accepted commands may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Not before the controller's first word, or until that takes too long.
+    Starting,
+    /// They start.
+    Open,
+    /// This log does not fit what the controller knows; an admin has to decide.
+    SetAside,
+    /// The agent stops.
+    Stopping,
+}
+
+/// From where to report (again).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rewind {
+    /// The log that the controller follows.
+    pub log_id: LogId,
+    /// The last event that it has.
+    pub seq: u64,
+}
+
+/// What changes with every message. Never locked across an await.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub work: Work,
+    pub time: Time,
+    pub refused: Refused,
+    pub keyring: Option<Keyring>,
+    /// How to end what runs.
+    pub ends: HashMap<Jti, watch::Sender<Option<End>>>,
+    pub gate: Gate,
+}
+
+/// See the module.
+pub(crate) struct Agent {
+    pub id: AgentId,
+    pub key: SigningKey,
+    pub hostname: Hostname,
+    pub group: Option<String>,
+    pub start_id: StartId,
+    pub boot_id: String,
+    pub data: DataDir,
+    pub journal: Journal,
+    pub runner: Runner,
+    pub policy: Policy,
+    /// As whom a command without `user` runs.
+    pub own_user: String,
+    desk: Mutex<Desk>,
+    numbers: AtomicU64,
+    pub link: watch::Sender<Link>,
+    pub rewind: watch::Sender<Option<Rewind>>,
+    /// The last event that the broker has confirmed.
+    pub sent: watch::Sender<u64>,
+    /// Held while messages are taken, and while a new log begins.
+    pub taking: tokio::sync::Mutex<()>,
+    /// Asks for a heartbeat now.
+    pub beat: Notify,
+    /// Asks for a hello soon.
+    pub hello: Notify,
+    /// Commands and last words that are under way.
+    pub tasks: TaskTracker,
+    /// Ends every loop.
+    pub stop: CancellationToken,
+}
+
+/// What an [`Agent`] is made of.
+pub(crate) struct Parts {
+    pub key: SigningKey,
+    pub hostname: Hostname,
+    pub group: Option<String>,
+    pub boot_id: String,
+    pub data: DataDir,
+    pub journal: Journal,
+    pub runner: Runner,
+    pub policy: Policy,
+    pub own_user: String,
+    pub work: Work,
+    pub time: Time,
+    pub keyring: Option<Keyring>,
+}
+
+impl Agent {
+    pub(crate) fn new(parts: Parts) -> Arc<Self> {
+        let desk = Desk {
+            work: parts.work,
+            time: parts.time,
+            refused: Refused::default(),
+            keyring: parts.keyring,
+            ends: HashMap::new(),
+            gate: Gate::Starting,
+        };
+        Arc::new(Self {
+            id: parts.key.public().agent_id(),
+            key: parts.key,
+            hostname: parts.hostname,
+            group: parts.group,
+            start_id: StartId::generate(),
+            boot_id: parts.boot_id,
+            data: parts.data,
+            journal: parts.journal,
+            runner: parts.runner,
+            policy: parts.policy,
+            own_user: parts.own_user,
+            desk: Mutex::new(desk),
+            numbers: AtomicU64::new(0),
+            link: watch::Sender::new(None),
+            rewind: watch::Sender::new(None),
+            sent: watch::Sender::new(0),
+            taking: tokio::sync::Mutex::new(()),
+            beat: Notify::new(),
+            hello: Notify::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// The desk. A panic of another holder can't leave it half-changed: its methods don't panic.
+    pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows with each report and heartbeat.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The agent's time, whole seconds since 1970: never earlier than anything verified.
+    pub(crate) fn time(&self) -> i64 {
+        self.desk().time.now(Micros::now().seconds())
+    }
+
+    /// Why it takes no work.
+    pub(crate) fn busy(&self) -> Option<BusyReason> {
+        let trouble = self.journal.head().borrow().trouble;
+        let desk = self.desk();
+        match desk.gate {
+            Gate::Stopping => Some(BusyReason::Stopping),
+            Gate::Starting => Some(BusyReason::Starting),
+            Gate::Open | Gate::SetAside => trouble.or_else(|| desk.work.busy(1)),
+        }
+    }
+
+    /// Appends entries at the agent's time.
+    pub(crate) async fn append(&self, entries: Vec<Entry>, purpose: Purpose) -> Result<(), NotWritten> {
+        self.journal.append(entries, purpose, Micros::from_seconds(self.time())).await
+    }
+
+    /// Appends an end. On a full disk it is tried again until there is room: an end is never given up.
+    pub(crate) async fn append_end(&self, entries: Vec<Entry>) {
+        loop {
+            match self.append(entries.clone(), Purpose::End).await {
+                Ok(()) => return,
+                Err(NotWritten::Closed) => {
+                    tracing::error!("an end could not be written: the journal is closed");
+                    return;
+                }
+                Err(full) => tracing::warn!(%full, "an end waits for room on the disk"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY_FIRST) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes ends in the background.
+    pub(crate) fn spawn_end(self: &Arc<Self>, entries: Vec<Entry>) {
+        if !entries.is_empty() {
+            let agent = Arc::clone(self);
+            self.tasks.spawn(async move { agent.append_end(entries).await });
+        }
+    }
+}
+
+/// An entry without a message, whose id is known already.
+pub(crate) fn entry(event: Event) -> Entry {
+    Entry { event, exp: 0, message: None }
+}
+
+/// The clock, as events carry it.
+pub(crate) fn at() -> i64 {
+    Micros::now().0
+}
