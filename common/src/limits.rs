@@ -2,6 +2,9 @@
 
 /// Largest message on the bus, in bytes, checked before anything is parsed.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest sum of payload type, `keyid` and `sig` on the bus, in bytes. The broker closes the whole connection upon
+/// headers that don't fit into one of its frames.
+pub const HEADERS_BYTES_MAX: usize = 8 * 1024;
 /// Largest sum of command text (or `argv`), `env` and `stdin`, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 /// Longest command text in bytes: Linux's limit for one argument (`MAX_ARG_STRLEN`) less its NUL.
@@ -55,14 +58,24 @@ pub const RSA_BITS_MIN: usize = 2_048;
 pub const RSA_BITS_MAX: usize = 8_192;
 /// Longest hostname (RFC 1123) in bytes.
 pub const HOSTNAME_BYTES_MAX: usize = 253;
-/// Confirms that one publisher may have outstanding.
-pub const CONFIRMS_OUTSTANDING_MAX: usize = 1_000;
+/// Confirms that one publisher may have outstanding, each on a channel of its own.
+pub const CONFIRMS_OUTSTANDING_MAX: usize = 128;
+/// Declarations, deletions and counts that one controller may have outstanding.
+pub const QUEUE_OPERATIONS_MAX: usize = 4;
 /// How long a publish waits for its confirm, in seconds.
 pub const CONFIRM_SECONDS_MAX: u64 = 30;
 /// First retry after a lost broker is spread over this many seconds.
 pub const RECONNECT_SPREAD_SECONDS: u64 = 15;
 /// Longest pause between two tries to reach the broker, in seconds.
 pub const RECONNECT_SECONDS_MAX: u64 = 60;
+/// How long one attempt to connect may take, in seconds.
+pub const CONNECT_SECONDS_MAX: u64 = 20;
+/// How long the broker has to answer a goodbye, in seconds.
+pub const DISCONNECT_SECONDS_MAX: u64 = 2;
+/// How often the state of a connection is looked at, in milliseconds: lapin tells of a broken one only who uses it.
+pub const CONNECTION_CHECK_MILLISECONDS: u64 = 500;
+/// `frame_max` of a controller's connections.
+pub const CONTROLLER_FRAME_BYTES_MAX: u32 = 65_536;
 /// `frame_max` of an agent's connection: lapin keeps two buffers of 32 frames, fully touched.
 pub const AGENT_FRAME_BYTES_MAX: u32 = 16_384;
 /// AMQP heartbeat in seconds.

@@ -2,7 +2,7 @@
 //! killed, a proxy that breaks connections, and waiting without sleeping.
 //!
 //! A test that runs on a pair of database and bus carries `sqlite_memory` or `mariadb_rabbitmq` in its path, which
-//! `on_both_pairs!` does; `scripts/test` counts them and fails where a pair ran none.
+//! [`on_both_pairs!`] does; `scripts/test` counts them and fails where a pair ran none.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
 )]
 
 mod database;
+mod pair;
 mod private;
 mod proxy;
 mod services;
@@ -19,6 +20,7 @@ mod vhost;
 mod wait;
 
 pub use database::{MysqlDatabase, SqliteDatabase, fresh_mysql_database, fresh_sqlite};
+pub use pair::{Database, Pair, Parts};
 pub use private::{Dump, PrivateServices};
 pub use proxy::{ChaosProxy, Fault};
 pub use services::Services;

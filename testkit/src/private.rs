@@ -102,6 +102,17 @@ impl PrivateServices {
         blocking(move || succeed(&mut command)).await;
     }
 
+    /// Runs `rabbitmqctl` on this broker, in about a second; gives what it printed.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn rabbitmqctl(&self, arguments: &[&str]) -> String {
+        let directory = self.directory.path().to_owned();
+        let mut all = vec!["ctl".to_owned()];
+        all.extend(arguments.iter().map(|a| (*a).to_owned()));
+        blocking(move || run(Some(&directory), &all.iter().map(String::as_str).collect::<Vec<_>>())).await
+    }
+
     /// The directory of both services' data and logs.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::topology::Topology;
-use super::{Address, Bus, BusError, Consumer, Health, Mode, Published, Queue, Taken};
+use super::{Address, Bus, BusError, Consumer, Health, Mode, Published, Queue, Taken, check_headers};
 use crate::envelope::Envelope;
 
 /// The in-process bus. A clone is the same bus.
@@ -310,6 +310,7 @@ impl Bus for MemoryBus {
     }
 
     async fn publish(&self, to: &Address, envelope: Envelope) -> Result<Published, BusError> {
+        check_headers(&envelope)?;
         let mut broker = self.shared.reach()?;
         if *self.shared.health.borrow() == Health::Blocked {
             return Err(BusError::Down("the in-process bus takes no publishes".into()));

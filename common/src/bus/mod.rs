@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::envelope::Envelope;
 use crate::ids::AgentId;
+use crate::limits::HEADERS_BYTES_MAX;
 
 /// A queue. Its arguments are the topology's (DESIGN 4) and live with the implementation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -170,11 +171,20 @@ pub trait Bus: Send + Sync + 'static {
     /// Publishes and waits for the broker's word, 30 s at most. Call it many times at once: confirms are pipelined.
     ///
     /// # Errors
-    /// [`BusError::Down`]: it may have arrived or not.
+    /// [`BusError::Down`]: it may have arrived or not; [`BusError::Refused`]: its headers are too large.
     async fn publish(&self, to: &Address, envelope: Envelope) -> Result<Published, BusError>;
     /// Consumes a queue that exists.
     ///
     /// # Errors
     /// [`BusError::NoQueue`], [`BusError::InUse`] and the others.
     async fn consume(&self, queue: &Queue, mode: Mode, prefetch: u16) -> Result<Box<dyn Consumer>, BusError>;
+}
+
+/// Whether the headers are small enough for every broker.
+fn check_headers(envelope: &Envelope) -> Result<(), BusError> {
+    let length = envelope.payload_type.len() + envelope.keyid.len() + envelope.sig.len();
+    if length > HEADERS_BYTES_MAX || envelope.payload_type.len() > usize::from(u8::MAX) {
+        return Err(BusError::Refused(format!("headers of {length} bytes")));
+    }
+    Ok(())
 }
