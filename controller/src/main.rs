@@ -44,19 +44,25 @@ fn main() -> ExitCode {
 
 async fn run(mut running: Running) -> anyhow::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut said = false;
-    loop {
+    let mut signalled = std::pin::pin!(async {
         tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            ready = running.ready(), if !said => {
-                if ready.is_err() {
-                    return running.finished().await;
-                }
-                said = true;
-                announce(&running)?;
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    });
+    let ready = tokio::select! {
+        () = &mut signalled => None,
+        ready = running.ready() => Some(ready),
+    };
+    match ready {
+        None => {}
+        Some(Err(_)) => return running.finished().await,
+        Some(Ok(())) => {
+            announce(&running)?;
+            tokio::select! {
+                () = signalled => {}
+                ended = running.finished() => return ended,
             }
-            ended = running.finished(), if said => return ended,
         }
     }
     tracing::info!("stopping");

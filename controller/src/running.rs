@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use signet_common::bus::Bus;
+use signet_common::bus::amqp::{AmqpBus, AmqpOptions, Retry, Role};
 use signet_common::bus::memory::MemoryBus;
 use signet_common::bus::topology::Topology;
 use tokio::sync::watch;
@@ -50,7 +51,11 @@ impl Drop for Running {
 pub async fn start(settings: Settings) -> anyhow::Result<Running> {
     let bus: Arc<dyn Bus> = match &settings.bus {
         BusSettings::InProcess => Arc::new(MemoryBus::new(Topology::default())),
-        BusSettings::Amqp { .. } => anyhow::bail!("AMQP is not there yet"),
+        BusSettings::Amqp { url, .. } => {
+            let retry = Retry { spread: Duration::from_secs(1), ..Retry::default() };
+            let options = AmqpOptions::new(url.reveal(), "signet-controller", Role::Controller);
+            Arc::new(AmqpBus::start(AmqpOptions { retry, ..options })?)
+        }
     };
     start_on(settings, bus).await
 }

@@ -1,0 +1,4 @@
+//! The controller as a whole, on both pairs of database and bus.
+
+mod statements;
+mod support;

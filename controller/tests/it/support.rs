@@ -1,0 +1,96 @@
+//! A controller as a test starts it: own database, own bus, a free port.
+
+use std::sync::Arc;
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use signet_common::bus::Bus;
+use signet_controller::settings::{BusSettings, Secret, Settings};
+use signet_controller::{Running, start_on};
+use signet_testkit::{Pair, Parts};
+
+pub const ADMIN_TOKEN: &str = "test-admin-token";
+pub const JOIN_TOKEN: &str = "test-join-token";
+
+/// A controller on a pair. Dropped, it stops, and its database and bus go with it.
+pub struct TestApp {
+    pub running: Running,
+    pub parts: Parts,
+    pub bus: Arc<dyn Bus>,
+    pub base: String,
+    client: Client,
+    _data: tempfile::TempDir,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// Asserts the status and gives the JSON.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.json()
+    }
+}
+
+impl TestApp {
+    pub async fn start(pair: Pair) -> Self {
+        Self::start_with(pair.parts().await, |_| {}).await
+    }
+
+    /// Starts with settings that the test changes.
+    pub async fn start_with(parts: Parts, change: impl FnOnce(&mut Settings)) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let mut settings = Settings::embedded(data.path());
+        settings.database_url = Secret::new(parts.database_url());
+        settings.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        settings.admin_token = Some(Secret::new(ADMIN_TOKEN));
+        settings.join_token = Some(Secret::new(JOIN_TOKEN));
+        if let Some(url) = parts.amqp_url() {
+            settings.bus = BusSettings::Amqp { url: Secret::new(url), agent_url: None, management_url: None };
+        }
+        change(&mut settings);
+        let bus = parts.controller_bus().await;
+        let mut running = start_on(settings, bus.clone()).await.unwrap();
+        running.ready().await.unwrap();
+        let base = format!("http://{}", running.addrs[0]);
+        Self { running, parts, bus, base, client: Client::new(), _data: data }
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base)).bearer_auth(ADMIN_TOKEN)
+    }
+
+    /// Without a credential.
+    pub fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    pub async fn send(request: RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Answer { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Self::send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        Self::send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        Self::send(self.request(Method::PUT, path).json(body)).await
+    }
+}
