@@ -94,21 +94,3 @@ pub const NONCE_SECONDS: i64 = 120;
 pub const KNOWN_KEYS_FRESH_MILLISECONDS: i64 = 1_000;
 /// Changed keys are looked for from this much before the newest, in seconds: commits overtake one another.
 pub const KNOWN_KEYS_OVERLAP_SECONDS: i64 = 10;
-/// A host is online for this long after its last heartbeat: three were missed. In seconds.
-pub const ONLINE_SECONDS_MAX: i64 = 30;
-/// How far a host's clock may be off for it to get work, in milliseconds.
-pub const CLOCK_OFFSET_MILLISECONDS_MAX: i64 = 60_000;
-/// How long a nonce for a hello counts, in seconds.
-pub const NONCE_SECONDS_MAX: i64 = 120;
-/// Agents' public keys kept in memory.
-pub const KNOWN_KEYS_MAX: usize = 20_000;
-/// How often changes that other controllers made to keys are looked for, in seconds.
-pub const KEYS_LOOK_SECONDS: u64 = 5;
-/// How far back each look reaches, because controllers' clocks differ, in seconds.
-pub const KEYS_LOOK_BACK_SECONDS: i64 = 120;
-/// Largest hello, in bytes.
-pub const HELLO_BYTES_MAX: usize = 64 * 1024;
-/// What is kept of a heartbeat's list of features, in bytes.
-pub const FEATURES_BYTES_MAX: usize = 8 * 1024;
-/// Longest list of refusals in a heartbeat that is kept, in bytes of JSON.
-pub const REFUSED_BYTES_MAX: usize = 8 * 1024;
