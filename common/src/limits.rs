@@ -70,6 +70,8 @@ pub const RECONNECT_SPREAD_SECONDS: u64 = 15;
 pub const RECONNECT_SECONDS_MAX: u64 = 60;
 /// How long one attempt to connect may take, in seconds.
 pub const CONNECT_SECONDS_MAX: u64 = 20;
+/// How long the broker has to take a consumer, in seconds.
+pub const CONSUME_SECONDS_MAX: u64 = 20;
 /// How long the broker has to answer a goodbye, in seconds.
 pub const DISCONNECT_SECONDS_MAX: u64 = 2;
 /// How often the state of a connection is looked at, in milliseconds: lapin tells of a broken one only who uses it.

@@ -12,13 +12,17 @@ pub struct Services {
     pub mysql_url: String,
     /// An administrator of the broker, `amqp://…/signet`.
     pub amqp_url: String,
+    /// The same over TLS, `amqps://…/signet`.
+    pub amqps_url: String,
+    /// The certificate authority to trust for that, a file in PEM.
+    pub amqp_ca_file: PathBuf,
     /// The broker's HTTP API with the user in it, `http://user:password@host:port`.
     pub management_url: String,
 }
 
 impl Services {
-    /// The services named by `TEST_MYSQL_URL`, `TEST_AMQP_URL` and `TEST_AMQP_MANAGEMENT_URL`; when these are unset,
-    /// `scripts/services` is asked to start its own, which then keep running for the next test.
+    /// The services named by the variables that `scripts/services start --management` prints; when these are unset,
+    /// it is asked to start its own, which then keep running for the next test.
     ///
     /// # Panics
     /// When there are none and none can be started.
@@ -38,6 +42,8 @@ impl Services {
         Some(Self {
             mysql_url: get("TEST_MYSQL_URL")?,
             amqp_url: get("TEST_AMQP_URL")?,
+            amqps_url: get("TEST_AMQPS_URL")?,
+            amqp_ca_file: get("TEST_AMQP_CA_FILE")?.into(),
             management_url: get("TEST_AMQP_MANAGEMENT_URL")?,
         })
     }

@@ -33,6 +33,17 @@ impl Vhost {
         &self.url
     }
 
+    /// The same over TLS, `amqps://…`; trust [`Services::amqp_ca_file`].
+    ///
+    /// # Panics
+    /// When `TEST_AMQPS_URL` names no vhost.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        let (server, _) =
+            Services::shared().amqps_url.rsplit_once('/').expect("TEST_AMQPS_URL names a vhost");
+        format!("{server}/{}", self.name)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use signet_common::bus::amqp::{AmqpBus, AmqpOptions, BadOptions, Retry, Role};
 use signet_common::bus::topology::Topology;
 use signet_common::bus::{Address, Bus, BusError, Health, Mode, Published, Queue};
-use signet_testkit::{ChaosProxy, Fault, PrivateServices, eventually, fresh_vhost};
+use signet_testkit::{ChaosProxy, Fault, PrivateServices, Services, eventually, fresh_vhost};
 
 use crate::rig::{Kind, Rig, SOON, agent, depth, message, next, publish, text, up};
 
@@ -127,6 +127,30 @@ async fn publish_one(bus: &dyn Bus) -> Published {
 }
 
 #[tokio::test]
+async fn amqp_over_tls_trusts_the_named_authority_alone() {
+    let vhost = fresh_vhost().await;
+    let options = AmqpOptions::new(vhost.tls_url(), "test", Role::Controller);
+    let options = AmqpOptions { retry: Retry::quick(), ..options };
+    let stranger = AmqpBus::start(options.clone()).unwrap();
+    eventually(SOON, "a refusal", async || match stranger.depth(&Queue::Reports).await {
+        Err(BusError::Down(why)) if why.contains("certificate") => Some(()),
+        Err(BusError::Down(_)) => None,
+        other => panic!("{other:?}"),
+    })
+    .await;
+    let ca_file = Some(Services::shared().amqp_ca_file.clone());
+    let bus = AmqpBus::start(AmqpOptions { ca_file, ..options.clone() }).unwrap();
+    up(&bus).await;
+    bus.declare(&Queue::Reports).await.unwrap();
+    assert_eq!(publish(&bus, &Address::Reports, "sealed").await, Published::Confirmed);
+    let mut consumer = consume(&bus).await;
+    assert_eq!(text(&next(&mut *consumer).await), "sealed");
+
+    let missing = AmqpBus::start(AmqpOptions { ca_file: Some("/no/such/file".into()), ..options });
+    assert!(matches!(missing.err(), Some(BadOptions::Ca(_))));
+}
+
+#[tokio::test]
 async fn amqp_closing_leaves_no_connection() {
     let vhost = fresh_vhost().await;
     let (proxy, url) = ChaosProxy::in_front_of(vhost.url()).await;
@@ -157,6 +181,7 @@ async fn amqp_private_a_killed_broker_comes_back_with_what_was_persistent() {
     controller.declare(&Queue::Agent(agent(1))).await.unwrap();
     assert_eq!(publish(&host, &Address::Reports, "kept").await, Published::Confirmed);
     assert_eq!(publish(&controller, &Address::Agent(agent(1)), "lost").await, Published::Confirmed);
+    is_on_disk(&services).await;
     services.kill_rabbit().await;
     becomes(&controller, Health::Down).await;
     becomes(&host, Health::Down).await;
@@ -180,15 +205,43 @@ async fn amqp_private_a_killed_broker_comes_back_with_what_was_persistent() {
     assert_eq!(text(&next(&mut *consumer).await), "new");
 }
 
+/// RabbitMQ forgets where a new quorum queue's log lies when it is killed before it wrote that down.
+async fn is_on_disk(services: &PrivateServices) {
+    let names = || {
+        let data = std::fs::read_dir(services.directory().join("rabbit/data")).ok()?;
+        let nodes = data.flatten().map(|node| node.path().join("quorum").join(node.file_name()));
+        let read = |node: std::path::PathBuf| std::fs::read(node.join("names.dets")).unwrap_or_default();
+        nodes.map(read).any(|names| names.windows(14).any(|w| w == b"signet.reports")).then_some(())
+    };
+    eventually(SOON, "the queue to be on disk", async || names()).await;
+}
+
 /// A quorum queue needs a moment after a start to have a leader.
 async fn consume(bus: &AmqpBus) -> Box<dyn signet_common::bus::Consumer> {
-    eventually(SOON, "a consumer", async || {
-        let t = Instant::now();
-        let made = bus.consume(&Queue::Reports, Mode::SingleActive, 10).await;
-        eprintln!("{:?} {:?}", t.elapsed(), made.as_ref().err());
-        made.ok()
+    eventually(SOON, "a consumer", async || bus.consume(&Queue::Reports, Mode::SingleActive, 10).await.ok())
+        .await
+}
+
+#[tokio::test]
+async fn amqp_private_a_reports_queue_that_died_young_is_made_anew() {
+    let services = PrivateServices::start().await;
+    let controller = start(services.amqp_url(), Role::Controller);
+    up(&controller).await;
+    controller.declare(&Queue::Reports).await.unwrap();
+    services.kill_rabbit().await;
+    becomes(&controller, Health::Down).await;
+    services.start_rabbit().await;
+    up(&controller).await;
+    let mut consumer = eventually(SOON * 3, "a consumer", async || {
+        match controller.consume(&Queue::Reports, Mode::SingleActive, 10).await {
+            Ok(consumer) => Some(consumer),
+            Err(BusError::NoQueue(_)) => controller.declare(&Queue::Reports).await.ok().and(None),
+            Err(_) => None,
+        }
     })
-    .await
+    .await;
+    assert_eq!(publish(&controller, &Address::Reports, "taken").await, Published::Confirmed);
+    assert_eq!(text(&next(&mut *consumer).await), "taken");
 }
 
 #[tokio::test]

@@ -21,7 +21,9 @@ use super::{Role, envelope};
 use crate::bus::topology::Topology;
 use crate::bus::{Address, BusError, Consumer, Mode, Published, Queue};
 use crate::envelope::Envelope;
-use crate::limits::{CONFIRM_SECONDS_MAX, CONFIRMS_OUTSTANDING_MAX, QUEUE_OPERATIONS_MAX};
+use crate::limits::{
+    CONFIRM_SECONDS_MAX, CONFIRMS_OUTSTANDING_MAX, CONSUME_SECONDS_MAX, QUEUE_OPERATIONS_MAX,
+};
 
 pub(super) struct Session {
     publishing: Pool,
@@ -143,7 +145,18 @@ impl Session {
         prefetch: u16,
     ) -> Result<Box<dyn Consumer>, BusError> {
         let (link, closing) = (self.consuming.clone(), self.closing.clone());
-        Ok(Box::new(AmqpConsumer::start(link, closing, queue.name(), mode, prefetch).await?))
+        let start = AmqpConsumer::start(link, closing, queue.name(), mode, prefetch);
+        match tokio::time::timeout(Duration::from_secs(CONSUME_SECONDS_MAX), start).await {
+            Ok(started) => Ok(Box::new(started?)),
+            Err(_) if *queue == Queue::Reports => {
+                // RabbitMQ 3.10 brings a quorum queue back without a leader when it was killed within a second of the
+                // declaration, and then nothing can be published to it or consumed from it until it is deleted.
+                tracing::warn!(queue = queue.name(), "the queue gives no answer and is deleted");
+                self.delete(queue).await?;
+                Err(BusError::NoQueue(queue.name()))
+            }
+            Err(_) => Err(BusError::Down(format!("no answer within {CONSUME_SECONDS_MAX} s"))),
+        }
     }
 }
 
