@@ -1,4 +1,5 @@
 //! The controller as a whole, on both pairs of database and bus.
 
 mod statements;
+#[path = "../support/mod.rs"]
 mod support;

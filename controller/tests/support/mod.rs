@@ -1,16 +1,36 @@
-//! A controller as a test starts it: own database, own bus, a free port.
+//! A controller as a test starts it: own database, own bus, a free port; and agents that tests play.
+//!
+//! Every test binary includes this by its path.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of it")]
+
+pub mod fake_agent;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::Value;
+use signet_common::SigningKey;
 use signet_common::bus::Bus;
 use signet_controller::settings::{BusSettings, Secret, Settings};
 use signet_controller::{Running, start_on};
-use signet_testkit::{Pair, Parts};
+use signet_testkit::{Pair, Parts, eventually};
 
 pub const ADMIN_TOKEN: &str = "test-admin-token";
 pub const JOIN_TOKEN: &str = "test-join-token";
+/// How long a test waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// What agents are told as the broker when the bus is in this process, so that hellos from many are answered as with a
+/// real broker. Nothing listens there.
+const NO_BROKER: &str = "amqp://in-this-process.invalid/";
+/// Made with `openssl genpkey`; known to everyone, so that most tests need not wait for new keys.
+const AGENT_KEYS: [&str; 4] = [
+    include_str!("keys/agent0.pem"),
+    include_str!("keys/agent1.pem"),
+    include_str!("keys/agent2.pem"),
+    include_str!("keys/agent3.pem"),
+];
 
 /// A controller on a pair. Dropped, it stops, and its database and bus go with it.
 pub struct TestApp {
@@ -19,6 +39,7 @@ pub struct TestApp {
     pub bus: Arc<dyn Bus>,
     pub base: String,
     client: Client,
+    keys_used: AtomicUsize,
     _data: tempfile::TempDir,
 }
 
@@ -56,15 +77,22 @@ impl TestApp {
         settings.listen = vec!["127.0.0.1:0".parse().unwrap()];
         settings.admin_token = Some(Secret::new(ADMIN_TOKEN));
         settings.join_token = Some(Secret::new(JOIN_TOKEN));
-        if let Some(url) = parts.amqp_url() {
-            settings.bus = BusSettings::Amqp { url: Secret::new(url), agent_url: None, management_url: None };
-        }
+        let url = Secret::new(parts.amqp_url().unwrap_or(NO_BROKER));
+        settings.bus = BusSettings::Amqp { url, agent_url: None, management_url: None };
         change(&mut settings);
         let bus = parts.controller_bus().await;
         let mut running = start_on(settings, bus.clone()).await.unwrap();
         running.ready().await.unwrap();
         let base = format!("http://{}", running.addrs[0]);
-        Self { running, parts, bus, base, client: Client::new(), _data: data }
+        Self { running, parts, bus, base, client: Client::new(), keys_used: AtomicUsize::new(0), _data: data }
+    }
+
+    /// A key that no other agent of this app has.
+    pub fn agent_key(&self) -> SigningKey {
+        match AGENT_KEYS.get(self.keys_used.fetch_add(1, Ordering::Relaxed)) {
+            Some(pem) => SigningKey::from_pem(pem).unwrap(),
+            None => SigningKey::generate().unwrap(),
+        }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -92,5 +120,18 @@ impl TestApp {
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         Self::send(self.request(Method::PUT, path).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        Self::send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Asks again until the answer to a GET fulfils the condition, and gives its JSON.
+    pub async fn eventually(&self, path: &str, condition: impl Fn(&Value) -> bool) -> Value {
+        eventually(PATIENCE, path, async || {
+            let answer = self.get(path).await;
+            Some(answer.json()).filter(|json| answer.status.is_success() && condition(json))
+        })
+        .await
     }
 }
