@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use signet_controller::settings::sources::Flags;
+use signet_controller::settings::sources::{Flags, misspelt};
 use signet_controller::{Running, logging, start};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,6 +31,10 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         logging::init(&settings.log)?;
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for name in misspelt(names) {
+            tracing::warn!(name, "this variable looks like a setting and is none");
+        }
         run(start(settings).await?).await
     });
     match ended {

@@ -40,6 +40,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_agents))
         .routes(routes!(accept_agent))
         .routes(routes!(revoke_agent))
+        .routes(routes!(get_orphans))
 }
 
 /// A server: the document's seven fields first, in its order.
@@ -541,4 +542,29 @@ async fn revoke_agent(State(app): State<App>, Path(id): Path<String>) -> Result<
     delete_queue(&app, id.clone()).await;
     tracing::warn!(agent = %id, "agent revoked");
     Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))
+}
+
+/// An event about a message that this database does not know, or that was not for this host.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct OrphanView {
+    log_id: String,
+    seq: i64,
+    received_at: String,
+    /// As the agent wrote it.
+    event: serde_json::Value,
+}
+
+/// What an agent reported about messages that this database does not know, as after a restore.
+#[utoipa::path(get, path = "/api/agents/{agent_id}/orphans", tag = "agents", params(("agent_id" = String, Path)),
+    responses((status = 200, body = Vec<OrphanView>), (status = 404)))]
+async fn get_orphans(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Vec<OrphanView>>> {
+    let id = agent_id(&id)?;
+    app.hosts.agent(&id).await?;
+    let mut views = Vec::new();
+    for row in app.dispatch.orphans(&id, HOSTS_PAGE_MAX as usize).await? {
+        let event = serde_json::from_slice(&row.event).map_err(|e| Error::Internal(e.to_string()))?;
+        let received_at = Micros(row.received_at).rfc3339();
+        views.push(OrphanView { log_id: row.log_id, seq: row.seq, received_at, event });
+    }
+    Ok(axum::Json(views))
 }

@@ -15,7 +15,7 @@ use signet_common::time::Micros;
 use tracing::Instrument as _;
 
 use super::dialect::{Failed, render};
-use super::proxies;
+use super::{discard, proxies};
 use crate::app::App;
 use crate::error::Error;
 use crate::limits::REQUEST_ID_BYTES_MAX;
@@ -54,11 +54,12 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     }
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
     let mut response = async {
-        let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => Error::Internal(format!("panic: {}", panic_text(&*panic))).into_response(),
-        };
-        let response = worded(response, &path);
+        let (request, rest) = discard::watch(request);
+        let answer = caught(next.run(request)).await;
+        if answer.extensions().get::<Failed>().is_some() {
+            rest.discard().await;
+        }
+        let response = worded(answer, &path);
         let status = response.status().as_u16();
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         count(&method, response.extensions().get::<MatchedPath>(), status, began);
@@ -91,6 +92,14 @@ fn without_slash(uri: &Uri) -> Option<Uri> {
     let with_query = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     parts.path_and_query = Some(with_query.parse().ok()?);
     Uri::from_parts(parts).ok()
+}
+
+/// A handler's panic is a bug like any other: its text goes to the log and no further.
+async fn caught(answer: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => Error::Internal(format!("panic: {}", panic_text(&*panic))).into_response(),
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -126,6 +135,19 @@ fn method_label(method: &http::Method) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_in_the_dialect_without_its_text() {
+        for (path, body) in [
+            ("/api/servers", r#"{"detail":"Internal Server Error"}"#),
+            ("/api/v1/clusters/", r#"{"code":500,"message":"Internal Server Error","data":null}"#),
+        ] {
+            let response = worded(caught(async { panic!("the secret is {}", 42) }).await, path);
+            assert_eq!(response.status(), 500);
+            let bytes = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
+            assert_eq!(bytes, body);
+        }
+    }
 
     #[test]
     fn one_final_slash_is_taken_away() {

@@ -11,7 +11,6 @@ pub use super::auth::Caller;
 use super::dialect::{REQUIRED, Surface};
 pub use super::edge::Peer;
 use crate::error::Error;
-use crate::limits::BODY_BYTES_MAX;
 
 /// A JSON body. Unknown fields are ignored, nothing is coerced; an absent content type counts as JSON.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +67,7 @@ fn is_json(media_type: &str) -> bool {
 pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
-            Error::TooLarge(format!("the body is larger than allowed ({BODY_BYTES_MAX} bytes)"))
+            Error::TooLarge("the body is larger than allowed here".into())
         }
         _ => Error::invalid("body", "the body could not be read"),
     })

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod dialect;
+mod discard;
 pub mod docs;
 mod edge;
 pub mod extract;

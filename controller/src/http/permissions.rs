@@ -65,6 +65,7 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/agents", Need::Read),
     (Method::GET, "/api/agents/nonce", Need::Public),
     (Method::POST, "/api/agents/hello", Need::Public),
+    (Method::GET, "/api/agents/{agent_id}/orphans", Need::Read),
     (Method::POST, "/api/agents/{agent_id}/accept", Need::Admin),
     (Method::POST, "/api/agents/{agent_id}/revoke", Need::Admin),
     // commands

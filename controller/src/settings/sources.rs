@@ -158,6 +158,31 @@ impl Flags {
     }
 }
 
+/// Variables of the other programs, which may share an environment with this one.
+const ELSEWHERE: &[&str] = &[
+    "SIGNET_CONTROLLER",
+    "SIGNET_CONTROLLER_KEY",
+    "SIGNET_FAULT",
+    "SIGNET_GIT_PROTOCOLS",
+    "SIGNET_GROUP",
+    "SIGNET_HOSTNAME",
+    "SIGNET_JTI",
+    "SIGNET_LOG",
+    "SIGNET_POLICY",
+    "SIGNET_SERVICES_DIR",
+    "SIGNET_SLOTS",
+    "SIGNET_TOKEN",
+    "SIGNET_TOKEN_FILE",
+    "SIGNET_URL",
+];
+
+/// Names that look like settings and are none: most likely misspelt. They are only warned of, because the environment
+/// is shared with programs that this one doesn't know.
+pub fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<String> {
+    let known = |name: &str| VARIABLES.contains(&name) || ELSEWHERE.contains(&name);
+    names.into_iter().filter(|name| name.starts_with("SIGNET_") && !known(name)).collect()
+}
+
 /// A value that is set and not empty: `SIGNET_X=` counts as unset, as everywhere.
 fn set(value: Option<String>) -> Option<String> {
     value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
@@ -322,6 +347,12 @@ mod tests {
         let error = from(&["--config", config.to_str().unwrap()]).unwrap_err();
         assert!(error.why.contains("listne"), "{error}");
         assert!(Flags::try_parse_from(["signet-controller", "--listne", "x"]).is_err());
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_noticed() {
+        let names = ["SIGNET_LISTNE", "SIGNET_LISTEN", "SIGNET_TOKEN", "PATH"].map(str::to_owned);
+        assert_eq!(misspelt(names), ["SIGNET_LISTNE"]);
     }
 
     #[test]

@@ -1,0 +1,74 @@
+//! The installation's keys: made once, sealed, and the same for every controller.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use signet_controller::keys::{Keys, MasterKey};
+use signet_controller::store::Store;
+use signet_testkit::{Pair, on_both_pairs};
+
+on_both_pairs!(
+    controllers_that_start_together_end_with_one_key,
+    another_master_key_stops_the_start,
+    no_secret_lies_open_in_the_database,
+);
+
+async fn database(pair: Pair) -> (Store, signet_testkit::Parts) {
+    let parts = pair.parts().await;
+    let store = Store::open(parts.database_url()).unwrap();
+    store.migrate().await.unwrap();
+    (store, parts)
+}
+
+async fn controllers_that_start_together_end_with_one_key(pair: Pair) {
+    let (store, _parts) = database(pair).await;
+    let data = tempfile::tempdir().unwrap();
+    let master = data.path().join("master.key");
+    let start = async || {
+        let keys = Keys::new(MasterKey::load_or_create(&master).unwrap());
+        keys.load(&store, data.path()).await.unwrap();
+        keys.signing().unwrap().public().id().clone()
+    };
+    let (a, b, c) = tokio::join!(start(), start(), start());
+    assert!(a == b && b == c);
+    assert_eq!(start().await, a, "a later start finds the same key");
+
+    let keys = Keys::new(MasterKey::load_or_create(&master).unwrap());
+    assert!(keys.signing().is_err() && keys.keyring().is_err() && keys.chain().is_err());
+    keys.load(&store, data.path()).await.unwrap();
+    assert_eq!(keys.keyring().unwrap().version(), 1);
+    assert_eq!(keys.keyring().unwrap().current().id(), &a);
+    assert_eq!(keys.chain().unwrap().len(), 1);
+    for name in ["master.key", "keyring.sealed"] {
+        let mode = std::fs::metadata(data.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+async fn another_master_key_stops_the_start(pair: Pair) {
+    let (store, parts) = database(pair).await;
+    let (mine, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let master = MasterKey::load_or_create(&mine.path().join("master.key")).unwrap();
+    Keys::new(master).load(&store, mine.path()).await.unwrap();
+
+    let mut settings = signet_controller::settings::Settings::embedded(other.path());
+    settings.database_url = signet_controller::settings::Secret::new(parts.database_url());
+    settings.listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let mut running = signet_controller::start_on(settings, parts.controller_bus().await).await.unwrap();
+    assert!(running.ready().await.is_err());
+    let error = format!("{:#}", running.finished().await.unwrap_err());
+    assert!(error.contains("master key") && error.contains("SIGNET_MASTER_KEY_FILE"), "{error}");
+}
+
+async fn no_secret_lies_open_in_the_database(pair: Pair) {
+    let (store, _parts) = database(pair).await;
+    let data = tempfile::tempdir().unwrap();
+    let keys = Keys::new(MasterKey::load_or_create(&data.path().join("master.key")).unwrap());
+    keys.load(&store, data.path()).await.unwrap();
+    let copy = std::fs::read(data.path().join("keyring.sealed")).unwrap();
+    assert!(!copy.windows(11).any(|part| part == b"PRIVATE KEY"));
+    assert!(!format!("{:?}", keys.master()).contains(|c: char| c.is_ascii_digit()));
+    let (_, secret) = signet_controller::keys::STATEMENTS.iter().find(|(name, _)| *name == "SECRET").unwrap();
+    let rows: Vec<(Vec<u8>,)> = store.all(secret.bind("fleet-key.1")).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert!(rows.iter().all(|(sealed,)| !sealed.windows(11).any(|part| part == b"PRIVATE KEY")));
+}
