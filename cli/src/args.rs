@@ -1,0 +1,92 @@
+//! The command line as a whole.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{agents, cancel, completions, doctor, output, pause, results, run, servers, task, tasks, up};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+
+/// Signet, a fleet control plane: signed commands to every host and back.
+///
+/// Exit codes: 0 it worked (on every host), 1 some host failed, 2 bad usage, 3 the controller is away or refuses,
+/// 130 ended by Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "signet", version, about)]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The controller's address
+    #[arg(long, global = true, env = "SIGNET_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub url: String,
+    /// API token [default: admin.token of the default data directory]
+    #[arg(long, global = true, env = "SIGNET_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Tables and text, or the API's own objects
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// How answers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// The API's own objects; streams have one on each line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Run(Box<run::Run>),
+    Servers(servers::Servers),
+    Tasks(tasks::Tasks),
+    Task(task::Task),
+    Results(results::Results),
+    Output(output::Output),
+    Cancel(cancel::Cancel),
+    Pause(pause::Pause),
+    Doctor(doctor::Doctor),
+    Agents(agents::Agents),
+    Completions(completions::Completions),
+}
+
+impl CommandLine {
+    /// Does what it says.
+    pub(crate) fn run(self) -> Result<Exit, Failure> {
+        // The two that ask no controller need neither its address nor a token.
+        let context = || Context::new(&self.global);
+        match self.command {
+            Command::Up(up) => up.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Run(run) => run.run(&context()?),
+            Command::Servers(servers) => servers.run(&context()?),
+            Command::Tasks(tasks) => tasks.run(&context()?),
+            Command::Task(task) => task.run(&context()?),
+            Command::Results(results) => results.run(&context()?),
+            Command::Output(output) => output.run(&context()?),
+            Command::Cancel(cancel) => cancel.run(&context()?),
+            Command::Pause(pause) => pause.run(&context()?),
+            Command::Doctor(doctor) => doctor.run(&context()?),
+            Command::Agents(agents) => agents.run(&context()?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        CommandLine::command().debug_assert();
+    }
+}

@@ -1,0 +1,383 @@
+//! `signet doctor`: why does this host not answer?
+
+use std::io::{self, Write};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use signet_common::limits::CLOCK_SKEW_SECONDS_MAX;
+
+use super::agents::Agent;
+use crate::api::{Switch, Task, TaskDetail};
+use crate::client::{ClientError, parsed, part};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::limits::{CLOCK_WORTH_A_WORD_MS, DOCTOR_TASKS_MAX};
+use crate::term::Look;
+use crate::text::one_line;
+
+/// Find out why a host does not answer
+///
+/// Each line is ok, warn or fail; what is not ok has a hint. The exit code is 1 when something fails.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The host
+    host: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Finding {
+    grade: Grade,
+    /// What was looked at.
+    check: &'static str,
+    /// What was found.
+    found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+fn ok(check: &'static str, found: impl Into<String>) -> Finding {
+    Finding { grade: Grade::Ok, check, found: found.into(), hint: None }
+}
+
+fn warn(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { grade: Grade::Warn, check, found: found.into(), hint: Some(hint.into()) }
+}
+
+fn fail(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Finding {
+    Finding { grade: Grade::Fail, ..warn(check, found, hint) }
+}
+
+impl Doctor {
+    pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        let host = self.host.to_lowercase();
+        let mut findings = controller(context)?;
+        findings.extend(keys(context, &host)?);
+        match context.client.get(&format!("/api/servers/{}", part(&host))) {
+            Ok(answer) => {
+                findings.extend(examine(&parsed(&answer)?));
+                findings.extend(tasks(context, &host)?);
+            }
+            Err(error) if error.is_not_found() => {
+                let hint = "start signet-agent there with --controller and --join-token, or look for a misspelling in \
+                            `signet servers`";
+                findings.insert(0, fail("host", format!("{host} is not known"), hint));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let sick = findings.iter().any(|f| f.grade == Grade::Fail);
+        if context.json() {
+            let value = serde_json::to_value(&findings).map_err(io::Error::from)?;
+            context.print_json(&value)?;
+        } else {
+            show(context, &findings)?;
+        }
+        Ok(if sick { Exit::SomeFailed } else { Exit::Success })
+    }
+}
+
+fn show(context: &Context, findings: &[Finding]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for finding in findings {
+        let (word, look) = match finding.grade {
+            Grade::Ok => ("ok  ", Look::Good),
+            Grade::Warn => ("warn", Look::Warn),
+            Grade::Fail => ("fail", Look::Bad),
+        };
+        let found = one_line(&finding.found, usize::MAX);
+        writeln!(out, "{}  {:<11}{found}", context.term.paint(look, word), finding.check)?;
+        if let Some(hint) = &finding.hint {
+            writeln!(out, "{:<17}{}", "", context.term.paint(Look::Dim, &one_line(hint, usize::MAX)))?;
+        }
+    }
+    Ok(())
+}
+
+/// What concerns every host: the controller's database and bus, and the pause switch.
+fn controller(context: &Context) -> Result<Vec<Finding>, ClientError> {
+    let mut findings = Vec::new();
+    findings.push(match context.client.get("/api/health") {
+        Ok(_) => ok("controller", "it answers, and its database is there"),
+        Err(error @ ClientError::Refused { status: 503, .. }) => {
+            fail("controller", error.to_string(), "commands wait until its database is back")
+        }
+        Err(error) => return Err(error),
+    });
+    if let Some(metrics) = context.client.text("/metrics")? {
+        let is = |name: &str, value: f64| metric(&metrics, name) == Some(value);
+        findings.push(if is("signet_bus_up", 1.0) {
+            ok("bus", "it takes messages")
+        } else if is("signet_bus_blocked", 1.0) {
+            fail("bus", "the broker takes no messages", "it has a memory or disk alarm: rabbitmqctl alarm_status")
+        } else {
+            fail("bus", "the broker is not reachable", "see SIGNET_AMQP_URL and the controller's log; commands wait")
+        });
+    }
+    let switch: Switch = parsed(&context.client.get("/api/dispatch")?)?;
+    if switch.paused {
+        let why = switch.reason.unwrap_or_default();
+        findings.push(fail("dispatch", format!("paused for every host: {why}"), "signet pause off"));
+    }
+    Ok(findings)
+}
+
+/// The value of a gauge without labels in Prometheus's text format.
+fn metric(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Keys that claim the name and are not accepted.
+fn keys(context: &Context, host: &str) -> Result<Vec<Finding>, ClientError> {
+    let agents: Vec<Agent> =
+        context.all("/api/agents?standing=pending")?.iter().map(parsed).collect::<Result<_, _>>()?;
+    let claims = agents.iter().filter(|a| a.hostname == host).map(|agent| {
+        let hint = format!(
+            "compare with `signet-agent show-key | openssl rsa -pubin -outform der | sha256sum` there, then: signet \
+             agents accept {}",
+            agent.agent_id
+        );
+        warn("key", format!("a key claims this name and waits: {}", agent.fingerprint), hint)
+    });
+    Ok(claims.collect())
+}
+
+/// What the controller knows of a host.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Host {
+    hostname: String,
+    status: String,
+    last_heartbeat: Option<String>,
+    agent_id: Option<String>,
+    hold: Option<String>,
+    hold_reason: Option<String>,
+    cursor: Option<u64>,
+    #[serde(default)]
+    newest_keyring: Option<u64>,
+    agent: Option<Heartbeat>,
+}
+
+/// What its newest heartbeat says.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Heartbeat {
+    version: String,
+    keyring: u64,
+    clock_offset_ms: i64,
+    head: u64,
+    stopping: bool,
+    busy: Option<String>,
+    narrowed: bool,
+    isolation: String,
+    waiting: u32,
+    running: u32,
+    disk_usage: f64,
+    #[serde(default)]
+    refused: Map<String, Value>,
+}
+
+fn examine(host: &Host) -> Vec<Finding> {
+    let Some(id) = &host.agent_id else {
+        let hint = "start signet-agent there with --controller and --join-token, or give it a key with PUT \
+                    /api/client-keys";
+        return vec![fail("agent", format!("{} has no agent", host.hostname), hint)];
+    };
+    let mut findings = vec![ok("agent", id.clone())];
+    findings.push(presence(host));
+    findings.extend(hold(host));
+    let Some(agent) = &host.agent else { return findings };
+    findings.push(clock(agent.clock_offset_ms));
+    findings.push(match &agent.busy {
+        None => ok("work", format!("{} running, {} waiting", agent.running, agent.waiting)),
+        Some(why) => busy(why, agent),
+    });
+    if host.newest_keyring.is_some_and(|newest| agent.keyring < newest) {
+        let hint = "it is told at once when it is online; if it stays behind, restart signet-agent there";
+        findings.push(fail("keyring", format!("it holds version {}", agent.keyring), hint));
+    }
+    if agent.narrowed {
+        let hint = "what its policy.toml does not allow is rejected; see signet results of such a task";
+        findings.push(warn("policy", "a policy file narrows what runs there", hint));
+    }
+    findings.extend(refused(agent));
+    if agent.head > host.cursor.unwrap_or_default() {
+        let behind = agent.head - host.cursor.unwrap_or_default();
+        findings.push(warn("reports", format!("{behind} events are not here yet"), "they come by themselves"));
+    }
+    findings.push(ok("version", format!("signet-agent {}, commands kept together by {}", agent.version, agent.isolation)));
+    findings
+}
+
+fn presence(host: &Host) -> Finding {
+    let last = host.last_heartbeat.as_deref();
+    match (host.status.as_str(), last, &host.agent) {
+        ("online", last, _) => ok("heartbeat", last.unwrap_or_default()),
+        (_, None, _) => {
+            let hint = "does signet-agent run there, and does it reach the broker? See its log";
+            fail("heartbeat", "there never was one", hint)
+        }
+        (_, Some(last), Some(agent)) if agent.stopping => {
+            fail("heartbeat", format!("it said at {last} that it stops"), "start signet-agent there")
+        }
+        (_, Some(last), _) => {
+            let hint = "is the host up, does signet-agent run there (systemctl status signet-agent), does it reach the \
+                        broker?";
+            fail("heartbeat", format!("none since {last}"), hint)
+        }
+    }
+}
+
+fn hold(host: &Host) -> Option<Finding> {
+    let why = host.hold_reason.as_deref().unwrap_or_default();
+    match host.hold.as_deref()? {
+        "set_aside" => {
+            let hint = format!(
+                "its journal was rolled back, or it is a clone (then there: signet-agent reset --new-key). When you \
+                 know which: signet agents accept {}",
+                host.hostname
+            );
+            Some(fail("journal", format!("set aside: {why}"), hint))
+        }
+        "catching_up" => {
+            Some(warn("journal", "its past is being taken in; nothing new is sent meanwhile", "it passes by itself"))
+        }
+        "accepted" => Some(warn("journal", why, "it passes by itself while the agent is online")),
+        _ => None,
+    }
+}
+
+fn clock(offset_ms: i64) -> Finding {
+    let seconds = offset_ms as f64 / 1_000.0;
+    let way = if offset_ms < 0 { "behind" } else { "ahead" };
+    let found = format!("{:.1} s {way}", seconds.abs());
+    if offset_ms.abs() > CLOCK_SKEW_SECONDS_MAX * 1_000 {
+        let hint = format!("more than {CLOCK_SKEW_SECONDS_MAX} s: nothing is sent there until its clock is right (chrony, ntp)");
+        fail("clock", found, hint)
+    } else if offset_ms.abs() > CLOCK_WORTH_A_WORD_MS {
+        warn("clock", found, "set up chrony or ntp there")
+    } else {
+        ok("clock", found)
+    }
+}
+
+fn busy(why: &str, agent: &Heartbeat) -> Finding {
+    let hint = match why {
+        "disk_full" => format!("make room on the disk of its data directory ({:.0}% used)", agent.disk_usage),
+        "journal_full" => "its reports don't get through; see the bus and the controller's log".into(),
+        "queue_full" => format!("{} commands wait for a free slot; see `slots` in agent.toml", agent.waiting),
+        "stopping" => "it stops; start signet-agent there".into(),
+        "starting" => "it waits for the answer to its hello; see its log when that takes long".into(),
+        _ => "see its log".into(),
+    };
+    fail("work", format!("it takes none: {}", why.replace('_', " ")), hint)
+}
+
+fn refused(agent: &Heartbeat) -> Option<Finding> {
+    let counts = agent.refused.iter().filter(|(reason, n)| *reason != "duplicate" && n.as_u64() > Some(0));
+    let counts: Vec<String> = counts.map(|(reason, n)| format!("{n} {}", reason.replace('_', " "))).collect();
+    let hint = "messages that it did not believe since its start: somebody else writes to its queue, or it trusts \
+                another controller (signet-agent trust)";
+    (!counts.is_empty()).then(|| warn("refused", counts.join(", "), hint))
+}
+
+/// What became of the host's newest tasks.
+fn tasks(context: &Context, host: &str) -> Result<Vec<Finding>, ClientError> {
+    let mut findings = Vec::new();
+    let Value::Array(newest) = context.client.get(&format!("/api/tasks?limit={DOCTOR_TASKS_MAX}"))? else {
+        return Ok(findings);
+    };
+    for task in &newest {
+        let task: Task = parsed(task)?;
+        let detail = context.client.get(&format!("/api/tasks/{}", part(&task.task_id)))?;
+        let detail: TaskDetail = parsed(&detail)?;
+        let Some(target) = detail.targets.into_iter().find(|t| t.hostname == host) else { continue };
+        let found = || format!("{} {}", task.task_id, target.ending());
+        findings.extend(match target.state.as_str() {
+            "waiting" => Some(warn("task", format!("{} waits to be sent", task.task_id), "see what is not ok above")),
+            "rejected" => Some(warn("task", found(), "the host or the controller refused it")),
+            "expired" => Some(warn("task", found(), "it was not reached in time; ask again, or use --expires-in")),
+            "lost" | "interrupted" => Some(warn("task", found(), "nobody knows whether it did its work; look there")),
+            _ => None,
+        });
+    }
+    Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Host {
+        Host {
+            hostname: "web1".into(),
+            status: "online".into(),
+            last_heartbeat: Some("2026-01-01T00:00:00Z".into()),
+            agent_id: Some("a".repeat(40)),
+            hold: Some("none".into()),
+            newest_keyring: Some(1),
+            agent: Some(Heartbeat { keyring: 1, isolation: "cgroup".into(), ..Heartbeat::default() }),
+            ..Host::default()
+        }
+    }
+
+    fn agent(change: impl FnOnce(&mut Heartbeat)) -> Host {
+        let mut host = well();
+        change(host.agent.as_mut().unwrap());
+        host
+    }
+
+    fn trouble(host: &Host) -> Vec<(&'static str, Grade)> {
+        examine(host).iter().filter(|f| f.grade != Grade::Ok).map(|f| (f.check, f.grade)).collect()
+    }
+
+    #[test]
+    fn a_healthy_host_has_no_trouble() {
+        assert_eq!(trouble(&well()), []);
+    }
+
+    #[test]
+    fn each_trouble_is_named() {
+        let cases = [
+            (Host { agent_id: None, ..well() }, "agent", Grade::Fail),
+            (Host { status: "offline".into(), ..well() }, "heartbeat", Grade::Fail),
+            (Host { status: "offline".into(), last_heartbeat: None, agent: None, ..well() }, "heartbeat", Grade::Fail),
+            (Host { hold: Some("set_aside".into()), ..well() }, "journal", Grade::Fail),
+            (Host { hold: Some("catching_up".into()), ..well() }, "journal", Grade::Warn),
+            (agent(|a| a.clock_offset_ms = -300_000), "clock", Grade::Fail),
+            (agent(|a| a.clock_offset_ms = 3_000), "clock", Grade::Warn),
+            (agent(|a| a.busy = Some("disk_full".into())), "work", Grade::Fail),
+            (agent(|a| a.keyring = 0), "keyring", Grade::Fail),
+            (agent(|a| a.narrowed = true), "policy", Grade::Warn),
+            (agent(|a| a.head = 3), "reports", Grade::Warn),
+            (
+                agent(|a| {
+                    a.refused.insert("signature".into(), 2.into());
+                }),
+                "refused",
+                Grade::Warn,
+            ),
+        ];
+        for (host, check, grade) in cases {
+            assert_eq!(trouble(&host), [(check, grade)]);
+        }
+        let duplicates = agent(|a| {
+            a.refused.insert("duplicate".into(), 2.into());
+        });
+        assert_eq!(trouble(&duplicates), [], "redelivery is normal");
+    }
+
+    #[test]
+    fn gauges_are_read() {
+        let text = "# TYPE signet_bus_up gauge\nsignet_bus_up 1\nsignet_bus_upper 7\n";
+        assert_eq!(metric(text, "signet_bus_up"), Some(1.0));
+        assert_eq!(metric(text, "signet_bus"), None);
+    }
+}

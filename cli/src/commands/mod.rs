@@ -1,0 +1,17 @@
+//! One file for each subcommand.
+
+pub(crate) mod agents;
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod first_command;
+pub(crate) mod output;
+pub(crate) mod pause;
+pub(crate) mod results;
+pub(crate) mod run;
+pub(crate) mod servers;
+pub(crate) mod target;
+pub(crate) mod task;
+pub(crate) mod tasks;
+pub(crate) mod up;
+pub(crate) mod watch;

@@ -1,0 +1,74 @@
+//! `signet task`: one task with its hosts.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::watch::watch;
+use crate::api::TaskDetail;
+use crate::client::{parsed, part};
+use crate::context::Context;
+use crate::exit::{Exit, Failure};
+use crate::interrupt::Interrupt;
+use crate::table::{self, looking, plain};
+use crate::term::{Look, state_look};
+use crate::text::one_line;
+
+/// Show a task and how it stands on every host
+#[derive(Debug, Args)]
+pub(crate) struct Task {
+    /// The task's id
+    id: String,
+    /// Follow it to its end, with its output from the beginning; Ctrl-C cancels it
+    #[arg(long, short)]
+    follow: bool,
+}
+
+impl Task {
+    pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        if self.follow {
+            let interrupt = Interrupt::take_over().map_err(io::Error::from)?;
+            return watch(context, &self.id, &interrupt);
+        }
+        let answer = context.client.get(&format!("/api/tasks/{}", part(&self.id)))?;
+        if context.json() {
+            return context.print_json(&answer);
+        }
+        show(context, &parsed(&answer)?)?;
+        Ok(Exit::Success)
+    }
+}
+
+/// Shows a task for a person.
+///
+/// # Errors
+/// When standard output can't be written to.
+pub(crate) fn show(context: &Context, detail: &TaskDetail) -> io::Result<()> {
+    let TaskDetail { task, paused, targets } = detail;
+    if let Some(reason) = paused {
+        context.warn_of_pause(reason);
+    }
+    let mut out = io::stdout().lock();
+    let mut line = |name: &str, value: &str| writeln!(out, "{name:<9}{}", one_line(value, usize::MAX));
+    line("task", &task.task_id)?;
+    line("status", &task.status)?;
+    line("target", &task.target())?;
+    line("command", &task.command)?;
+    line("user", task.user.as_deref().unwrap_or("(the agent's own)"))?;
+    line("timeout", &format!("{} s", task.timeout))?;
+    line("created", &task.created_at)?;
+    writeln!(out)?;
+    drop(out);
+    let rows = targets.iter().map(|target| {
+        let state = if target.cancelling { format!("{} (cancelling)", target.state) } else { target.state.clone() };
+        vec![
+            looking(Look::Bold, &target.hostname),
+            looking(state_look(&target.state), state),
+            plain(target.exit_code.map_or_else(|| "-".to_owned(), |code| code.to_string())),
+            plain(target.started_at.as_deref().unwrap_or("-")),
+            plain(target.finished_at.as_deref().unwrap_or("-")),
+            plain(&target.reason),
+        ]
+    });
+    table::print(context.term, &["HOST", "STATE", "EXIT", "STARTED", "FINISHED", "REASON"], rows.collect())
+}
