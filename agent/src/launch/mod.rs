@@ -45,6 +45,8 @@ pub fn main_if_launcher() {
 /// Does what the plan says. An error means that there is no agent to hear of it.
 fn launch() -> io::Result<()> {
     close_inherited()?;
+    // An ignored SIGCHLD would hide how the command ended.
+    sys::reset_signals()?;
     // Away from the agent's terminal and process group; Ctrl-C there is not meant for commands.
     setsid()?;
     // Not the agent's name: who kills agents by name shall not hit what ends their commands.

@@ -55,9 +55,9 @@ pub struct Spec {
     pub stdin: Option<String>,
     /// Account to run as; absent = the agent's own.
     pub user: Option<String>,
-    /// From the start of the process until it is ended.
+    /// From the start of the process until it is ended; [`signet_common::limits::TIMEOUT_SECONDS_MAX`] at most.
     pub timeout: Duration,
-    /// Output kept per stream, in bytes.
+    /// Output kept per stream, in bytes; [`signet_common::limits::OUTPUT_BYTES_MAX`] at most.
     pub output_limit: u64,
     /// Run in a systemd unit of its own and don't follow it.
     pub detached: bool,

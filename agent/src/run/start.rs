@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use signet_common::Jti;
-use signet_common::limits::COMMAND_TEXT_BYTES_MAX;
+use signet_common::limits::{COMMAND_TEXT_BYTES_MAX, OUTPUT_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use signet_common::messages::Rejection;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -75,7 +76,9 @@ pub(crate) async fn start(
 ) -> Result<Started, CannotStart> {
     let job =
         jobs.map(|jobs| jobs.job(&spec.jti)).transpose().map_err(failed("no cgroup for the command"))?;
-    let (mut env, timeout, output_limit) = (spec.env, spec.timeout, spec.output_limit);
+    let timeout = spec.timeout.min(Duration::from_secs(TIMEOUT_SECONDS_MAX.into()));
+    let output_limit = spec.output_limit.min(OUTPUT_BYTES_MAX);
+    let mut env = spec.env;
     env.insert(JTI_VARIABLE.into(), spec.jti.to_string());
     let plan = wire::frame(&Plan {
         program: spec.program,
