@@ -14,6 +14,7 @@ use super::model::{Options, TargetType};
 use crate::dispatch::BatchSize;
 use crate::error::{Error, Result};
 use crate::hosts;
+use crate::http::dialect::REQUIRED;
 
 /// The body, as it may come.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -161,7 +162,7 @@ impl CommandRequest {
         let nul = |text: &str| text.contains('\0');
         match (&self.command, &self.argv) {
             (Some(_), Some(_)) => Err(Error::invalid("argv", "give either command or argv, not both")),
-            (None, None) => Err(Error::invalid("command", "command is required")),
+            (None, None) => Err(Error::invalid("command", REQUIRED)),
             (Some(text), None) if text.is_empty() => {
                 Err(Error::invalid("command", "command must not be empty"))
             }

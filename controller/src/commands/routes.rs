@@ -115,20 +115,25 @@ async fn list_tasks(State(app): State<App>, uri: Uri, Query(query): Query<TaskQu
     let filter = query.filter()?;
     let limit = limit(query.limit, TASKS_LIMIT, 10 * TASKS_LIMIT)?;
     let mut place = query.before()?;
-    let mut views: Vec<TaskView> = Vec::new();
+    let mut tasks = Vec::new();
     let mut more = true;
-    while more && views.len() < limit {
-        let want = (LIST_CHUNK_ROWS as usize).min(limit - views.len());
+    // One beyond the page tells whether there is another page.
+    while more && tasks.len() <= limit {
+        let want = (LIST_CHUNK_ROWS as usize).min(limit + 1 - tasks.len());
         let some = app.commands.list(&filter, &place, want).await?;
         more = some.len() == want;
-        for (view, at) in some {
-            views.push(view);
-            place = at;
+        if let Some((_, last)) = some.last() {
+            place = last.clone();
         }
+        tasks.extend(some);
     }
+    let more = tasks.len() > limit;
+    tasks.truncate(limit);
+    let last = tasks.last().map(|(_, place)| format!("{}-{}", place.0, place.1)).filter(|_| more);
+    let views: Vec<TaskView> = tasks.into_iter().map(|(view, _)| view).collect();
     let mut response = axum::Json(views).into_response();
-    if more {
-        link_next(&mut response, &uri, &format!("{}-{}", place.0, place.1));
+    if let Some(last) = last {
+        link_next(&mut response, &uri, &last);
     }
     Ok(response)
 }

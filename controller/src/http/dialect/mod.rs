@@ -158,13 +158,13 @@ pub fn render(error: &Error, path: &str, now: Micros) -> Response {
     (failure.status, headers, body.to_string()).into_response()
 }
 
-/// `hostname is required`, `limit: not a number`, or the message alone. A message in another script than ASCII is one
-/// that a document fixes: nothing is put before it.
+/// `hostname is required`, `limit: not a number`, or the message alone where it names the field itself. A message in
+/// another script than ASCII is one that a document fixes: nothing is put before it.
 fn one_line(field: &str, message: &str) -> String {
     match (field, message) {
         ("", _) => message.to_owned(),
         (_, REQUIRED) => format!("{field} is required"),
-        _ if !message.is_ascii() => message.to_owned(),
+        _ if !message.is_ascii() || message.starts_with(field) => message.to_owned(),
         _ => format!("{field}: {message}"),
     }
 }

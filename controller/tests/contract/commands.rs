@@ -1,0 +1,147 @@
+//! Commands beyond the document: `Idempotency-Key`, and what a result says that has no exit code of its own.
+
+use serde_json::{Value, json};
+use signet_common::messages::{Event, Outcome, Rejection};
+use signet_common::time::Micros;
+use signet_testkit::{Pair, on_both_pairs};
+
+use crate::support::fake_agent::{FakeAgent, ended, exited};
+use crate::support::{Answer, TestApp};
+
+on_both_pairs!(
+    a_key_makes_one_task,
+    concurrent_requests_make_one_task,
+    exit_codes_are_never_null,
+    a_server_without_an_agent_is_a_rejected_target,
+    any_bytes_are_answered,
+    sizes_are_bounded,
+);
+
+fn everywhere() -> Value {
+    json!({ "target_type": "all", "command": "true" })
+}
+
+async fn with_key(app: &TestApp, key: &str, body: &Value) -> Answer {
+    let request = app.request(reqwest::Method::POST, "/api/commands").header("idempotency-key", key);
+    TestApp::send(request.json(body)).await
+}
+
+async fn a_key_makes_one_task(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    app.post("/api/servers", &json!({ "hostname": "a", "ip": "10.0.0.1" })).await.expect(201);
+    let first = with_key(&app, "k1", &everywhere()).await.expect(201);
+    let again = with_key(&app, "k1", &everywhere()).await.expect(201);
+    assert_eq!(first["task_id"], again["task_id"]);
+    let other = with_key(&app, "k1", &json!({ "target_type": "all", "command": "false" })).await.expect(400);
+    assert!(other["detail"].as_str().unwrap().contains("Idempotency-Key"), "{other}");
+    let second = with_key(&app, "k2", &everywhere()).await.expect(201);
+    assert_ne!(first["task_id"], second["task_id"]);
+    // What was refused leaves no trace: the key can be used for the right body.
+    with_key(&app, "k3", &json!({ "target_type": "all" })).await.expect(400);
+    with_key(&app, "k3", &everywhere()).await.expect(201);
+    assert_eq!(app.get("/api/tasks").await.expect(200).as_array().unwrap().len(), 3);
+    for bad in ["", &"x".repeat(256)] {
+        with_key(&app, bad, &everywhere()).await.expect(400);
+    }
+}
+
+async fn concurrent_requests_make_one_task(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    app.post("/api/servers", &json!({ "hostname": "a", "ip": "10.0.0.1" })).await.expect(201);
+    let body = everywhere();
+    let answers = futures_util::future::join_all((0..8).map(|_| with_key(&app, "same", &body))).await;
+    let ids: Vec<Value> = answers.into_iter().map(|a| a.expect(201)["task_id"].take()).collect();
+    assert!(ids.iter().all(|id| id == &ids[0]), "{ids:?}");
+    assert_eq!(app.get("/api/tasks").await.expect(200).as_array().unwrap().len(), 1);
+}
+
+async fn exit_codes_are_never_null(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "server1", "web").await;
+    let killed = signet_common::messages::CommandResult { signal: Some(9), ..ended(Outcome::Failed) };
+    let timed_out = signet_common::messages::CommandResult {
+        stderr: b"half".to_vec(),
+        signal: Some(15),
+        ..ended(Outcome::TimedOut)
+    };
+    let interrupted = signet_common::messages::CommandResult {
+        reason: Some("host rebooted".into()),
+        ..ended(Outcome::Interrupted)
+    };
+    let cases = [
+        (exited(7, "", ""), 7, "failed", ""),
+        (killed, 137, "failed", ""),
+        (timed_out, -2, "timed_out", "half\nCommand timed out"),
+        (interrupted, -1, "interrupted", "host rebooted"),
+        (ended(Outcome::Expired), -1, "expired", "expired"),
+    ];
+    for (result, code, state, stderr) in cases {
+        let task = app.post("/api/commands", &everywhere()).await.expect(201);
+        agent.run_next(result).await;
+        let found = finished(&app, &task).await;
+        assert_eq!(
+            (&found["exit_code"], &found["state"], &found["stderr"]),
+            (&json!(code), &json!(state), &json!(stderr))
+        );
+    }
+    let task = app.post("/api/commands", &everywhere()).await.expect(201);
+    let command = agent.next_command().await;
+    let (jti, at) = (command.jti, Micros::now().0);
+    let detail = "users: root is not allowed".to_owned();
+    agent.report([Event::Rejected { jti, at, reason: Rejection::Policy, detail }]).await;
+    let found = finished(&app, &task).await;
+    assert_eq!((&found["exit_code"], &found["state"]), (&json!(-1), &json!("rejected")));
+    assert!(found["stderr"].as_str().unwrap().ends_with("users: root is not allowed"), "{found}");
+    let task = app.get(&format!("/api/tasks/{}", found["task_id"].as_str().unwrap())).await.expect(200);
+    assert_eq!(task["status"], "rejected");
+}
+
+/// The one result of a task that has one target.
+async fn finished(app: &TestApp, task: &Value) -> Value {
+    let path = format!("/api/tasks/{}/results", task["task_id"].as_str().unwrap());
+    app.eventually(&path, |results| results != &json!([])).await[0].take()
+}
+
+async fn a_server_without_an_agent_is_a_rejected_target(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    assert_eq!(app.post("/api/commands", &everywhere()).await.status, 404, "no server at all");
+    app.post("/api/servers", &json!({ "hostname": "bare", "ip": "10.0.0.1" })).await.expect(201);
+    let task = app.post("/api/commands", &everywhere()).await.expect(201);
+    assert_eq!(task["status"], "rejected");
+    let found = finished(&app, &task).await;
+    assert_eq!((&found["exit_code"], &found["hostname"]), (&json!(-1), &json!("bare")));
+    assert_eq!((&found["stdout"], &found["stderr"]), (&json!(""), &json!("no_agent")));
+}
+
+async fn any_bytes_are_answered(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "server1", "web").await;
+    let bytes: Vec<u8> = (0..=255).collect();
+    let task = app.post("/api/commands", &everywhere()).await.expect(201);
+    let result = signet_common::messages::CommandResult { stdout: bytes.clone(), ..exited(0, "", "") };
+    agent.run_next(result).await;
+    let found = finished(&app, &task).await;
+    assert_eq!(found["stdout"], String::from_utf8_lossy(&bytes).as_ref());
+    let path = format!("/api/tasks/{}", task["task_id"].as_str().unwrap());
+    let raw = app.get(&format!("{path}/results?encoding=base64")).await.expect(200);
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, &bytes);
+    assert_eq!(raw[0]["stdout_base64"], encoded);
+    assert_eq!(app.get(&format!("{path}/results?encoding=hex")).await.status, 400);
+    let plain = app.request(reqwest::Method::GET, &format!("{path}/targets/server1/stdout"));
+    let part = plain.header("range", "bytes=250-").send().await.unwrap();
+    assert_eq!((part.status().as_u16(), &part.bytes().await.unwrap()[..]), (206, &bytes[250..]));
+}
+
+async fn sizes_are_bounded(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    app.post("/api/servers", &json!({ "hostname": "a", "ip": "10.0.0.1" })).await.expect(201);
+    let body = |command: String| json!({ "target_type": "all", "command": command });
+    let long = app.post("/api/commands", &body("a".repeat(131_072))).await.expect(400);
+    assert!(long["detail"].as_str().unwrap().contains("stdin"), "{long}");
+    app.post("/api/commands", &body("a".repeat(131_071))).await.expect(201);
+    let mut large = body("cat".into());
+    large["stdin"] = "a".repeat(256 * 1024).into();
+    app.post("/api/commands", &large).await.expect(413);
+    large["stdin"] = "a".repeat(3 * 1024 * 1024).into();
+    app.post("/api/commands", &large).await.expect(413);
+}
