@@ -5,10 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
+use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use serde::Serialize;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa::openapi::{
+    Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response as Described, SecurityRequirement,
+};
 use utoipa::{ToSchema, openapi::ComponentsBuilder};
 use utoipa_swagger_ui::Config;
 
@@ -40,6 +44,38 @@ pub fn description() -> OpenApi {
         ))
         .build();
     OpenApiBuilder::new().info(info).components(Some(components)).security(Some(either)).build()
+}
+
+/// Says of every answer what each handler need not repeat: that it may be a 401, what an error looks like, and a
+/// description, which the format asks for.
+pub fn complete(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        for operation in [get, put, post, delete, patch].into_iter().flatten() {
+            complete_operation(operation);
+        }
+    }
+}
+
+fn complete_operation(operation: &mut Operation) {
+    let responses = &mut operation.responses.responses;
+    // Its own security says that it needs no credential.
+    if operation.security.is_none() {
+        responses.entry("401".into()).or_insert_with(|| RefOr::T(Described::default()));
+    }
+    for (code, response) in responses {
+        let RefOr::T(response) = response else { continue };
+        let status = code.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
+        if response.description.is_empty() {
+            response.description =
+                status.and_then(|s| s.canonical_reason()).unwrap_or("The answer").to_owned();
+        }
+        let failed = status.is_some_and(|s| s.is_client_error() || s.is_server_error());
+        if failed && response.content.is_empty() {
+            let detail = RefOr::Ref(Ref::from_schema_name("Detail"));
+            response.content.insert("application/json".into(), RefOr::T(Content::new(Some(detail))));
+        }
+    }
 }
 
 /// Only what this server itself serves; the viewer's styles are inline.

@@ -34,7 +34,8 @@ pub fn documented() -> OpenApiRouter<App> {
 
 /// Everything that is served: the documented routes, the pages that show them, and what stands before each of them.
 pub fn router(app: App) -> Router {
-    let (routes, document) = documented().split_for_parts();
+    let (routes, mut document) = documented().split_for_parts();
+    docs::complete(&mut document);
     routes
         .merge(docs::pages(&document))
         .fallback(async || Error::NotFound("Not Found".into()))

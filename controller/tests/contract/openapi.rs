@@ -81,5 +81,7 @@ fn operation_holds(path: &str, method: &str, operation: &Value) {
     for (status, response) in operation["responses"].as_object().unwrap() {
         assert!((200..600).contains(&status.parse::<u16>().unwrap()), "{what}");
         assert!(response["description"].is_string(), "{what} {status}");
+        let shape = &response["content"]["application/json"]["schema"]["$ref"];
+        assert!(status.as_str() < "400" || shape == "#/components/schemas/Detail", "{what} {status}");
     }
 }
