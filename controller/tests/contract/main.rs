@@ -1,4 +1,5 @@
 //! The documents of the interface as test input, on both pairs of database and bus; and what they leave open.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what goes wrong fails the test")]
 
 #[path = "../support/mod.rs"]
 mod support;
