@@ -1,5 +1,7 @@
 //! The kit itself: what other tests rely on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use signet_testkit::{ChaosProxy, Fault, PrivateServices, eventually, fresh_mysql_database, fresh_vhost};

@@ -122,6 +122,30 @@ async fn amqp_a_dropped_publish_leaves_the_others_alone() {
     }
 }
 
+#[tokio::test]
+async fn amqp_dropped_operations_leave_the_connection_alone() {
+    let vhost = fresh_vhost().await;
+    let (proxy, url) = ChaosProxy::in_front_of(vhost.url()).await;
+    // Slow enough that a lost connection would be noticed below.
+    let slow = Duration::from_secs(600);
+    let retry = Retry { spread: slow, pause: slow, longest: slow };
+    let bus =
+        AmqpBus::start(AmqpOptions { retry, ..AmqpOptions::new(url, "test", Role::Controller) }).unwrap();
+    up(&bus).await;
+    bus.declare(&Queue::Heartbeats).await.unwrap();
+    for n in 0..30_u64 {
+        let patience = Duration::from_micros(n * 50);
+        let queue = Queue::Agent(agent(1));
+        tokio::time::timeout(patience, bus.declare(&queue)).await.ok();
+        tokio::time::timeout(patience, bus.depth(&queue)).await.ok();
+        tokio::time::timeout(patience, bus.delete(&queue)).await.ok();
+        tokio::time::timeout(patience, bus.consume(&Queue::Heartbeats, Mode::SingleActive, 1)).await.ok();
+    }
+    assert_eq!(bus.depth(&Queue::Heartbeats).await.unwrap(), Some(0));
+    assert_eq!(publish(&bus, &Address::Heartbeats, "a").await, Published::Confirmed);
+    assert_eq!(proxy.connections(), 2);
+}
+
 async fn publish_one(bus: &dyn Bus) -> Published {
     publish(bus, &Address::Reports, "kept").await
 }

@@ -1,5 +1,7 @@
 //! One suite over both buses: `memory::…` and `amqp::…` are the same tests.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod amqp_only;
 mod queues;
 mod rig;

@@ -311,15 +311,18 @@ impl Bus for AmqpBus {
     }
 
     async fn declare(&self, queue: &Queue) -> Result<(), BusError> {
-        self.as_controller()?.declare(queue, &self.shared.topology).await
+        let (session, shared, queue) = (self.as_controller()?, self.shared.clone(), queue.clone());
+        to_the_end(async move { session.declare(&queue, &shared.topology).await }).await
     }
 
     async fn delete(&self, queue: &Queue) -> Result<(), BusError> {
-        self.as_controller()?.delete(queue).await
+        let (session, queue) = (self.as_controller()?, queue.clone());
+        to_the_end(async move { session.delete(&queue).await }).await
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<u64>, BusError> {
-        self.shared.session()?.depth(queue).await
+        let (session, queue) = (self.shared.session()?, queue.clone());
+        to_the_end(async move { session.depth(&queue).await }).await
     }
 
     async fn publish(&self, to: &Address, envelope: Envelope) -> Result<Published, BusError> {
@@ -327,8 +330,17 @@ impl Bus for AmqpBus {
     }
 
     async fn consume(&self, queue: &Queue, mode: Mode, prefetch: u16) -> Result<Box<dyn Consumer>, BusError> {
-        self.shared.session()?.consume(queue, mode, prefetch).await
+        let (session, queue) = (self.shared.session()?, queue.clone());
+        to_the_end(async move { session.consume(&queue, mode, prefetch).await }).await
     }
+}
+
+/// Finishes an operation also when its caller loses interest: lapin ends the whole connection when an answer comes
+/// on a channel where nobody waits for it any more.
+async fn to_the_end<T: Send + 'static>(
+    operation: impl Future<Output = Result<T, BusError>> + Send + 'static,
+) -> Result<T, BusError> {
+    tokio::spawn(operation).await.unwrap_or_else(|e| Err(BusError::Down(e.to_string())))
 }
 
 #[cfg(test)]

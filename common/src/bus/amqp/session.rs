@@ -146,17 +146,20 @@ impl Session {
     ) -> Result<Box<dyn Consumer>, BusError> {
         let (link, closing) = (self.consuming.clone(), self.closing.clone());
         let start = AmqpConsumer::start(link, closing, queue.name(), mode, prefetch);
-        match tokio::time::timeout(Duration::from_secs(CONSUME_SECONDS_MAX), start).await {
-            Ok(started) => Ok(Box::new(started?)),
-            Err(_) if *queue == Queue::Reports => {
-                // RabbitMQ 3.10 brings a quorum queue back without a leader when it was killed within a second of the
-                // declaration, and then nothing can be published to it or consumed from it until it is deleted.
-                tracing::warn!(queue = queue.name(), "the queue gives no answer and is deleted");
-                self.delete(queue).await?;
-                Err(BusError::NoQueue(queue.name()))
-            }
-            Err(_) => Err(BusError::Down(format!("no answer within {CONSUME_SECONDS_MAX} s"))),
+        if let Ok(started) = tokio::time::timeout(Duration::from_secs(CONSUME_SECONDS_MAX), start).await {
+            return Ok(Box::new(started?));
         }
+        let mut error = BusError::Down(format!("no answer within {CONSUME_SECONDS_MAX} s"));
+        if *queue == Queue::Reports {
+            // RabbitMQ 3.10 brings a quorum queue back without a leader when it was killed within a second of the
+            // declaration, and then nothing can be published to it or consumed from it until it is deleted.
+            tracing::warn!(queue = queue.name(), "the queue gives no answer and is deleted");
+            self.delete(queue).await?;
+            error = BusError::NoQueue(queue.name());
+        }
+        // lapin ends the connection itself when an answer comes that nobody waits for any more.
+        self.consuming.give_up();
+        Err(error)
     }
 }
 
