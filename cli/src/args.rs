@@ -2,7 +2,9 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{agents, cancel, completions, doctor, output, pause, results, run, servers, task, tasks, up};
+use crate::commands::{
+    agents, cancel, completions, doctor, output, pause, results, run, servers, task, tasks, up,
+};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 
@@ -23,7 +25,13 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// The controller's address
-    #[arg(long, global = true, env = "SIGNET_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
     pub url: String,
     /// API token [default: admin.token of the default data directory]
     #[arg(long, global = true, env = "SIGNET_TOKEN", value_name = "TOKEN", hide_env_values = true)]

@@ -11,7 +11,9 @@ use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-use crate::limits::{ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_FIRST, SEND_TRIES_MAX, STREAM_SILENCE_MAX};
+use crate::limits::{
+    ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_FIRST, SEND_TRIES_MAX, STREAM_SILENCE_MAX,
+};
 
 /// Why the controller did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,7 +134,13 @@ impl Client {
         ClientError::Unreachable { url: self.inner.base.clone(), why }
     }
 
-    fn request(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Request<Vec<u8>>, ClientError> {
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Request<Vec<u8>>, ClientError> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.inner.base));
         if let Some(token) = &self.inner.token {
             request = request.header("authorization", format!("Bearer {}", token.0));
@@ -143,7 +151,9 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        request.body(body.to_vec()).map_err(|e| ClientError::Malformed(format!("this request can't be sent: {e}")))
+        request
+            .body(body.to_vec())
+            .map_err(|e| ClientError::Malformed(format!("this request can't be sent: {e}")))
     }
 
     fn call(&self, agent: &Agent, request: Request<Vec<u8>>) -> Result<Response<Body>, ClientError> {
@@ -152,11 +162,13 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string();
+        let text =
+            response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string();
         let text = text.map_err(|e| self.unreachable(&e))?;
         let detail = serde_json::from_str::<Value>(&text).ok();
         let detail = detail.as_ref().and_then(|v| v["detail"].as_str());
-        let detail = detail.map_or_else(|| status.canonical_reason().unwrap_or("no explanation").to_owned(), str::to_owned);
+        let detail = detail
+            .map_or_else(|| status.canonical_reason().unwrap_or("no explanation").to_owned(), str::to_owned);
         Err(ClientError::Refused { status: status.as_u16(), detail })
     }
 
@@ -190,7 +202,9 @@ impl Client {
         while let Some(path) = next {
             let request = self.request(Method::GET, &path, &[], &[])?;
             let (headers, page) = self.read(self.call(&self.inner.agent, request)?)?;
-            let Value::Array(rows) = page else { return Err(ClientError::Malformed("not a list".into()).into()) };
+            let Value::Array(rows) = page else {
+                return Err(ClientError::Malformed("not a list".into()).into());
+            };
             for row in rows {
                 if !each(row)? {
                     return Ok(());
@@ -220,7 +234,9 @@ impl Client {
             let request = self.request(method.clone(), path, headers, body.as_bytes())?;
             match self.call(&self.inner.agent, request) {
                 Ok(response) => return Ok(self.read(response)?.1),
-                Err(error) if error.passes() && tries < SEND_TRIES_MAX => thread::sleep(RECONNECT_FIRST * tries),
+                Err(error) if error.passes() && tries < SEND_TRIES_MAX => {
+                    thread::sleep(RECONNECT_FIRST * tries)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -247,7 +263,12 @@ impl Client {
         let request = self.request(Method::GET, path, &[], &[])?;
         match self.call(&self.inner.agent, request) {
             Ok(mut response) => {
-                let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string();
+                let text = response
+                    .body_mut()
+                    .with_config()
+                    .limit(ANSWER_BYTES_MAX)
+                    .lossy_utf8(true)
+                    .read_to_string();
                 text.map(Some).map_err(|e| self.unreachable(&e))
             }
             Err(error) if error.is_not_found() => Ok(None),

@@ -175,7 +175,8 @@ mod tests {
         for (host, text) in [("c", "x"), ("a", "x"), ("b", "y"), ("d", "x")] {
             fold.take(&piece(host, 0, text));
         }
-        let groups = fold.groups(ends(&[("a", ""), ("b", ""), ("c", ""), ("d", "exit 1"), ("e", "rejected")]));
+        let groups =
+            fold.groups(ends(&[("a", ""), ("b", ""), ("c", ""), ("d", "exit 1"), ("e", "rejected")]));
         let shown: Vec<(String, &str, &[u8])> =
             groups.iter().map(|g| (g.hosts.join(","), g.ending.as_str(), g.streams[0].as_slice())).collect();
         let expected: [(String, &str, &[u8]); 4] = [
@@ -219,8 +220,9 @@ mod tests {
             let mut capture = Capture::default();
             let mut seen = Vec::new();
             // Pieces without a hole, each beginning anywhere in what was seen.
-            for (start, extra) in spans.iter().chain([&(prop::sample::Index::default(), text.len())]) {
-                let from = start.index(seen.len() + 1);
+            let starts = spans.iter().map(|(start, extra)| (Some(start), *extra)).chain([(None, text.len())]);
+            for (start, extra) in starts {
+                let from = start.map_or(0, |start| start.index(seen.len() + 1));
                 let to = (seen.len() + extra).min(text.len()).max(from);
                 let fresh_piece = piece("a", from as u64, &text[from..to]);
                 let fresh = capture.advance(&fresh_piece);

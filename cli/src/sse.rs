@@ -106,12 +106,22 @@ mod tests {
     #[test]
     fn the_standards_examples() {
         assert_eq!(parse("data: YHOO\ndata: +2\ndata: 10\n\n"), [event("message", "YHOO\n+2\n10", "")]);
-        let streams = ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n";
-        let three =
-            [event("message", "first event", "1"), event("message", "second event", ""), event("message", " third event", "")];
+        let streams =
+            ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n\n";
+        let three = [
+            event("message", "first event", "1"),
+            event("message", "second event", ""),
+            event("message", " third event", ""),
+        ];
         assert_eq!(parse(streams), three);
-        assert_eq!(parse("data\n\ndata\ndata\n\ndata:"), [event("message", "", ""), event("message", "\n", "")]);
-        assert_eq!(parse("\u{feff}data:test\r\n\r\ndata: test\r\r"), [event("message", "test", ""); 2].to_vec());
+        assert_eq!(
+            parse("data\n\ndata\ndata\n\ndata:"),
+            [event("message", "", ""), event("message", "\n", "")]
+        );
+        assert_eq!(
+            parse("\u{feff}data:test\r\n\r\ndata: test\r\r"),
+            vec![event("message", "test", ""); 2]
+        );
         assert_eq!(parse("event: state\nid: 7\ndata: {}\n\n"), [event("state", "{}", "7")]);
         assert_eq!(parse("event: nothing\n\ndata: x\n\n"), [event("message", "x", "")]);
     }

@@ -28,7 +28,8 @@ pub(crate) struct Term {
     pub stdout: bool,
     /// Standard error is a terminal.
     pub stderr: bool,
-    colour: bool,
+    /// Colours are wanted where there is a terminal.
+    pub colour: bool,
 }
 
 impl Term {
@@ -90,7 +91,7 @@ fn painted(colour: bool, look: Look, text: &str) -> String {
 /// How the state of a target or host looks.
 pub(crate) fn state_look(state: &str) -> Look {
     match state {
-        "succeeded" | "online" | "done" | "accepted_key" => Look::Good,
+        "succeeded" | "online" | "done" => Look::Good,
         "failed" | "timed_out" | "lost" | "interrupted" | "rejected" | "revoked" | "set_aside" => Look::Bad,
         "expired" | "cancelled" | "pending" | "catching_up" => Look::Warn,
         "offline" | "replaced" => Look::Dim,

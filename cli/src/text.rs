@@ -52,7 +52,8 @@ impl Visible {
                     }
                 }
             };
-            let open_return = bad.is_empty() && after.is_empty() && self.tail.is_empty() && good.ends_with('\r');
+            let open_return =
+                bad.is_empty() && after.is_empty() && self.tail.is_empty() && good.ends_with('\r');
             let good = if open_return {
                 self.tail.push(b'\r');
                 &good[..good.len() - 1]

@@ -127,8 +127,9 @@ impl View {
                 many.finish(self.term, endings)?;
                 let failed = total - succeeded;
                 let look = if failed == 0 { Look::Good } else { Look::Bad };
-                let text =
-                    format!("{total} hosts: {succeeded} succeeded, {failed} failed, {seconds:.1} s (task {task_id})");
+                let text = format!(
+                    "{total} hosts: {succeeded} succeeded, {failed} failed, {seconds:.1} s (task {task_id})"
+                );
                 self.term.say(look, &text);
             }
         }
@@ -147,7 +148,10 @@ impl Through {
     fn pass(&mut self, term: Term, piece: &Piece) -> io::Result<()> {
         let fresh = self.output.of(piece.stream).advance(piece);
         if fresh.omitted > 0 {
-            term.say(Look::Warn, &format!("{} bytes of {} were not kept", fresh.omitted, piece.stream.as_str()));
+            term.say(
+                Look::Warn,
+                &format!("{} bytes of {} were not kept", fresh.omitted, piece.stream.as_str()),
+            );
         }
         let visible = &mut self.visible[index(piece.stream)];
         write_to(term, piece.stream, |is_terminal| {
@@ -208,10 +212,12 @@ impl Many {
 
     fn show_long_running(&mut self, term: Term, running: impl Fn(&str) -> bool) -> io::Result<()> {
         let long = |host: &str, since: &Instant| since.elapsed() >= LIVE_AFTER && running(host);
-        let hosts: Vec<String> = self.quiet.iter().filter(|(h, s)| long(h, s)).map(|(h, _)| h.clone()).collect();
+        let hosts: Vec<String> =
+            self.quiet.iter().filter(|(h, s)| long(h, s)).map(|(h, _)| h.clone()).collect();
         for host in hosts {
             self.quiet.remove(&host);
-            let so_far = [Stream::Stdout, Stream::Stderr].map(|stream| self.fold.so_far(&host, stream).to_vec());
+            let so_far =
+                [Stream::Stdout, Stream::Stderr].map(|stream| self.fold.so_far(&host, stream).to_vec());
             let lines = self.live.entry(host.clone()).or_insert(so_far);
             lines.iter_mut().try_for_each(|line| whole_lines(term, &host, line))?;
         }
@@ -262,7 +268,10 @@ fn block(term: Term, group: &Group, shown: bool) -> Vec<u8> {
     }
     let mut block = format!("{}:", term.paint(Look::Bold, &heading));
     if !group.ending.is_empty() {
-        block.push_str(&format!(" {}", term.paint(Look::Bad, &format!("[{}]", one_line(&group.ending, usize::MAX)))));
+        block.push_str(&format!(
+            " {}",
+            term.paint(Look::Bad, &format!("[{}]", one_line(&group.ending, usize::MAX)))
+        ));
     }
     let mut body = Vec::new();
     for (stream, beyond) in group.streams.iter().zip(group.beyond) {

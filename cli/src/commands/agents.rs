@@ -109,7 +109,8 @@ fn find(context: &Context, name: &str, standings: &[&str]) -> Result<String, Fai
 fn chosen(agents: &[Agent], name: &str, standings: &[&str]) -> Result<String, String> {
     let host = name.to_lowercase();
     for standing in standings {
-        let keys: Vec<&Agent> = agents.iter().filter(|a| a.hostname == host && a.standing == *standing).collect();
+        let keys: Vec<&Agent> =
+            agents.iter().filter(|a| a.hostname == host && a.standing == *standing).collect();
         match keys.as_slice() {
             [] => {}
             [one] => return Ok(one.agent_id.clone()),

@@ -118,9 +118,17 @@ fn controller(context: &Context) -> Result<Vec<Finding>, ClientError> {
         findings.push(if is("signet_bus_up", 1.0) {
             ok("bus", "it takes messages")
         } else if is("signet_bus_blocked", 1.0) {
-            fail("bus", "the broker takes no messages", "it has a memory or disk alarm: rabbitmqctl alarm_status")
+            fail(
+                "bus",
+                "the broker takes no messages",
+                "it has a memory or disk alarm: rabbitmqctl alarm_status",
+            )
         } else {
-            fail("bus", "the broker is not reachable", "see SIGNET_AMQP_URL and the controller's log; commands wait")
+            fail(
+                "bus",
+                "the broker is not reachable",
+                "see SIGNET_AMQP_URL and the controller's log; commands wait",
+            )
         });
     }
     let switch: Switch = parsed(&context.client.get("/api/dispatch")?)?;
@@ -210,9 +218,16 @@ fn examine(host: &Host) -> Vec<Finding> {
     findings.extend(refused(agent));
     if agent.head > host.cursor.unwrap_or_default() {
         let behind = agent.head - host.cursor.unwrap_or_default();
-        findings.push(warn("reports", format!("{behind} events are not here yet"), "they come by themselves"));
+        findings.push(warn(
+            "reports",
+            format!("{behind} events are not here yet"),
+            "they come by themselves",
+        ));
     }
-    findings.push(ok("version", format!("signet-agent {}, commands kept together by {}", agent.version, agent.isolation)));
+    findings.push(ok(
+        "version",
+        format!("signet-agent {}, commands kept together by {}", agent.version, agent.isolation),
+    ));
     findings
 }
 
@@ -246,9 +261,11 @@ fn hold(host: &Host) -> Option<Finding> {
             );
             Some(fail("journal", format!("set aside: {why}"), hint))
         }
-        "catching_up" => {
-            Some(warn("journal", "its past is being taken in; nothing new is sent meanwhile", "it passes by itself"))
-        }
+        "catching_up" => Some(warn(
+            "journal",
+            "its past is being taken in; nothing new is sent meanwhile",
+            "it passes by itself",
+        )),
         "accepted" => Some(warn("journal", why, "it passes by itself while the agent is online")),
         _ => None,
     }
@@ -259,7 +276,9 @@ fn clock(offset_ms: i64) -> Finding {
     let way = if offset_ms < 0 { "behind" } else { "ahead" };
     let found = format!("{:.1} s {way}", seconds.abs());
     if offset_ms.abs() > CLOCK_SKEW_SECONDS_MAX * 1_000 {
-        let hint = format!("more than {CLOCK_SKEW_SECONDS_MAX} s: nothing is sent there until its clock is right (chrony, ntp)");
+        let hint = format!(
+            "more than {CLOCK_SKEW_SECONDS_MAX} s: nothing is sent there until its clock is right (chrony, ntp)"
+        );
         fail("clock", found, hint)
     } else if offset_ms.abs() > CLOCK_WORTH_A_WORD_MS {
         warn("clock", found, "set up chrony or ntp there")
@@ -301,10 +320,16 @@ fn tasks(context: &Context, host: &str) -> Result<Vec<Finding>, ClientError> {
         let Some(target) = detail.targets.into_iter().find(|t| t.hostname == host) else { continue };
         let found = || format!("{} {}", task.task_id, target.ending());
         findings.extend(match target.state.as_str() {
-            "waiting" => Some(warn("task", format!("{} waits to be sent", task.task_id), "see what is not ok above")),
+            "waiting" => {
+                Some(warn("task", format!("{} waits to be sent", task.task_id), "see what is not ok above"))
+            }
             "rejected" => Some(warn("task", found(), "the host or the controller refused it")),
-            "expired" => Some(warn("task", found(), "it was not reached in time; ask again, or use --expires-in")),
-            "lost" | "interrupted" => Some(warn("task", found(), "nobody knows whether it did its work; look there")),
+            "expired" => {
+                Some(warn("task", found(), "it was not reached in time; ask again, or use --expires-in"))
+            }
+            "lost" | "interrupted" => {
+                Some(warn("task", found(), "nobody knows whether it did its work; look there"))
+            }
             _ => None,
         });
     }
@@ -348,7 +373,11 @@ mod tests {
         let cases = [
             (Host { agent_id: None, ..well() }, "agent", Grade::Fail),
             (Host { status: "offline".into(), ..well() }, "heartbeat", Grade::Fail),
-            (Host { status: "offline".into(), last_heartbeat: None, agent: None, ..well() }, "heartbeat", Grade::Fail),
+            (
+                Host { status: "offline".into(), last_heartbeat: None, agent: None, ..well() },
+                "heartbeat",
+                Grade::Fail,
+            ),
             (Host { hold: Some("set_aside".into()), ..well() }, "journal", Grade::Fail),
             (Host { hold: Some("catching_up".into()), ..well() }, "journal", Grade::Warn),
             (agent(|a| a.clock_offset_ms = -300_000), "clock", Grade::Fail),

@@ -16,7 +16,12 @@ use crate::limits::{SELF_TEST_LOOK, SELF_TEST_MAX};
 ///
 /// # Errors
 /// Why there is none; everything else may still work.
-pub(crate) async fn ask(client: &Client, bus: &dyn Bus, host: &Hostname, agent: &AgentId) -> anyhow::Result<String> {
+pub(crate) async fn ask(
+    client: &Client,
+    bus: &dyn Bus,
+    host: &Hostname,
+    agent: &AgentId,
+) -> anyhow::Result<String> {
     let begun = Instant::now();
     // Its queue is there once this start's hello was answered. A command before that would have to be sent again.
     let queue = Queue::Agent(agent.clone());

@@ -72,7 +72,8 @@ impl Output {
             }
             Ok::<_, Failure>(found.is_none())
         })?;
-        let found = found.ok_or_else(|| Failure::Usage(format!("{} has no result in this task", self.host)))?;
+        let found =
+            found.ok_or_else(|| Failure::Usage(format!("{} has no result in this task", self.host)))?;
         context.print_json(&found)
     }
 }

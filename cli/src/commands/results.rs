@@ -56,7 +56,11 @@ impl Results {
             for ((_, ending, stdout, stderr), hosts) in &same {
                 let names = context.term.paint(Look::Bold, &hosts.join(", "));
                 let count = if hosts.len() > 1 { format!(" ({})", hosts.len()) } else { String::new() };
-                let ending = if ending.is_empty() { String::new() } else { format!(" [{}]", one_line(ending, usize::MAX)) };
+                let ending = if ending.is_empty() {
+                    String::new()
+                } else {
+                    format!(" [{}]", one_line(ending, usize::MAX))
+                };
                 writeln!(out, "{names}{count}:{}", context.term.paint(Look::Bad, &ending))?;
                 for text in [stdout, stderr].into_iter().filter(|text| !text.is_empty()) {
                     out.write_all(&context.term.bytes(text.as_bytes()))?;

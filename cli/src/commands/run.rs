@@ -138,7 +138,8 @@ fn read_stdin(source: &str) -> Result<String, Failure> {
 
 fn variable(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
-    pair.map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "write it as NAME=VALUE".into())
+    pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "write it as NAME=VALUE".into())
 }
 
 fn seconds(text: &str) -> Result<u32, String> {
@@ -172,7 +173,8 @@ mod tests {
     }
 
     fn body(args: &[&str]) -> Value {
-        let matches = <Line as clap::CommandFactory>::command().try_get_matches_from([&["run"], args].concat());
+        let matches =
+            <Line as clap::CommandFactory>::command().try_get_matches_from([&["run"], args].concat());
         Line::from_arg_matches(&matches.unwrap()).unwrap().run.body().unwrap()
     }
 
@@ -187,8 +189,27 @@ mod tests {
             json!({"target_type": "all", "target": null, "argv": ["ls", "a b"]})
         );
         let args = [
-            "@web", "--timeout", "5m", "--user", "me", "--env", "A=b=c", "--cwd", "/", "--expires-in", "1d", "--batch",
-            "20%", "--max-failures", "0", "--output-limit", "10", "--detached", "--", "ls", "a b",
+            "@web",
+            "--timeout",
+            "5m",
+            "--user",
+            "me",
+            "--env",
+            "A=b=c",
+            "--cwd",
+            "/",
+            "--expires-in",
+            "1d",
+            "--batch",
+            "20%",
+            "--max-failures",
+            "0",
+            "--output-limit",
+            "10",
+            "--detached",
+            "--",
+            "ls",
+            "a b",
         ];
         assert_eq!(
             body(&args),

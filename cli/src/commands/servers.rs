@@ -37,8 +37,10 @@ impl Servers {
             Status::Offline => "offline".to_owned(),
         });
         let filters = [("group", self.group), ("status", status), ("label", self.label)];
-        let query: Vec<String> =
-            filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", part(&value?)))).collect();
+        let query: Vec<String> = filters
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", part(&value?))))
+            .collect();
         let servers = context.all(&format!("/api/servers?{}", query.join("&")))?;
         context.warn_when_paused();
         if context.json() {
@@ -48,7 +50,8 @@ impl Servers {
         let mut rows = Vec::new();
         for server in &servers {
             let server: Server = parsed(server)?;
-            let labels: Vec<String> = server.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let labels: Vec<String> =
+                server.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             rows.push(vec![
                 looking(Look::Bold, server.hostname),
                 looking(state_look(&server.status), server.status),
@@ -60,7 +63,11 @@ impl Servers {
                 plain(labels.join(" ")),
             ]);
         }
-        table::print(context.term, &["HOST", "STATUS", "GROUP", "IP", "HEARTBEAT", "CPU", "MEMORY", "LABELS"], rows)?;
+        table::print(
+            context.term,
+            &["HOST", "STATUS", "GROUP", "IP", "HEARTBEAT", "CPU", "MEMORY", "LABELS"],
+            rows,
+        )?;
         Ok(Exit::Success)
     }
 }

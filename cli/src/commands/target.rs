@@ -22,11 +22,19 @@ impl FromStr for Target {
             return Ok(Self { kind: "all", text: None });
         }
         if let Some(group) = text.strip_prefix('@') {
-            return if group.is_empty() { Err("a group is written @NAME".into()) } else { Ok(target("group", group)) };
+            return if group.is_empty() {
+                Err("a group is written @NAME".into())
+            } else {
+                Ok(target("group", group))
+            };
         }
         if let Some(label) = text.strip_prefix("label:") {
             let named = label.split_once('=').is_some_and(|(name, _)| !name.is_empty());
-            return if named { Ok(target("label", label)) } else { Err("a label is written label:NAME=VALUE".into()) };
+            return if named {
+                Ok(target("label", label))
+            } else {
+                Err("a label is written label:NAME=VALUE".into())
+            };
         }
         match text.parse::<Hostname>() {
             Ok(host) => Ok(target("node", host.as_str())),

@@ -60,7 +60,8 @@ pub(crate) fn show(context: &Context, detail: &TaskDetail) -> io::Result<()> {
     writeln!(out)?;
     drop(out);
     let rows = targets.iter().map(|target| {
-        let state = if target.cancelling { format!("{} (cancelling)", target.state) } else { target.state.clone() };
+        let state =
+            if target.cancelling { format!("{} (cancelling)", target.state) } else { target.state.clone() };
         vec![
             looking(Look::Bold, &target.hostname),
             looking(state_look(&target.state), state),

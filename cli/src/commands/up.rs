@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Parser as _};
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{User, geteuid, gethostname};
@@ -59,7 +59,8 @@ impl Up {
     /// Runs until a signal.
     pub(crate) fn run(self) -> Result<Exit, Failure> {
         let data_dir = self.data_dir.clone().or_else(default_data_dir);
-        let data_dir = data_dir.ok_or_else(|| Failure::Usage("HOME is not set: give --data-dir DIR".into()))?;
+        let data_dir =
+            data_dir.ok_or_else(|| Failure::Usage("HOME is not set: give --data-dir DIR".into()))?;
         let settings = self.settings(&data_dir)?;
         self.started(settings, &data_dir).map_err(Failure::Up)?;
         Ok(Exit::Success)
@@ -121,7 +122,9 @@ impl Up {
             (None, None) => {
                 let name = gethostname().context("this host's name")?;
                 let name = name.to_string_lossy();
-                name.parse().map_err(|_| anyhow!("this host's own name {name:?} is no RFC 1123 name: give --hostname NAME"))
+                name.parse().map_err(|_| {
+                    anyhow!("this host's own name {name:?} is no RFC 1123 name: give --hostname NAME")
+                })
             }
         }
     }
@@ -201,7 +204,10 @@ impl Everything {
         let address = controller.addrs.first().context("no address to listen on")?;
         // Plain HTTP to an address that is not loopback is believed because the key is known beforehand.
         let fingerprint = controller.app.keys.keyring().map_err(|e| anyhow!("{e}"))?.current().id().clone();
-        let config = AgentConfig { fingerprint: Some(fingerprint), ..agent(format!("http://{}", reachable(*address))) };
+        let config = AgentConfig {
+            fingerprint: Some(fingerprint),
+            ..agent(format!("http://{}", reachable(*address)))
+        };
         let stop_agent = CancellationToken::new();
         let agent = tokio::spawn(signet_agent::run(config, bus, stop_agent.clone()));
         Ok(Self { controller, agent, stop_agent })
@@ -209,7 +215,7 @@ impl Everything {
 
     async fn run(mut self, mut signals: Signals, host: Hostname, agent: AgentId) -> anyhow::Result<()> {
         let greeted = tokio::select! {
-            greeted = self.greet(&host, &agent) => greeted.map(Some),
+            greeted = greet(&self.controller, &host, &agent) => greeted.map(Some),
             () = signals.next() => Ok(None),
             ended = &mut self.agent => Err(agent_ended(ended)),
         };
@@ -229,32 +235,33 @@ impl Everything {
         ended.and(stopped)
     }
 
-    /// Sends the first command, prints its result, and says that everything is ready.
-    async fn greet(&self, host: &Hostname, agent: &AgentId) -> anyhow::Result<()> {
-        let app = &self.controller.app;
-        let address = self.controller.addrs.first().context("no address to listen on")?;
-        let token = app.settings.admin_token.as_ref().map(|token| Token::new(token.reveal()));
-        let client = Client::new(&format!("http://{}", reachable(*address)), token)?;
-        let answer = first_command::ask(&client, app.bus.as_ref(), host, agent).await;
-        let mut out = io::stdout().lock();
-        match answer {
-            Ok(answer) => writeln!(out, "signet: {host}: {answer}")?,
-            Err(why) => writeln!(io::stderr(), "signet: warning: {why:#}; see signet doctor {host}")?,
-        }
-        for address in &self.controller.addrs {
-            writeln!(out, "signet: ready on http://{address}")?;
-        }
-        out.flush()?;
-        Ok(())
-    }
-
     /// The agent first, so that its last words reach the controller.
     async fn stop(self) -> anyhow::Result<()> {
         self.stop_agent.cancel();
-        let agent = if self.agent.is_finished() { Ok(()) } else { self.agent.await.context("the agent panicked")? };
+        let agent =
+            if self.agent.is_finished() { Ok(()) } else { self.agent.await.context("the agent panicked")? };
         self.controller.stop().await?;
         agent
     }
+}
+
+/// Sends the first command, prints its result, and says that everything is ready.
+async fn greet(controller: &Running, host: &Hostname, agent: &AgentId) -> anyhow::Result<()> {
+    let app = &controller.app;
+    let address = controller.addrs.first().context("no address to listen on")?;
+    let token = app.settings.admin_token.as_ref().map(|token| Token::new(token.reveal()));
+    let client = Client::new(&format!("http://{}", reachable(*address)), token)?;
+    let answer = first_command::ask(&client, app.bus.as_ref(), host, agent).await;
+    let mut out = io::stdout().lock();
+    match answer {
+        Ok(answer) => writeln!(out, "signet: {host}: {answer}")?,
+        Err(why) => writeln!(io::stderr(), "signet: warning: {why:#}; see signet doctor {host}")?,
+    }
+    for address in &controller.addrs {
+        writeln!(out, "signet: ready on http://{address}")?;
+    }
+    out.flush()?;
+    Ok(())
 }
 
 fn agent_ended(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Error {
@@ -280,7 +287,13 @@ mod tests {
     use super::*;
 
     fn up(data_dir: &Path) -> Up {
-        Up { listen: Vec::new(), data_dir: Some(data_dir.to_owned()), hostname: None, group: None, policy: None }
+        Up {
+            listen: Vec::new(),
+            data_dir: Some(data_dir.to_owned()),
+            hostname: None,
+            group: None,
+            policy: None,
+        }
     }
 
     #[test]
