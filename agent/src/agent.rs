@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::identity::DataDir;
-use crate::journal::{Entry, Journal, NotWritten, Purpose};
+use crate::journal::{Entry, Head, Journal, NotWritten, Purpose};
 use crate::limits::RETRY_FIRST;
 use crate::policy::Policy;
 use crate::run::{End, Runner};
@@ -70,6 +70,9 @@ pub(crate) struct Agent {
     pub boot_id: String,
     pub data: DataDir,
     pub journal: Journal,
+    /// Where the log stood when it was opened. The first hello says this, before anything that a restart adds can hide
+    /// that the log was rolled back.
+    pub opened: Head,
     pub runner: Runner,
     pub policy: Policy,
     /// As whom a command without `user` runs.
@@ -126,6 +129,7 @@ impl Agent {
             start_id: StartId::generate(),
             boot_id: parts.boot_id,
             data: parts.data,
+            opened: parts.journal.head().borrow().clone(),
             journal: parts.journal,
             runner: parts.runner,
             policy: parts.policy,

@@ -97,10 +97,12 @@ pub(crate) struct Draft {
     sealing: SealingKey,
 }
 
-/// What the agent says of itself now.
-pub(crate) fn draft(agent: &Agent) -> Result<Draft, HelloError> {
+/// What the agent says of itself; in this start's first hello, where its log stood when it was opened.
+pub(crate) fn draft(agent: &Agent, answered: bool) -> Result<Draft, HelloError> {
     let sealing = agent.data.sealing_key().map_err(|e| HelloError::Own(e.to_string()))?;
-    let head = agent.journal.head().borrow().clone();
+    let now = agent.journal.head().borrow().clone();
+    let first = !answered && now.log_id == agent.opened.log_id;
+    let head = if first { agent.opened.clone() } else { now };
     let held = agent.desk().keyring.clone();
     let hello = Hello {
         iss: agent.id.to_string(),

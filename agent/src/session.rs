@@ -6,7 +6,7 @@ use std::time::Duration;
 use signet_common::bus::Bus;
 use signet_common::bus::amqp::{AmqpBus, AmqpOptions, Role};
 use signet_common::ids::Jti;
-use signet_common::messages::{Rejection, Standing, Welcome};
+use signet_common::messages::{BusyReason, Rejection, Standing, Welcome};
 use signet_common::time::Micros;
 use tokio::time::Instant;
 
@@ -88,7 +88,7 @@ impl Session {
     }
 
     async fn say(&self) -> Result<Welcomed, HelloError> {
-        let draft = hello::draft(&self.agent)?;
+        let draft = hello::draft(&self.agent, self.answered)?;
         let trust = Arc::clone(&self.trust);
         let said = tokio::task::spawn_blocking(move || draft.say(&trust)).await;
         said.map_err(|e| HelloError::Own(e.to_string()))?
@@ -97,6 +97,9 @@ impl Session {
     /// Waits for the next hello: its time, a reason, or a journal that grows without being confirmed.
     async fn wait(&self, pause: Duration, said: Instant) {
         let mut head = self.agent.journal.head();
+        // A full journal waits for nothing but the controller's word on what it has.
+        let full = head.borrow().trouble == Some(BusyReason::JournalFull);
+        let pause = if full { pause.min(jittered(RETRY_MAX)) } else { pause };
         let grown = async {
             let from = head.borrow_and_update().unconfirmed;
             // An error means that the journal is closed; then the agent stops anyway.
@@ -131,7 +134,9 @@ impl Session {
             tracing::error!(%error, "the journal is closed");
             return Next::After(HELLO_GAP);
         }
-        self.confirm(&welcome).await;
+        if welcome.standing == Standing::Accepted {
+            self.confirm(&welcome).await;
+        }
         self.stand(&welcome, broker)
     }
 

@@ -45,8 +45,11 @@ impl Reserve {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, bytes = RESERVE_BYTES, "no room for the journal's reserve");
-                // A partly taken reserve helps nobody; a failure here shows again at the next try.
-                fs::remove_file(&self.path).is_err() && false
+                // A partly taken reserve helps nobody.
+                if let Err(error) = fs::remove_file(&self.path) {
+                    tracing::warn!(%error, "what was taken of the reserve can't be given back");
+                }
+                false
             }
         };
     }
