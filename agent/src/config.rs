@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
@@ -12,7 +13,7 @@ use signet_common::join::JoinToken;
 use signet_common::keys::PublicKey;
 
 use crate::identity::read_enrolment;
-use crate::limits::{CONFIG_BYTES_MAX, SLOTS_DEFAULT, SLOTS_MAX};
+use crate::limits::{CONFIG_BYTES_MAX, SLOTS_DEFAULT, SLOTS_MAX, STOP_GRACE};
 use crate::policy::Policy;
 use crate::run::CgroupChoice;
 
@@ -40,6 +41,8 @@ pub struct AgentConfig {
     pub policy: Policy,
     /// Commands that run at the same time.
     pub slots: usize,
+    /// What runs gets this long to end by itself when the agent stops.
+    pub stop_grace: Duration,
     /// The program to re-exec for commands; its `main` begins with [`crate::launch::main_if_launcher`].
     pub launcher: PathBuf,
     /// Whether commands get cgroups.
@@ -60,6 +63,7 @@ impl AgentConfig {
             fingerprint: None,
             policy: Policy::default(),
             slots: SLOTS_DEFAULT,
+            stop_grace: STOP_GRACE,
             launcher: run.launcher,
             cgroup: run.cgroup,
         }

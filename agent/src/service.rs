@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use nix::unistd::{User, geteuid};
@@ -18,9 +19,7 @@ use crate::hello::Trust;
 use crate::http::{Controller, provide_cryptography};
 use crate::identity::{DataDir, Enrolment};
 use crate::journal::{Journal, Opened};
-use crate::limits::{
-    FIRST_WORD, FORGET_EVERY, RETENTION_EVERY, STOP_END, STOP_GRACE, STOP_REPORT, WAITING_EVERY,
-};
+use crate::limits::{FIRST_WORD, FORGET_EVERY, RETENTION_EVERY, STOP_END, STOP_REPORT, WAITING_EVERY};
 use crate::pulse::{self, Pulse};
 use crate::run::{End, Runner, RunnerConfig};
 use crate::session::{self, BusSource};
@@ -37,12 +36,11 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
     provide_cryptography();
     let controller = Controller::parse(&config.controller)?;
     let boot_id = heartbeat::boot_id();
-    let begun = begin(&config, &boot_id).await?;
+    let (join, fingerprint) = (config.join.clone(), config.fingerprint.clone());
+    let begun = begin(&config, &boot_id, Trust { controller, join, fingerprint }).await?;
     let Opened { journal, recovered, ended } = begun.opened;
     let mut time = Time::default();
     time.seen(recovered.time);
-    let trust = Trust { controller, join: config.join, fingerprint: begun.fingerprint };
-    trust.check(begun.keyring.as_ref()).map_err(|why| anyhow!(why))?;
     let known: HashMap<u128, i64> = recovered.known;
     let agent = Agent::new(Parts {
         key: begun.key,
@@ -62,7 +60,7 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
     let recovering = recover::recover(&agent, recovered.unfinished, &recovered.boot_id);
     recovering.await.context("what an earlier start left running can't be ended")?;
 
-    let mut loops = start_loops(&agent, trust, bus);
+    let mut loops = start_loops(&agent, begun.trust, bus);
     pulse::notify(&[NotifyState::Ready]);
     let ended_early = tokio::select! {
         () = shutdown.cancelled() => None,
@@ -74,7 +72,7 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
     };
     pulse::notify(&[NotifyState::Stopping]);
     if ended_early.is_none() {
-        stop(&agent).await;
+        stop(&agent, config.stop_grace).await;
     }
     agent.stop.cancel();
     while let Some(ended) = loops.join_next().await {
@@ -94,25 +92,27 @@ struct Begun {
     data: DataDir,
     key: signet_common::SigningKey,
     keyring: Option<signet_common::keyring::Keyring>,
-    fingerprint: Option<signet_common::KeyId>,
+    trust: Trust,
     runner: Runner,
     opened: Opened,
 }
 
 /// Everything that reads or makes files. Off the loop: making a key takes a third of a second, reading a large journal
 /// longer.
-async fn begin(config: &AgentConfig, boot_id: &str) -> anyhow::Result<Begun> {
+async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Result<Begun> {
     let (config, boot_id) = (config.clone(), boot_id.to_owned());
     let begin = move || -> anyhow::Result<Begun> {
         let data = DataDir::open(&config.data_dir)?;
+        let keyring = data.keyring()?;
+        // Before anything is noted: settings that can't work must not outlive this start.
+        trust.check(keyring.as_ref()).map_err(|why| anyhow!(why))?;
         data.enrol(&Enrolment {
             controller: Some(config.controller),
             hostname: Some(config.hostname),
             group: config.group,
-            fingerprint: config.fingerprint.clone(),
+            fingerprint: config.fingerprint,
         })?;
         let key = data.key()?;
-        let keyring = data.keyring()?;
         let runner = Runner::new(RunnerConfig {
             data_dir: config.data_dir,
             launcher: config.launcher,
@@ -120,7 +120,7 @@ async fn begin(config: &AgentConfig, boot_id: &str) -> anyhow::Result<Begun> {
         });
         let runner = runner.context("the data directory")?;
         let opened = Journal::open(data.path(), &boot_id)?;
-        Ok(Begun { data, key, keyring, fingerprint: config.fingerprint, runner, opened })
+        Ok(Begun { data, key, keyring, trust, runner, opened })
     };
     tokio::task::spawn_blocking(begin).await?
 }
@@ -177,14 +177,14 @@ async fn keep_house(agent: Arc<Agent>) {
     }
 }
 
-/// Starts nothing more, gives what runs a minute, then ends it, and says good-bye.
-async fn stop(agent: &Arc<Agent>) {
+/// Starts nothing more, gives what runs its grace, then ends it, and says good-bye.
+async fn stop(agent: &Arc<Agent>, grace: Duration) {
     tracing::info!("stopping");
     agent.desk().gate = Gate::Stopping;
     agent.beat.notify_one();
     // Each running command and each last word is a task.
     agent.tasks.close();
-    if timeout(STOP_GRACE, agent.tasks.wait()).await.is_err() {
+    if timeout(grace, agent.tasks.wait()).await.is_err() {
         for end in agent.desk().ends.values() {
             end.send_replace(Some(End::AgentStops));
         }

@@ -213,6 +213,20 @@ async fn a_stop_lets_what_runs_end_and_keeps_what_waits() {
 }
 
 #[tokio::test]
+async fn what_does_not_end_in_time_is_interrupted_at_a_stop() {
+    let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let stop_grace = Duration::from_millis(200);
+    let hasty = signet_agent::AgentConfig { stop_grace, ..config(&controller, dir.path()) };
+    let agent = Agent::start(&controller, hasty).await;
+    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000" })).await;
+    controller.started(&runs).await;
+    agent.stop().await;
+    let result = controller.result(&runs).await;
+    assert_eq!(result.outcome, Outcome::Interrupted);
+    assert!(result.reason.is_some_and(|why| why.contains("agent stopped")));
+}
+
+#[tokio::test]
 async fn many_commands_all_end_once() {
     let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
     let agent = Agent::start(&controller, config(&controller, dir.path())).await;
