@@ -92,8 +92,9 @@ pub const RESULTS_LIMIT: usize = 1_000;
 pub const NONCE_SECONDS: i64 = 120;
 /// Agents' keys are looked up again this often, in milliseconds.
 pub const KNOWN_KEYS_FRESH_MILLISECONDS: i64 = 1_000;
-/// Changed keys are looked for from this much before the newest, in seconds: commits overtake one another.
-pub const KNOWN_KEYS_OVERLAP_SECONDS: i64 = 10;
+/// Changed keys are looked for from this much before the newest, in seconds: commits overtake one another, and
+/// controllers' clocks differ.
+pub const KNOWN_KEYS_OVERLAP_SECONDS: i64 = 180;
 /// How long one scrape of the metrics waits for the database, and for each queue's depth, in seconds.
 pub const METRICS_SECONDS_MAX: u64 = 2;
 /// What is read and dropped of a refused request's body before the answer, in bytes.

@@ -9,5 +9,6 @@ CREATE TABLE agents (
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (agent_id),
+    KEY agents_updated_at (updated_at),
     KEY agents_hostname (hostname)
 ) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

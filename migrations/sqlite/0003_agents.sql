@@ -11,3 +11,4 @@ CREATE TABLE agents (
     PRIMARY KEY (agent_id)
 );
 CREATE INDEX agents_hostname ON agents (hostname);
+CREATE INDEX agents_updated_at ON agents (updated_at);

@@ -94,17 +94,16 @@ impl Dispatch {
 
         let last_batch = deliveries.iter().map(|d| d.batch).max().unwrap_or(0);
         let open = deliveries.iter().any(|d| !d.delivery.state.is_final());
-        store::insert_dispatch(
-            tx,
-            order.task_id,
-            order.kind.as_str(),
-            order.now,
-            order.timeout,
-            order.max_failures,
+        let new = store::NewDispatch {
+            task: order.task_id,
+            kind: order.kind.as_str(),
+            now: order.now,
+            timeout: order.timeout,
+            max_failures: order.max_failures,
             last_batch,
             open,
-        )
-        .await?;
+        };
+        store::insert_dispatch(tx, &new).await?;
         store::insert_messages(tx, order.task_id, &messages).await?;
         store::insert_deliveries(tx, &deliveries).await?;
 

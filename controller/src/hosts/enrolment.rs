@@ -25,6 +25,9 @@ use crate::store::{Tx, in_transaction};
 /// The header that carries the keyring chain of an answer: base64 of a JSON array, oldest first.
 pub(super) const KEYRING_HEADER: &str = "signet-keyring";
 
+/// Length of an X25519 public key (RFC 7748).
+const X25519_BYTES: usize = 32;
+
 /// Makes a nonce that one hello may use.
 pub(super) async fn nonce(app: &App) -> Result<String> {
     let mut bytes = [0; 32];
@@ -100,6 +103,9 @@ fn proven(body: &DsseJson, ip: IpAddr) -> Result<Caller> {
         .and_then(|authentic| authentic.open::<Hello>(&Audience::Controller))
         .map_err(|refusal| refused(&format!("the hello is not believed: {refusal}")))?;
     let id = key.agent_id();
+    if !STANDARD.decode(&claimed.sealing_key).is_ok_and(|k| k.len() == X25519_BYTES) {
+        return Err(Error::invalid("sealing_key", "not an X25519 key in base64"));
+    }
     if verified.get().iss != id.as_str() {
         return Err(refused("the hello names another agent than its key's"));
     }

@@ -1,7 +1,10 @@
 //! Liveness: what heartbeats say, kept for everyone.
 
+use std::collections::BTreeMap;
+
 use signet_common::AgentId;
-use signet_common::messages::Heartbeat;
+use signet_common::envelope::Refusal;
+use signet_common::messages::{FEATURES, Heartbeat};
 use signet_common::time::Micros;
 
 use super::service::Hosts;
@@ -51,7 +54,7 @@ fn values(id: &AgentId, beat: &Heartbeat, now: Micros) -> Result<BeatValues> {
         beat.head.into(),
         beat.chain.into(),
         short(&beat.version, 64).into(),
-        serde_json::to_string(&beat.features).map_err(text)?.into(),
+        features(&beat.features).map_err(text)?.into(),
         beat.keyring.into(),
         beat.stopping.into(),
         busy.as_ref().and_then(serde_json::Value::as_str).into(),
@@ -65,8 +68,21 @@ fn values(id: &AgentId, beat: &Heartbeat, now: Micros) -> Result<BeatValues> {
         format!("{one:.2} {five:.2} {fifteen:.2}").into(),
         beat.uptime.into(),
         short(&beat.boot_id, 64).into(),
-        serde_json::to_string(&beat.refused).map_err(text)?.into(),
+        refused(&beat.refused).map_err(text)?.into(),
     ])
+}
+
+/// The features that this controller may ask for; an agent could name any number of others.
+fn features(all: &[String]) -> serde_json::Result<String> {
+    let known: Vec<&str> = FEATURES.iter().copied().filter(|f| all.iter().any(|a| a == f)).collect();
+    serde_json::to_string(&known)
+}
+
+/// Counts by reasons that exist; an agent could name any number of others.
+fn refused(all: &BTreeMap<String, u64>) -> serde_json::Result<String> {
+    let known: BTreeMap<&str, u64> =
+        Refusal::ALL.into_iter().filter_map(|r| Some((r.label(), *all.get(r.label())?))).collect();
+    serde_json::to_string(&known)
 }
 
 fn finite(n: f64) -> f64 {

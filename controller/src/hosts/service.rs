@@ -177,17 +177,21 @@ impl Hosts {
     }
 
     pub(super) async fn host_keys(&self, after: &str, limit: usize) -> Result<Vec<HostKey>> {
-        let mut keys = Vec::new();
-        for row in store::list_keys(&self.store, after, limit).await? {
-            keys.push(HostKey { created_at: row.created_at, row });
-        }
-        Ok(keys)
+        let rows = store::list_keys(&self.store, after, limit).await?;
+        let names: Vec<String> = rows.iter().map(|r| r.hostname.clone()).collect();
+        let first = store::first_keys_at(&self.store, &names).await?;
+        let key = |row: AgentRow| {
+            let created_at = first.get(&row.hostname).copied().unwrap_or(row.created_at);
+            HostKey { row, created_at }
+        };
+        Ok(rows.into_iter().map(key).collect())
     }
 
     pub(super) async fn host_key(&self, host: &Hostname) -> Result<HostKey> {
         let row =
             store::key_of(&self.store, host).await?.ok_or_else(|| Error::NotFound("公钥不存在".into()))?;
-        let created_at = store::first_key_at(&self.store, host).await?.unwrap_or(row.created_at);
+        let first = store::first_keys_at(&self.store, std::slice::from_ref(&row.hostname)).await?;
+        let created_at = first.get(&row.hostname).copied().unwrap_or(row.created_at);
         Ok(HostKey { row, created_at })
     }
 

@@ -53,11 +53,12 @@ statements! {
             (SELECT 1 FROM server_labels l WHERE l.hostname = s.hostname AND l.name = ? AND l.value = ?)) \
             ORDER BY s.hostname LIMIT ?"));
     SELECT_SERVER = same(server!("WHERE s.hostname = ?"));
+    LOCK_SERVER = same("UPDATE servers SET grp = grp WHERE hostname = ?");
     SELECT_SERVER_AGENT = same("SELECT agent_id FROM servers WHERE hostname = ?");
     INSERT_SERVER = same("INSERT INTO servers (hostname, ip, grp, agent_id, created_at) VALUES (?, ?, ?, ?, ?)");
     UPDATE_SERVER = same("UPDATE servers SET ip = ?, grp = ? WHERE hostname = ?");
     SET_SERVER_AGENT = same("UPDATE servers SET agent_id = ? WHERE hostname = ?");
-    SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip <> ?");
+    SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip = ''");
     DELETE_SERVER = same("DELETE FROM servers WHERE hostname = ?");
     SELECT_LABELS = same("SELECT hostname, name, value FROM server_labels WHERE hostname IN ({list}) \
             ORDER BY hostname, name");
@@ -66,8 +67,9 @@ statements! {
     SELECT_AGENT = same(agent!("WHERE agent_id = ?"));
     LIST_AGENTS = same(agent!("WHERE agent_id > ? AND (? IS NULL OR standing = ?) ORDER BY agent_id LIMIT ?"));
     LIST_KEYS = same(agent!("WHERE standing = 'accepted' AND hostname > ? ORDER BY hostname LIMIT ?"));
+    FIRST_KEYS = same("SELECT hostname, MIN(created_at) AS first_at FROM agents WHERE hostname IN ({list}) AND \
+            standing IN ('accepted', 'replaced') GROUP BY hostname");
     SELECT_KEY = same(agent!("WHERE standing = 'accepted' AND hostname = ?"));
-    FIRST_KEY = same("SELECT MIN(created_at) AS first_at FROM agents WHERE hostname = ? AND standing IN ('accepted', 'replaced')");
     CHANGED_AGENTS = same(agent!("WHERE updated_at >= ?"));
     INSERT_AGENT = same("INSERT INTO agents (agent_id, hostname, public_key, standing, wanted_group, sealing_key, \
             created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
@@ -219,11 +221,13 @@ pub(super) async fn server(store: &Store, host: &Hostname) -> Result<Option<Serv
     store.first(SELECT_SERVER.bind(host)).await
 }
 
-/// The accepted agent of a server; the outer `None` when there is no such server.
+/// The accepted agent of a server; the outer `None` when there is no such server. Holds the server until the end of
+/// the transaction, so that two keys can't both find it free.
 pub(super) async fn server_agent(
     tx: &mut Tx,
     host: &Hostname,
 ) -> Result<Option<Option<AgentId>>, StoreError> {
+    tx.run(LOCK_SERVER.bind(host)).await?;
     let row: Option<(Option<String>,)> = tx.first(SELECT_SERVER_AGENT.bind(host)).await?;
     row.map(|(id,)| id.map(|id| id.parse().map_err(corrupt)).transpose()).transpose()
 }
@@ -260,9 +264,9 @@ pub(super) async fn set_server_agent(
     tx.run(SET_SERVER_AGENT.bind(agent.map(AgentId::as_str)).bind(host)).await.map(drop)
 }
 
-/// Notes where an agent speaks from.
+/// Notes where an agent speaks from, unless an address is known.
 pub(super) async fn set_server_ip(tx: &mut Tx, host: &Hostname, ip: &str) -> Result<(), StoreError> {
-    tx.run(SET_SERVER_IP.bind(ip).bind(host).bind(ip)).await.map(drop)
+    tx.run(SET_SERVER_IP.bind(ip).bind(host)).await.map(drop)
 }
 
 /// Deletes a server with its labels.
@@ -352,10 +356,18 @@ pub(super) async fn key_of(store: &Store, host: &Hostname) -> Result<Option<Agen
     store.first(SELECT_KEY.bind(host)).await
 }
 
-/// When the host's first key was accepted.
-pub(super) async fn first_key_at(store: &Store, host: &Hostname) -> Result<Option<i64>, StoreError> {
-    let row: Option<(Option<i64>,)> = store.first(FIRST_KEY.bind(host)).await?;
-    Ok(row.and_then(|(at,)| at))
+/// When each of these hosts' first key was accepted.
+pub(super) async fn first_keys_at(
+    store: &Store,
+    hosts: &[String],
+) -> Result<HashMap<String, i64>, StoreError> {
+    let mut all = HashMap::new();
+    for some in hosts.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<(String, i64)> =
+            store.all(FIRST_KEYS.query().list(some.iter().map(String::as_str))).await?;
+        all.extend(rows);
+    }
+    Ok(all)
 }
 
 /// Keys that changed at or after this moment.

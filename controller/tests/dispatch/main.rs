@@ -1,5 +1,11 @@
 //! Dispatch from the POST to the result, on both pairs, with agents that the tests play: what is sent when, what a
 //! report is worth, and what happens to hosts that lost or doubled their past.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "code for tests alone: what goes wrong fails the test, with its reason"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -209,19 +209,21 @@ fn due(rows: Vec<DueRow>) -> Result<Vec<Due>, StoreError> {
     rows.into_iter().map(Due::try_from).collect()
 }
 
+/// What a task's deliveries share, when it is made.
+pub(crate) struct NewDispatch<'a> {
+    pub(crate) task: &'a TaskId,
+    pub(crate) kind: &'a str,
+    pub(crate) now: Micros,
+    pub(crate) timeout: u32,
+    pub(crate) max_failures: Option<u32>,
+    pub(crate) last_batch: i64,
+    pub(crate) open: bool,
+}
+
 /// Writes what a task's deliveries share.
-pub(crate) async fn insert_dispatch(
-    tx: &mut Tx,
-    task: &TaskId,
-    kind: &str,
-    now: Micros,
-    timeout: u32,
-    max_failures: Option<u32>,
-    last_batch: i64,
-    open: bool,
-) -> Result<(), StoreError> {
-    let query = INSERT_DISPATCH.bind(task).bind(kind).bind(now).bind(timeout).bind(max_failures);
-    tx.run(query.bind(last_batch).bind(open)).await.map(drop)
+pub(crate) async fn insert_dispatch(tx: &mut Tx, new: &NewDispatch<'_>) -> Result<(), StoreError> {
+    let query = INSERT_DISPATCH.bind(new.task).bind(new.kind).bind(new.now).bind(new.timeout);
+    tx.run(query.bind(new.max_failures).bind(new.last_batch).bind(new.open)).await.map(drop)
 }
 
 /// Writes signed messages.

@@ -1,0 +1,85 @@
+//! The agent's program as a test starts it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use signet_testkit::eventually;
+
+use super::support::{JOIN_TOKEN, PATIENCE, TestApp};
+
+/// A running agent. Dropped, it is killed, and what it runs with it.
+pub struct Agent {
+    pub hostname: String,
+    pub data: PathBuf,
+    base: String,
+    group: String,
+    child: Option<Child>,
+}
+
+/// The program beside the tests: `cargo build -p signet-agent`, or a run of the whole workspace, makes it.
+fn program() -> PathBuf {
+    let tests = std::env::current_exe().expect("the test has a path");
+    let program = tests.ancestors().nth(2).expect("target/debug/deps/test").join("signet-agent");
+    assert!(program.exists(), "{} is missing: cargo build -p signet-agent", program.display());
+    program
+}
+
+impl Agent {
+    pub async fn start(app: &TestApp, root: &Path, hostname: &str, group: &str) -> Self {
+        let mut agent = Self {
+            hostname: hostname.to_owned(),
+            data: root.join(hostname),
+            base: app.base.clone(),
+            group: group.to_owned(),
+            child: None,
+        };
+        agent.spawn();
+        agent.online(app).await;
+        agent
+    }
+
+    pub fn spawn(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.data.with_extension("log"));
+        let child = Command::new(program())
+            .args(["--controller", &self.base, "--join-token", JOIN_TOKEN, "--hostname", &self.hostname])
+            .args(["--group", &self.group, "--data-dir"])
+            .arg(&self.data)
+            .env_remove("SIGNET_DATA_DIR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log.expect("a log file"))
+            .spawn();
+        self.child = Some(child.expect("the agent starts"));
+    }
+
+    pub async fn online(&self, app: &TestApp) {
+        let path = format!("/api/servers/{}", self.hostname);
+        eventually(PATIENCE, &format!("{} to be online", self.hostname), async || {
+            let answer = app.get(&path).await;
+            (answer.status.as_u16() == 200 && answer.json()["status"] == "online").then_some(())
+        })
+        .await;
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it can be killed");
+            child.wait().expect("it can be waited for");
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let id = child.id().to_string();
+            Command::new("kill").arg(id).status().expect("kill runs");
+            tokio::task::spawn_blocking(move || child.wait()).await.expect("no panic").expect("it ends");
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

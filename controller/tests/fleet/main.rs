@@ -1,0 +1,14 @@
+//! A fleet of true agents, each a process of its own, on RabbitMQ and MariaDB.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    reason = "code for tests alone: what goes wrong fails the test, with its reason"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod agent;
+mod mariadb_rabbitmq;
