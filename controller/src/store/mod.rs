@@ -121,7 +121,7 @@ impl Store {
     /// When the database is down or a migration fails.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         match &self.db {
-            Db::MySql(pool) => MYSQL_MIGRATIONS.run(pool).await?,
+            Db::MySql(pool) => migrate_mysql(pool).await?,
             Db::Sqlite { write, .. } => SQLITE_MIGRATIONS.run(write).await?,
         }
         Ok(())
@@ -212,4 +212,18 @@ impl Store {
             }
         }
     }
+}
+
+/// One controller at a time: sqlx's own lock waits with a time-out of -1, which MariaDB takes for none at all. The lock
+/// belongs to the connection, so that it goes with a controller that dies.
+async fn migrate_mysql(pool: &MySqlPool) -> Result<(), StoreError> {
+    let mut connection = pool.acquire().await?;
+    let lock = "SELECT GET_LOCK(CONCAT('signet.', DATABASE()), 60)";
+    let (locked,): (Option<i64>,) = sqlx::query_as(lock).fetch_one(&mut *connection).await?;
+    if locked != Some(1) {
+        return Err(StoreError::Unavailable("another controller is bringing the schema up to date".into()));
+    }
+    let done = MYSQL_MIGRATIONS.run(pool).await;
+    sqlx::query("SELECT RELEASE_LOCK(CONCAT('signet.', DATABASE()))").execute(&mut *connection).await?;
+    Ok(done?)
 }

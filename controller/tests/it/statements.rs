@@ -32,3 +32,15 @@ async fn migrations_run_twice(pair: Pair) {
     store.migrate().await.unwrap();
     store.close().await;
 }
+
+/// Only a server's database is shared by controllers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_controllers_that_start_together_migrate_once() {
+    let parts = Pair::MariadbRabbitmq.parts().await;
+    let stores: Vec<Store> = (0..3).map(|_| Store::open(parts.database_url()).unwrap()).collect();
+    let (a, b, c) = tokio::join!(stores[0].migrate(), stores[1].migrate(), stores[2].migrate());
+    assert_eq!((a, b, c), (Ok(()), Ok(()), Ok(())));
+    for store in stores {
+        store.close().await;
+    }
+}
