@@ -44,7 +44,11 @@ pub(crate) async fn run(agent: Arc<Agent>, pulse: Pulse) {
             () = agent.stop.cancelled() => return,
         };
         let Some(error) = error else { continue };
-        tracing::warn!(%error, "the agent's queue can't be consumed now");
+        match &error {
+            // The bus says so itself.
+            BusError::Down(_) => tracing::debug!(%error, "the agent's queue can't be consumed now"),
+            _ => tracing::warn!(%error, "the agent's queue can't be consumed now"),
+        }
         if matches!(error, BusError::NoQueue(_) | BusError::Refused(_)) {
             agent.hello.notify_one();
         }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use nix::sys::statvfs::statvfs;
-use signet_common::bus::Address;
+use signet_common::bus::{Address, Health};
 use signet_common::ids::Jti;
 use signet_common::limits::HEARTBEAT_SECONDS;
 use signet_common::messages::{BusyReason, FEATURES, Heartbeat};
 use signet_common::time::Micros;
 use signet_common::{Envelope, PayloadType};
 use sysinfo::System;
+use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
 use crate::agent::Agent;
@@ -132,8 +133,12 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     let mut head = agent.journal.head();
     let mut told: Option<BusyReason> = None;
     let mut due = Instant::now();
+    let mut health: Option<watch::Receiver<Health>> = None;
     loop {
-        let up = link.borrow_and_update().is_some();
+        if link.has_changed().unwrap_or(false) || health.is_none() {
+            health = link.borrow_and_update().as_ref().map(|bus| bus.health());
+        }
+        let up = health.as_mut().is_some_and(|health| *health.borrow_and_update() == Health::Up);
         if up && (Instant::now() >= due || agent.busy() != told) {
             told = agent.busy();
             send(&agent, &mut vitals, false).await;
@@ -144,11 +149,26 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             () = wake => {}
             // The journal turns whenever work comes or goes; so often is looked whether the agent is (still) busy.
             () = async { tokio::time::sleep(BUSY_EVERY).await; head.changed().await.ok(); }, if up => {}
+            // Away or back: whoever was taken for offline says at once that it is there.
+            () = changed(&mut health), if health.is_some() => due = Instant::now(),
             () = agent.beat.notified() => due = Instant::now(),
-            _ = link.changed() => due = Instant::now(),
+            _ = link.changed() => {
+                health = link.borrow_and_update().as_ref().map(|bus| bus.health());
+                due = Instant::now();
+            }
             () = agent.stop.cancelled() => return,
         }
     }
+}
+
+/// Waits for a change of the connection. A bus that is gone changes no more; then the link does.
+async fn changed(health: &mut Option<watch::Receiver<Health>>) {
+    if let Some(health) = health
+        && health.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]
