@@ -4,8 +4,11 @@ use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use nix::sys::signal::{SigSet, Signal};
+
+use crate::limits::SAME_INTERRUPT;
 
 /// Whether somebody has pressed Ctrl-C.
 #[derive(Debug, Clone, Default)]
@@ -23,10 +26,14 @@ impl Interrupt {
         let pressed = Self::default();
         let heard = pressed.clone();
         thread::spawn(move || {
+            let mut first: Option<Instant> = None;
             while signals.wait().is_ok() {
-                if heard.0.swap(true, Ordering::Relaxed) {
+                // A program above us may pass on what the terminal has sent to us too.
+                if first.is_some_and(|at| at.elapsed() >= SAME_INTERRUPT) {
                     exit(130);
                 }
+                first.get_or_insert_with(Instant::now);
+                heard.0.store(true, Ordering::Relaxed);
             }
         });
         Ok(pressed)

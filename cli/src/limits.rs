@@ -50,3 +50,5 @@ pub(crate) const UP_WORKERS: usize = 2;
 pub(crate) const DOCTOR_TASKS_MAX: usize = 10;
 /// A clock that is this far off is worth a word, in milliseconds.
 pub(crate) const CLOCK_WORTH_A_WORD_MS: i64 = 2_000;
+/// Two Ctrl-C within this time are one.
+pub(crate) const SAME_INTERRUPT: Duration = Duration::from_millis(300);

@@ -118,10 +118,7 @@ mod tests {
             parse("data\n\ndata\ndata\n\ndata:"),
             [event("message", "", ""), event("message", "\n", "")]
         );
-        assert_eq!(
-            parse("\u{feff}data:test\r\n\r\ndata: test\r\r"),
-            vec![event("message", "test", ""); 2]
-        );
+        assert_eq!(parse("\u{feff}data:test\r\n\r\ndata: test\r\r"), vec![event("message", "test", ""); 2]);
         assert_eq!(parse("event: state\nid: 7\ndata: {}\n\n"), [event("state", "{}", "7")]);
         assert_eq!(parse("event: nothing\n\ndata: x\n\n"), [event("message", "x", "")]);
     }
