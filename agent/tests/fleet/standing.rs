@@ -15,7 +15,10 @@ use crate::support::{Agent, config};
 #[tokio::test]
 async fn later_starts_need_no_token() {
     let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
-    Agent::start(&controller, config(&controller, dir.path())).await.stop().await;
+    let agent = Agent::start(&controller, config(&controller, dir.path())).await;
+    // It has heard the answer.
+    controller.heartbeat(|h| h.keyring == 1).await;
+    agent.stop().await;
     let plain = AgentConfig { join: None, fingerprint: None, ..config(&controller, dir.path()) };
     let agent = Agent::start(&controller, plain).await;
     let state = controller.state().hellos.iter().map(|h| (h.log_id.clone(), h.new_log)).collect::<Vec<_>>();
