@@ -182,6 +182,18 @@ fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruct
             batch.rejected.push(jti);
             None
         }
+        Checked::Late { jti, exp } => {
+            tracing::info!(%jti, "a command came after its time");
+            desk.refused.count(Refusal::Expired);
+            desk.work.remember(&jti, exp);
+            batch.entries.push(Entry {
+                event: execute::ended(&jti, Outcome::Expired, "it came after its time"),
+                exp,
+                message: None,
+            });
+            batch.rejected.push(jti);
+            None
+        }
         Checked::Do(Instruction::Command(command)) => {
             if trouble.or_else(|| desk.work.busy(envelope.body.len())).is_some() {
                 desk.refused.count(Refusal::Busy);

@@ -64,8 +64,28 @@ pub enum Checked {
         /// The same for a person.
         detail: String,
     },
+    /// It is the controller's word to this host, new, and past its `exp`: counted as [`Refusal::Expired`], and told, so
+    /// that nobody waits for it.
+    Late {
+        /// Its id.
+        jti: Jti,
+        /// When it expired.
+        exp: i64,
+    },
     /// It is not believed, or has no effect: that is only counted.
     Refuse(Refusal),
+}
+
+/// Why a message goes no further.
+enum Stop {
+    Refuse(Refusal),
+    Late(Jti, i64),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
 }
 
 /// Messages not believed since this start, by reason.
@@ -133,7 +153,8 @@ pub fn check(
 ) -> Checked {
     match authentic(envelope, context, time, known) {
         Ok((message, claims, exp)) => content(&message, claims, exp, context),
-        Err(refusal) => Checked::Refuse(refusal),
+        Err(Stop::Refuse(refusal)) => Checked::Refuse(refusal),
+        Err(Stop::Late(jti, exp)) => Checked::Late { jti, exp },
     }
 }
 
@@ -143,7 +164,7 @@ fn authentic(
     context: &Context<'_>,
     time: &mut Time,
     known: impl FnOnce(&Jti) -> bool,
-) -> Result<(Authentic, Claims, i64), Refusal> {
+) -> Result<(Authentic, Claims, i64), Stop> {
     let message = envelope.verify(&ALLOWED, |id| context.keyring.find(id))?;
     let claims = message.claims()?;
     let exp = claims.exp.ok_or(Refusal::Malformed)?;
@@ -151,19 +172,22 @@ fn authentic(
         && claims.iat >= 0
         && exp.saturating_sub(claims.iat) <= EXPIRY_SECONDS_MAX.into();
     if !whole {
-        return Err(Refusal::Malformed);
+        return Err(Refusal::Malformed.into());
     }
     message.audience(&claims, &Audience::Agent(context.me.clone()))?;
     if known(&claims.jti) {
-        return Err(Refusal::Duplicate);
+        return Err(Refusal::Duplicate.into());
     }
     let now = time.now(context.clock);
-    if exp < now || claims.iat < context.not_before {
-        return Err(Refusal::Expired);
-    }
     let work = matches!(message.kind(), PayloadType::Command | PayloadType::Deploy);
+    if claims.iat < context.not_before {
+        return Err(Refusal::Expired.into());
+    }
+    if exp < now {
+        return Err(if work { Stop::Late(claims.jti, exp) } else { Refusal::Expired.into() });
+    }
     if work && claims.iat > now.saturating_add(CLOCK_SKEW_SECONDS_MAX) {
-        return Err(Refusal::Future);
+        return Err(Refusal::Future.into());
     }
     time.seen(claims.iat);
     Ok((message, claims, exp))
@@ -249,6 +273,7 @@ mod tests {
         match check(envelope, &context, &mut Time::default(), |_| known) {
             Checked::Do(instruction) => format!("do {}", instruction.jti()),
             Checked::Reject { reason, .. } => format!("reject {reason:?}"),
+            Checked::Late { .. } => "late".to_owned(),
             Checked::Refuse(refusal) => refusal.label().to_owned(),
         }
     }
@@ -270,7 +295,7 @@ mod tests {
         messages.push((signed(PayloadType::Command, &payload), false));
 
         payload["exp"] = json!(NOW - 1);
-        expected.push("expired");
+        expected.push("late");
         messages.push((signed(PayloadType::Command, &payload), false));
 
         expected.push("duplicate");
@@ -322,7 +347,7 @@ mod tests {
         let mut payload = base();
         for (iat, exp, expected) in [
             (NOW, NOW, "do"),
-            (NOW, NOW - 1, "expired"),
+            (NOW, NOW - 1, "late"),
             (NOW + 60, NOW + 660, "do"),
             (NOW + 61, NOW + 661, "future"),
             (NOW - 1_000, NOW + 1, "do"),

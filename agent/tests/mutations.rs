@@ -74,6 +74,10 @@ impl World {
                 self.refused.count(refusal);
                 Some(refusal)
             }
+            Checked::Late { .. } => {
+                self.refused.count(Refusal::Expired);
+                Some(Refusal::Expired)
+            }
         }
     }
 }
@@ -154,7 +158,8 @@ fn signed_anew(world: &World, kind: usize, rng: &mut Rng) -> (Envelope, Refusal)
             (world.sign(&body), Refusal::Future)
         }
         3 => {
-            let wrong = [PayloadType::Report, PayloadType::Heartbeat, PayloadType::Hello, PayloadType::Welcome];
+            let wrong =
+                [PayloadType::Report, PayloadType::Heartbeat, PayloadType::Hello, PayloadType::Welcome];
             let kind = rng.choice(wrong).unwrap();
             (Envelope::sign(&world.fleet, kind, &body).unwrap(), Refusal::Type)
         }
