@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use signet_common::bus::Queue;
@@ -36,6 +37,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_client_keys))
         .routes(routes!(get_client_key, put_client_key))
         .routes(routes!(get_nonce))
+        .routes(routes!(get_controller_key))
         .routes(routes!(post_hello))
         .routes(routes!(list_agents))
         .routes(routes!(accept_agent))
@@ -91,6 +93,8 @@ struct ServerDetail {
     hold_reason: Option<String>,
     /// Events of its journal that were taken in.
     cursor: Option<u64>,
+    /// The newest keyring's version; an agent that holds an older one gets no work.
+    newest_keyring: u64,
     /// Other keys that claim this name, with their fingerprints.
     pending: Vec<String>,
     /// What its newest heartbeat says; null before the first.
@@ -285,6 +289,7 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         hold: standing.as_ref().map(|s| s.hold),
         hold_reason: standing.as_ref().map(|s| s.reason.clone()),
         cursor: standing.as_ref().map(|s| s.cursor),
+        newest_keyring: app.keys.keyring()?.version(),
         pending,
         agent,
         server: ServerView::new(server, Micros::now()),
@@ -445,6 +450,14 @@ struct NonceView {
     responses((status = 200, body = NonceView)))]
 async fn get_nonce(State(app): State<App>) -> Result<axum::Json<NonceView>> {
     Ok(axum::Json(NonceView { nonce: enrolment::nonce(&app).await? }))
+}
+
+/// The fleet's current signing key in PEM, for agents that are enrolled by hand.
+#[utoipa::path(get, path = "/api/agents/controller-key", tag = "agents",
+    responses((status = 200, content_type = "application/x-pem-file", body = String)))]
+async fn get_controller_key(State(app): State<App>) -> Result<Response> {
+    let pem = app.keys.keyring()?.current().to_pem();
+    Ok(([(CONTENT_TYPE, "application/x-pem-file")], pem + "\n").into_response())
 }
 
 /// An agent introduces itself, signed with its own key; the answer is signed with the fleet's. Both are DSSE envelopes;

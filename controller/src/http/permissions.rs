@@ -64,6 +64,7 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::PUT, "/api/client-keys/{hostname}", Need::Admin),
     (Method::GET, "/api/agents", Need::Read),
     (Method::GET, "/api/agents/nonce", Need::Public),
+    (Method::GET, "/api/agents/controller-key", Need::Read),
     (Method::POST, "/api/agents/hello", Need::Public),
     (Method::GET, "/api/agents/{agent_id}/orphans", Need::Read),
     (Method::POST, "/api/agents/{agent_id}/accept", Need::Admin),

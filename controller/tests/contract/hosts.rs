@@ -2,18 +2,21 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use signet_common::PublicKey;
 use signet_common::bus::Queue;
+use signet_common::keyring::Keyring;
 use signet_common::messages::Standing;
 use signet_testkit::{Pair, on_both_pairs};
 
-use crate::support::fake_agent::{FakeAgent, exited};
+use crate::support::fake_agent::{FakeAgent, exited, opened};
 use crate::support::{PATIENCE, TestApp};
 
 on_both_pairs!(
     servers_are_found_by_label,
     what_is_no_server_is_refused,
     a_deleted_server_is_gone,
-    a_second_claimant_waits
+    a_second_claimant_waits,
+    a_host_is_enrolled_by_hand
 );
 
 async fn add(app: &TestApp, hostname: &str, labels: Value) {
@@ -137,4 +140,22 @@ async fn a_second_claimant_waits(pair: Pair) {
     hello.join = None;
     assert_eq!(stranger.say(&app, &hello).await.status, 401);
     assert_eq!(app.get("/api/servers/stranger").await.status, 404);
+}
+
+/// Without any token: its key is put by an admin, and it believes the controller's because it was given that.
+async fn a_host_is_enrolled_by_hand(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let answer = app.get("/api/agents/controller-key").await;
+    assert_eq!((answer.status.as_u16(), answer.text.ends_with("-----END PUBLIC KEY-----\n")), (200, true));
+    let given = PublicKey::from_pem(&answer.text).unwrap();
+    let mut agent = FakeAgent::new(&app, "server1", "web").await;
+    let body = json!({ "public_key_pem": agent.key.public().to_pem() });
+    app.put("/api/client-keys/server1", &body).await.expect(200);
+    let mut hello = agent.draft(&app).await;
+    hello.join = None;
+    let (chain, _) = opened(&agent.say(&app, &hello).await);
+    assert_eq!(Keyring::trust_first(&chain[0], given.id()).unwrap().current(), &given);
+    assert_eq!(agent.hello(&app).await.standing, Standing::Accepted);
+    agent.consume().await;
+    agent.come_online(&app).await;
 }
