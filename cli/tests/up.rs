@@ -1,5 +1,11 @@
 //! `signet up` and the command line against it: the real binary, on SQLite and the in-process bus.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "what goes wrong fails the test, with its reason"
+)]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;

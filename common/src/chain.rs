@@ -114,7 +114,8 @@ impl Chained {
     /// # Errors
     /// When the event can't be written as JSON.
     pub fn next(previous: ChainHash, seq: u64, event: Event) -> Result<Self, BadEvent> {
-        let mut text = serde_json::to_string(&Numbered { seq, event: &event }).map_err(|e| BadEvent(e.to_string()))?;
+        let mut text =
+            serde_json::to_string(&Numbered { seq, event: &event }).map_err(|e| BadEvent(e.to_string()))?;
         let chain = match &event {
             Event::Gap { chain_at_to, .. } => *chain_at_to,
             _ => ChainHash::digest(&[&previous.0, text.as_bytes()]),

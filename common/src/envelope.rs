@@ -80,7 +80,8 @@ impl PayloadType {
             return Ok(found);
         }
         // A known name with another version is told apart, so that a fleet in the middle of an upgrade can see it.
-        let name = |t: &str| t.strip_suffix("+json").and_then(|t| t.rsplit_once(".v")).map(|(n, _)| n.to_owned());
+        let name =
+            |t: &str| t.strip_suffix("+json").and_then(|t| t.rsplit_once(".v")).map(|(n, _)| n.to_owned());
         match name(text) {
             Some(stem) if Self::ALL.into_iter().any(|t| name(t.as_str()).as_deref() == Some(&stem)) => {
                 Err(Refusal::Version)
@@ -97,7 +98,9 @@ impl fmt::Display for PayloadType {
 }
 
 /// Why a message was not believed. Also the label under which refusals are counted, in the order of the checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, thiserror::Error,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// Larger than any message may be.

@@ -13,7 +13,8 @@ use crate::envelope::DsseJson;
 use crate::ids::{AgentId, Hostname, Jti, LogId, StartId, TaskId};
 
 /// What this version of the agent understands, as named in heartbeats. Hosts are not sent what they don't list.
-pub const FEATURES: &[&str] = &["command", "argv", "env", "cwd", "stdin", "output_limit", "detached", "resume", "keyring"];
+pub const FEATURES: &[&str] =
+    &["command", "argv", "env", "cwd", "stdin", "output_limit", "detached", "resume", "keyring"];
 
 /// `command`: run this on each host in `aud`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

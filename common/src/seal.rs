@@ -119,7 +119,10 @@ mod tests {
         let sealed = seal(b"secret", &mine.public(), binding).unwrap();
         assert_eq!(mine.open(&sealed, binding).unwrap(), b"secret");
         let stored = SealingKey::from_stored(&mine.to_stored()).unwrap();
-        assert_eq!((stored.open(&sealed, binding).unwrap(), stored.public()), (b"secret".to_vec(), mine.public()));
+        assert_eq!(
+            (stored.open(&sealed, binding).unwrap(), stored.public()),
+            (b"secret".to_vec(), mine.public())
+        );
         assert!(SealingKey::from_stored("x").is_err());
         assert!(other.open(&sealed, binding).is_err());
         assert!(mine.open(&sealed, Binding { field: "other", ..binding }).is_err());

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(mut running: Running) -> anyhow::Result<()> {
+    tokio::spawn(feed_watchdog());
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut signalled = std::pin::pin!(async {
         tokio::select! {
@@ -82,4 +83,17 @@ fn announce(running: &Running) -> anyhow::Result<()> {
     out.flush()?;
     sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
     Ok(())
+}
+
+/// Tells systemd's watchdog, if there is one, that the runtime turns. A loop that ends takes the program with it anyway,
+/// and a database or broker that is away is no reason to start again.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut beat = tokio::time::interval(limit / 3);
+    loop {
+        beat.tick().await;
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+            tracing::warn!(%error, "systemd's watchdog could not be fed");
+        }
+    }
 }
