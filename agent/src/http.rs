@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use signet_common::envelope::DsseJson;
+use ureq::Proxy;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
@@ -41,6 +42,7 @@ pub enum HttpError {
 pub struct Controller {
     base: String,
     protected: bool,
+    loopback: bool,
 }
 
 impl Controller {
@@ -60,7 +62,7 @@ impl Controller {
             Some("http") => loopback,
             _ => return Err(bad()),
         };
-        Ok(Self { base: text.trim_end_matches('/').to_owned(), protected })
+        Ok(Self { base: text.trim_end_matches('/').to_owned(), protected, loopback })
     }
 
     /// Whether nobody can sit in between: TLS, or the same machine.
@@ -99,6 +101,8 @@ impl<'a> Client<'a> {
         let tls = TlsConfig::builder().root_certs(root_certs()).build();
         let config = ureq::Agent::config_builder()
             .tls_config(tls)
+            // A proxy that the environment names reaches another loopback than ours.
+            .proxy(if controller.loopback { None } else { Proxy::try_from_env() })
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_global(Some(HELLO_TIMEOUT))

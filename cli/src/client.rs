@@ -1,6 +1,7 @@
 //! The controller over HTTP. Everything blocks.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::{fmt, thread};
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use signet_agent::http::provide_cryptography;
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 use crate::limits::{
     ANSWER_BYTES_MAX, ANSWER_TIMEOUT, CONNECT_TIMEOUT, RECONNECT_FIRST, SEND_TRIES_MAX, STREAM_SILENCE_MAX,
@@ -110,9 +111,12 @@ impl Client {
         }
         provide_cryptography();
         let tls = TlsConfig::builder().root_certs(root_certs()).build();
+        // A proxy that the environment names reaches another loopback than ours, and would see the token.
+        let proxy = if is_loopback(&uri) { None } else { Proxy::try_from_env() };
         let config = || {
             Agent::config_builder()
                 .tls_config(tls.clone())
+                .proxy(proxy.clone())
                 .http_status_as_error(false)
                 // A redirect could carry the token elsewhere.
                 .max_redirects(0)
@@ -287,6 +291,11 @@ impl Client {
     }
 }
 
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// Reads an answer's object.
 ///
 /// # Errors
@@ -332,6 +341,18 @@ mod tests {
             assert!(matches!(Client::new(bad, None), Err(ClientError::Url(_))), "{bad}");
         }
         assert!(Client::new("https://signet.example.com/", None).is_ok());
+    }
+
+    #[test]
+    fn loopback_needs_no_proxy() {
+        for (url, loopback) in [
+            ("http://localhost:1", true),
+            ("http://[::1]:1", true),
+            ("http://127.0.0.2", true),
+            ("http://a", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
-use crate::text::{one_line, visible};
+use crate::text::visible;
 
 /// A look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +69,9 @@ impl Term {
         self.say(Look::Warn, &format!("warning: {text}"));
     }
 
-    /// A line on standard error. That nobody can read it is no reason to end.
+    /// Says something on standard error. That nobody can read it is no reason to end.
     pub(crate) fn say(self, look: Look, text: &str) {
-        let text = self.paint_err(look, &one_line(text, usize::MAX));
+        let text = self.paint_err(look, visible(text.as_bytes()).trim_end());
         writeln!(io::stderr(), "{text}").ok();
     }
 }

@@ -40,6 +40,8 @@ impl Home {
             command.env_remove(name);
         });
         command.env("XDG_DATA_HOME", self.0.path()).env_remove("PORT").stdin(Stdio::null());
+        // Nobody listens there: what goes to this machine must not go through a proxy.
+        command.env("http_proxy", "http://127.0.0.1:9");
         command
     }
 
