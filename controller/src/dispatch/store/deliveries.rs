@@ -1,8 +1,7 @@
-//! Reading and writing dispatches, messages and deliveries.
+//! Reading and writing deliveries.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use signet_common::envelope::Envelope;
 use signet_common::ids::BadId;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, Jti, TaskId};
@@ -11,7 +10,6 @@ use super::*;
 use crate::dispatch::model::{Delivery, Happening, State, apply};
 use crate::limits::{BATCH_ROWS_MAX, RESEND_SECONDS};
 use crate::store::{Query, Store, StoreError, Tx, Value};
-
 /// A delivery with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
@@ -138,40 +136,6 @@ fn stored(rows: Vec<DeliveryRow>) -> Result<Vec<Stored>, StoreError> {
     rows.into_iter().map(Stored::try_from).collect()
 }
 
-/// What a task's deliveries share.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub(crate) struct Dispatch {
-    /// The task or job.
-    pub task_id: String,
-    /// `command` or `deploy`.
-    pub kind: String,
-    /// Failures above which nothing more is released.
-    pub max_failures: Option<i64>,
-    /// When a cancel was asked for.
-    pub cancelled_at: Option<i64>,
-    /// Batches up to this one may be sent.
-    pub released_batch: i64,
-    /// The last batch.
-    pub last_batch: i64,
-    /// 1 while a delivery is open.
-    pub open: i64,
-    /// Grows with every change.
-    pub live_seq: i64,
-    /// The `timeout`, in seconds.
-    pub timeout: i64,
-}
-
-/// A message as it is stored.
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    /// Its id.
-    pub jti: Jti,
-    /// As signed.
-    pub envelope: Envelope,
-    /// The last second in which it may start.
-    pub exp: i64,
-}
-
 /// Where to publish what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Due {
@@ -207,49 +171,6 @@ impl TryFrom<DueRow> for Due {
 
 fn due(rows: Vec<DueRow>) -> Result<Vec<Due>, StoreError> {
     rows.into_iter().map(Due::try_from).collect()
-}
-
-/// What a task's deliveries share, when it is made.
-pub(crate) struct NewDispatch<'a> {
-    pub(crate) task: &'a TaskId,
-    pub(crate) kind: &'a str,
-    pub(crate) now: Micros,
-    pub(crate) timeout: u32,
-    pub(crate) max_failures: Option<u32>,
-    pub(crate) last_batch: i64,
-    pub(crate) open: bool,
-}
-
-/// Writes what a task's deliveries share.
-pub(crate) async fn insert_dispatch(tx: &mut Tx, new: &NewDispatch<'_>) -> Result<(), StoreError> {
-    let query = INSERT_DISPATCH.bind(new.task).bind(new.kind).bind(new.now).bind(new.timeout);
-    tx.run(query.bind(new.max_failures).bind(new.last_batch).bind(new.open)).await.map(drop)
-}
-
-/// Writes signed messages.
-pub(crate) async fn insert_messages(
-    tx: &mut Tx,
-    task: &TaskId,
-    messages: &[Message],
-) -> Result<(), StoreError> {
-    // A message can be large, so that a statement holds few.
-    for some in messages.chunks(8) {
-        let rows = some.iter().map(|m| -> [Value; 7] {
-            let e = &m.envelope;
-            let text = |t: &String| Value::from(t.as_str());
-            [
-                (&m.jti).into(),
-                task.into(),
-                text(&e.payload_type),
-                text(&e.keyid),
-                text(&e.sig),
-                e.body.as_ref().into(),
-                m.exp.into(),
-            ]
-        });
-        tx.run(INSERT_MESSAGES.query().rows(rows)).await?;
-    }
-    Ok(())
 }
 
 /// Writes new deliveries.
@@ -313,73 +234,10 @@ pub(crate) async fn update_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(),
     Ok(())
 }
 
-/// Locks these tasks' deliveries against every other writer until the end of the transaction, and gives their next
-/// live sequence. Locks are taken in key order.
-pub(crate) async fn lock_dispatches(
-    tx: &mut Tx,
-    tasks: impl IntoIterator<Item = &TaskId>,
-) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
-    let mut tasks: Vec<&TaskId> = tasks.into_iter().collect();
-    tasks.sort();
-    tasks.dedup();
-    if tasks.is_empty() {
-        return Ok(HashMap::new());
-    }
-    tx.run(LOCK_DISPATCHES.query().list(tasks.iter().copied())).await?;
-    let rows: Vec<Dispatch> = tx.all(SELECT_DISPATCHES.query().list(tasks)).await?;
-    rows.into_iter().map(|d| Ok((d.task_id.parse().map_err(corrupt)?, d))).collect()
-}
-
-/// Lets the batches up to `batch` go.
-pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<(), StoreError> {
-    tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
-}
-
-/// Which of these tasks have deliveries that are open.
-pub(crate) async fn open_tasks(
-    tx: &mut Tx,
-    tasks: &BTreeSet<TaskId>,
-) -> Result<BTreeSet<TaskId>, StoreError> {
-    if tasks.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let rows: Vec<(String,)> = tx.all(OPEN_TASKS.query().list(tasks)).await?;
-    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
-}
-
-/// Notes that nothing of these tasks is open.
-pub(crate) async fn close_tasks(tx: &mut Tx, tasks: &[&TaskId]) -> Result<(), StoreError> {
-    if tasks.is_empty() {
-        return Ok(());
-    }
-    tx.run(CLOSE_TASKS.query().list(tasks.iter().copied())).await.map(drop)
-}
-
 /// How many of a task's targets count as failed, in the batches up to this one.
 pub(crate) async fn count_failures(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<u64, StoreError> {
     let row: Option<(i64,)> = tx.first(COUNT_FAILURES.bind(task).bind(batch)).await?;
     Ok(row.map_or(0, |(n,)| n.unsigned_abs()))
-}
-
-/// Notes the cancel.
-pub(crate) async fn set_cancelled(tx: &mut Tx, task: &TaskId, now: Micros) -> Result<(), StoreError> {
-    tx.run(SET_CANCELLED.bind(now).bind(task)).await.map(drop)
-}
-
-/// Which tasks these messages belong to.
-pub(crate) async fn tasks_of(tx: &mut Tx, messages: &[Jti]) -> Result<HashMap<Jti, TaskId>, StoreError> {
-    #[derive(sqlx::FromRow)]
-    struct Pair {
-        jti: String,
-        task_id: String,
-    }
-    if messages.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows: Vec<Pair> = tx.all(SELECT_TASKS_OF_MESSAGES.query().list(messages)).await?;
-    rows.into_iter()
-        .map(|p| Ok((p.jti.parse().map_err(corrupt)?, p.task_id.parse().map_err(corrupt)?)))
-        .collect()
 }
 
 /// Deliveries of these messages to these agents.
@@ -593,66 +451,4 @@ pub(crate) async fn overdue(
         }
     }
     Ok(all)
-}
-
-/// Tasks with batches that were not released, by id, after this one.
-pub(crate) async fn open_batched(
-    store: &Store,
-    after: &str,
-    limit: usize,
-) -> Result<Vec<TaskId>, StoreError> {
-    let rows: Vec<(String,)> = store.all(OPEN_BATCHED.bind(after).bind(limit as u64)).await?;
-    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
-}
-
-/// Signed messages by id.
-pub(crate) async fn messages(store: &Store, ids: &[Jti]) -> Result<HashMap<Jti, Message>, StoreError> {
-    #[derive(sqlx::FromRow)]
-    struct MessageRow {
-        jti: String,
-        payload_type: String,
-        keyid: String,
-        sig: String,
-        body: Vec<u8>,
-        exp: i64,
-    }
-    let mut all = HashMap::new();
-    for some in ids.chunks(BATCH_ROWS_MAX) {
-        let rows: Vec<MessageRow> = store.all(SELECT_MESSAGES.query().list(some)).await?;
-        for row in rows {
-            let jti: Jti = row.jti.parse().map_err(corrupt)?;
-            let envelope = Envelope {
-                payload_type: row.payload_type,
-                keyid: row.keyid,
-                sig: row.sig,
-                body: row.body.into(),
-            };
-            all.insert(jti.clone(), Message { jti, envelope, exp: row.exp });
-        }
-    }
-    Ok(all)
-}
-
-/// Replaces a message's signature by a newer key's; its bytes stay.
-pub(crate) async fn update_signature(tx: &mut Tx, message: &Message) -> Result<(), StoreError> {
-    let e = &message.envelope;
-    tx.run(UPDATE_SIGNATURE.bind(e.keyid.as_str()).bind(e.sig.as_str()).bind(&message.jti)).await.map(drop)
-}
-
-/// Ended tasks from before `before`, oldest first.
-pub(crate) async fn old_dispatches(
-    store: &Store,
-    before: Micros,
-    limit: usize,
-) -> Result<Vec<TaskId>, StoreError> {
-    let rows: Vec<(String,)> = store.all(OLD_DISPATCHES.bind(before).bind(limit as u64)).await?;
-    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
-}
-
-/// Forgets tasks' deliveries and messages.
-pub(crate) async fn delete(tx: &mut Tx, tasks: &[TaskId]) -> Result<(), StoreError> {
-    for statement in [DELETE_DELIVERIES, DELETE_MESSAGES, DELETE_DISPATCHES] {
-        tx.run(statement.query().list(tasks)).await?;
-    }
-    Ok(())
 }

@@ -1,10 +1,12 @@
 //! The SQL of messages, deliveries and logs. Nobody else reads these tables.
 
 mod deliveries;
+mod dispatches;
 mod logs;
 
 pub use deliveries::Stored;
 pub(super) use deliveries::*;
+pub(super) use dispatches::*;
 pub(super) use logs::OrphanRow;
 pub(super) use logs::*;
 
