@@ -13,3 +13,4 @@ mod hosts;
 mod keys;
 mod lists;
 mod openapi;
+mod proxies;
