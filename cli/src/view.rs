@@ -289,8 +289,10 @@ fn block(term: Term, group: &Group, shown: bool) -> Vec<u8> {
     // One line fits beside the names; more begin below them.
     let lines = body.iter().filter(|b| **b == b'\n').count();
     let mut block = block.into_bytes();
-    block.push(if lines == 1 { b' ' } else { b'\n' });
-    block.extend(body);
+    block.extend(if lines == 1 && body != b"\n" { b" ".as_slice() } else { b"\n" });
+    if body != b"\n" {
+        block.extend(body);
+    }
     block
 }
 
@@ -321,6 +323,7 @@ mod tests {
         assert_eq!(shown(&group(&["a"], "", "1\n2", "")), "a:\n1\n2\n");
         assert_eq!(shown(&group(&["a"], "exit 2", "", "no\n")), "a: [exit 2] no\n");
         assert_eq!(shown(&group(&["a"], "", "", "")), "a:\n");
+        assert_eq!(shown(&group(&["a"], "exit 1", "\n", "")), "a: [exit 1]\n");
         assert_eq!(shown(&group(&["a"], "", "out\n", "err\n")), "a:\nout\nerr\n");
     }
 

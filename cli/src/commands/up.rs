@@ -74,9 +74,9 @@ impl Up {
             let addresses: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
             args.extend(["--listen".into(), addresses.join(",").into()]);
         }
-        // People at a terminal want to hear of trouble only.
+        // People at a terminal want to hear of trouble only; lapin calls a queue that is not there yet an error.
         if ["SIGNET_LOG_LEVEL", "SIGNET_CONFIG"].iter().all(|name| std::env::var_os(name).is_none()) {
-            args.extend(["--log-level".into(), "warn".into()]);
+            args.extend(["--log-level".into(), "warn,lapin=off".into()]);
         }
         Flags::try_parse_from(args).map_err(|e| usage(&e))?.settings().map_err(|e| usage(&e))
     }
