@@ -11,8 +11,18 @@ use crate::services::{Services, parse, run};
 /// through every stop and start. Each call waits until it is done.
 #[derive(Debug)]
 pub struct PrivateServices {
-    directory: TempDir,
+    home: Home,
     urls: Services,
+}
+
+/// The services' directory. What runs in it is stopped before it goes, also when only half of it could be started.
+#[derive(Debug)]
+struct Home(TempDir);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        run(Some(self.0.path()), &["purge"]);
+    }
 }
 
 /// A copy of the database in SQL.
@@ -28,16 +38,13 @@ impl PrivateServices {
     /// When they don't start.
     pub async fn start() -> Self {
         blocking(|| {
-            let directory =
-                tempfile::Builder::new().prefix("signet-private-").tempdir().expect("a directory");
+            let directory = tempfile::Builder::new().prefix("signet-private-").tempdir();
+            let home = Home(directory.expect("a directory"));
             let owner = std::process::id().to_string();
-            let printed = run(Some(directory.path()), &["start", "--for", &owner]);
+            let printed = run(Some(home.0.path()), &["start", "--for", &owner]);
             let mut environment = parse(&printed);
             environment.entry("TEST_AMQP_MANAGEMENT_URL".into()).or_default();
-            Self {
-                directory,
-                urls: Services::named(&environment).expect("scripts/services named no services"),
-            }
+            Self { home, urls: Services::named(&environment).expect("scripts/services named no services") }
         })
         .await
     }
@@ -84,7 +91,7 @@ impl PrivateServices {
     /// # Panics
     /// When `mariadb-dump` fails.
     pub async fn dump(&self) -> Dump {
-        let file = self.directory.path().join(format!("dump-{}.sql", uuid::Uuid::new_v4().simple()));
+        let file = self.home.0.path().join(format!("dump-{}.sql", uuid::Uuid::new_v4().simple()));
         let mut command = self.client("mariadb-dump");
         let blobs = ["--hex-blob", "--single-transaction", "--add-drop-database", "--databases", "signet"];
         command.args(blobs).arg(format!("--result-file={}", file.display()));
@@ -107,7 +114,7 @@ impl PrivateServices {
     /// # Panics
     /// When it fails.
     pub async fn rabbitmqctl(&self, arguments: &[&str]) -> String {
-        let directory = self.directory.path().to_owned();
+        let directory = self.home.0.path().to_owned();
         let mut all = vec!["ctl".to_owned()];
         all.extend(arguments.iter().map(|a| (*a).to_owned()));
         blocking(move || run(Some(&directory), &all.iter().map(String::as_str).collect::<Vec<_>>())).await
@@ -116,26 +123,20 @@ impl PrivateServices {
     /// The directory of both services' data and logs.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.directory.path()
+        self.home.0.path()
     }
 
     async fn services(&self, arguments: &'static [&'static str]) {
-        let directory = self.directory.path().to_owned();
+        let directory = self.home.0.path().to_owned();
         blocking(move || run(Some(&directory), arguments)).await;
     }
 
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let socket = self.directory.path().join("mysql/sock");
+        let socket = self.home.0.path().join("mysql/sock");
         command.arg("--no-defaults").arg(format!("--socket={}", socket.display()));
         command.args(["--user=signet", "--password=signet"]).stdout(Stdio::null());
         command
-    }
-}
-
-impl Drop for PrivateServices {
-    fn drop(&mut self) {
-        run(Some(self.directory.path()), &["purge"]);
     }
 }
 
