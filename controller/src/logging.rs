@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -13,7 +13,8 @@ use crate::settings::{LogFormat, LogSettings};
 /// # Errors
 /// When the level makes no sense, or somebody logs already.
 pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
-    let targets: Targets = settings.level.parse()?;
+    // lapin writes whole messages to the log, and with them command texts and what stands in `env` and `stdin`.
+    let targets = settings.level.parse::<Targets>()?.with_target("lapin", LevelFilter::OFF);
     let registry = tracing_subscriber::registry().with(targets);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match settings.format {
