@@ -105,6 +105,20 @@ value_from! {
     &[u8] => Blob, |x| x.to_vec();
 }
 
+/// Binds every value: the two drivers' query types share no trait for that.
+macro_rules! bind_all {
+    ($query:ident, $values:expr) => {
+        for value in $values {
+            $query = match value {
+                Value::Int(x) => $query.bind(x),
+                Value::Real(x) => $query.bind(x),
+                Value::Text(x) => $query.bind(x),
+                Value::Blob(x) => $query.bind(x),
+            };
+        }
+    };
+}
+
 /// A statement with its values.
 #[derive(Debug, Clone)]
 pub struct Query {
@@ -177,14 +191,7 @@ impl Query {
     ) -> Result<Vec<T>, StoreError> {
         let text = AssertSqlSafe(self.text(Flavour::MySql));
         let mut query: QueryAs<'_, MySql, T, MySqlArguments> = sqlx::query_as(text);
-        for value in self.values {
-            query = match value {
-                Value::Int(x) => query.bind(x),
-                Value::Real(x) => query.bind(x),
-                Value::Text(x) => query.bind(x),
-                Value::Blob(x) => query.bind(x),
-            };
-        }
+        bind_all!(query, self.values);
         Ok(query.fetch_all(on).await?)
     }
 
@@ -194,14 +201,7 @@ impl Query {
     ) -> Result<Vec<T>, StoreError> {
         let text = AssertSqlSafe(self.text(Flavour::Sqlite));
         let mut query: QueryAs<'_, Sqlite, T, SqliteArguments> = sqlx::query_as(text);
-        for value in self.values {
-            query = match value {
-                Value::Int(x) => query.bind(x),
-                Value::Real(x) => query.bind(x),
-                Value::Text(x) => query.bind(x),
-                Value::Blob(x) => query.bind(x),
-            };
-        }
+        bind_all!(query, self.values);
         Ok(query.fetch_all(on).await?)
     }
 
@@ -211,14 +211,7 @@ impl Query {
     ) -> Result<u64, StoreError> {
         let text = AssertSqlSafe(self.text(Flavour::MySql));
         let mut query: SqlxQuery<'_, MySql, MySqlArguments> = sqlx::query(text);
-        for value in self.values {
-            query = match value {
-                Value::Int(x) => query.bind(x),
-                Value::Real(x) => query.bind(x),
-                Value::Text(x) => query.bind(x),
-                Value::Blob(x) => query.bind(x),
-            };
-        }
+        bind_all!(query, self.values);
         Ok(query.execute(on).await?.rows_affected())
     }
 
@@ -228,14 +221,7 @@ impl Query {
     ) -> Result<u64, StoreError> {
         let text = AssertSqlSafe(self.text(Flavour::Sqlite));
         let mut query: SqlxQuery<'_, Sqlite, SqliteArguments> = sqlx::query(text);
-        for value in self.values {
-            query = match value {
-                Value::Int(x) => query.bind(x),
-                Value::Real(x) => query.bind(x),
-                Value::Text(x) => query.bind(x),
-                Value::Blob(x) => query.bind(x),
-            };
-        }
+        bind_all!(query, self.values);
         Ok(query.execute(on).await?.rows_affected())
     }
 }
