@@ -1,33 +1,19 @@
 //! One round: commands are asked for while parts die, then everything comes back and the books are checked.
 
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fastrand::Rng;
-use reqwest::Client;
-use serde_json::{Value, json};
-use signet_testkit::{PrivateServices, eventually};
-use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::books::{self, Allowed, Asked};
-use super::parts::{self, Program, TOKEN};
+use super::special::{self, Kind};
+use super::world::{End, HOSTS, World};
 
-const HOSTS: [&str; 3] = ["alpha", "beta", "gamma"];
-/// A post is repeated with its key for this long.
-const POST_PATIENCE: Duration = Duration::from_secs(60);
-/// `expires_in` + `timeout` + the deadline's grace, and time for agents that back off.
-const SETTLE: Duration = Duration::from_secs(280);
-
-/// What happens in a round beyond kills.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Kills,
-    WipedBroker,
-    RestoredDatabase,
-    PutBackAgent,
-}
+/// So many posts are in flight at a time.
+const POSTS_AT_ONCE: usize = 8;
 
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -35,90 +21,6 @@ pub struct Plan {
     pub commands: usize,
     pub controllers: usize,
     pub kind: Kind,
-}
-
-struct World {
-    services: PrivateServices,
-    controllers: Mutex<Vec<Program>>,
-    agents: Mutex<Vec<Program>>,
-    urls: Vec<String>,
-    root: tempfile::TempDir,
-    client: Client,
-}
-
-impl World {
-    async fn start(plan: &Plan) -> Self {
-        let services = PrivateServices::start().await;
-        let root = tempfile::tempdir().unwrap();
-        let (mut controllers, mut urls) = (Vec::new(), Vec::new());
-        for number in 0..plan.controllers {
-            let (mut controller, url) = parts::controller(&services, root.path(), number);
-            controller.start();
-            controllers.push(controller);
-            urls.push(url);
-        }
-        let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-        let mut agents = Vec::new();
-        for (number, host) in HOSTS.iter().enumerate() {
-            let mut agent = parts::agent(root.path(), host, &urls[number % urls.len()]);
-            agent.start();
-            agents.push(agent);
-        }
-        let world = Self {
-            services,
-            controllers: Mutex::new(controllers),
-            agents: Mutex::new(agents),
-            urls,
-            root,
-            client,
-        };
-        world.all_online().await;
-        world
-    }
-
-    async fn get(&self, path: &str) -> Option<Value> {
-        let answer =
-            self.client.get(format!("{}{path}", self.urls[0])).bearer_auth(TOKEN).send().await.ok()?;
-        if !answer.status().is_success() {
-            return None;
-        }
-        answer.json().await.ok()
-    }
-
-    async fn all_online(&self) {
-        eventually(Duration::from_secs(120), "all hosts to be online", async || {
-            let servers = self.get("/api/servers?status=online").await?;
-            (servers.as_array()?.len() == HOSTS.len()).then_some(())
-        })
-        .await;
-    }
-
-    /// Asks for one command, again and again with the same key; `None` when nobody took it in time.
-    async fn ask(&self, rng: &mut Rng, number: usize) -> Option<Asked> {
-        let mark = format!("m{number}");
-        let exit_code = rng.i64(0..4);
-        let pause = f64::from(rng.u32(0..20)) / 10.0;
-        let host = HOSTS[rng.usize(0..HOSTS.len())];
-        let root = self.root.path().display();
-        let command = format!("echo {mark} >> {root}/{host}.marks; sleep {pause}; exit {exit_code}");
-        let body = json!({
-            "target_type": "node", "target": host, "command": command, "timeout": 10, "expires_in": 60,
-        });
-        let began = Instant::now();
-        while began.elapsed() < POST_PATIENCE {
-            let url = &self.urls[rng.usize(0..self.urls.len())];
-            let request = self.client.post(format!("{url}/api/commands")).bearer_auth(TOKEN);
-            let request = request.header("idempotency-key", format!("key-{number}")).json(&body);
-            if let Ok(answer) = request.send().await
-                && answer.status().as_u16() == 201
-                && let Ok(task) = answer.json::<Value>().await
-            {
-                return Some(Asked { task_id: task["task_id"].as_str()?.to_owned(), mark, exit_code });
-            }
-            tokio::time::sleep(Duration::from_millis(300)).await;
-        }
-        None
-    }
 }
 
 /// Kills one part, and starts it again a moment later.
@@ -157,129 +59,107 @@ async fn strike(world: &World, rng: &mut Rng) {
     }
 }
 
-/// What the round's kind adds, in the middle of it; gives the hosts that are no longer held to the strict rules.
-async fn special(world: &World, kind: Kind, dump: Option<signet_testkit::Dump>) -> Allowed {
-    match kind {
-        Kind::Kills => Allowed::default(),
-        Kind::WipedBroker => {
-            println!("  delete the broker's data directory");
-            world.services.wipe_broker().await;
-            Allowed::default()
-        }
-        Kind::RestoredDatabase => {
-            println!("  restore the database");
-            let mut controllers = world.controllers.lock().await;
-            controllers.iter_mut().for_each(Program::kill);
-            if let Some(dump) = dump {
-                world.services.restore(&dump).await;
-            }
-            controllers.iter_mut().for_each(Program::start);
-            Allowed::default()
-        }
-        Kind::PutBackAgent => {
-            println!("  put back an agent's data directory");
-            let data = world.root.path().join(HOSTS[0]);
-            let copy = world.root.path().join("copy");
-            let mut agents = world.agents.lock().await;
-            agents[0].kill();
-            copy_dir(&data, &copy);
-            agents[0].start();
-            drop(agents);
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            let mut agents = world.agents.lock().await;
-            agents[0].kill();
-            std::fs::remove_dir_all(&data).unwrap();
-            copy_dir(&copy, &data);
-            agents[0].start();
-            Allowed { aside: vec![HOSTS[0].into()] }
-        }
-    }
+/// Strikes again and again, while it is running.
+struct Chaos {
+    over: CancellationToken,
+    striking: tokio::task::JoinHandle<()>,
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
-    assert!(status.success());
-}
-
-/// Runs one round and checks its books.
-pub async fn run(plan: &Plan) {
-    let world = Arc::new(World::start(plan).await);
-    let mut rng = Rng::with_seed(plan.seed);
-    let dump = if plan.kind == Kind::RestoredDatabase { Some(world.services.dump().await) } else { None };
-
-    let over = CancellationToken::new();
-    let chaos = tokio::spawn({
-        let (world, over, mut rng) = (world.clone(), over.clone(), rng.fork());
-        async move {
-            while !over.is_cancelled() {
+impl Chaos {
+    fn start(world: &Arc<World>, mut rng: Rng) -> Self {
+        let over = CancellationToken::new();
+        let (world, stop) = (world.clone(), over.clone());
+        let striking = tokio::spawn(async move {
+            while !stop.is_cancelled() {
                 strike(&world, &mut rng).await;
                 let calm = Duration::from_millis(rng.u64(500..3000));
                 tokio::select! {
-                    () = over.cancelled() => {}
+                    () = stop.cancelled() => {}
                     () = tokio::time::sleep(calm) => {}
                 }
             }
-        }
-    });
+        });
+        Self { over, striking }
+    }
 
-    let mut asking = tokio::task::JoinSet::new();
-    let permits = Arc::new(tokio::sync::Semaphore::new(8));
-    let mut allowed = Allowed::default();
-    let mut dump = dump;
-    for number in 0..plan.commands {
-        if number == plan.commands / 2 {
-            allowed = special(&world, plan.kind, dump.take()).await;
-        }
+    /// Everything that was killed is started again when this returns.
+    async fn stop(self) {
+        self.over.cancel();
+        self.striking.await.unwrap();
+    }
+}
+
+/// Asks for a range of commands, some at a time; gives those that were accepted.
+async fn ask_for(world: &Arc<World>, rng: &mut Rng, numbers: std::ops::Range<usize>) -> Vec<Asked> {
+    let permits = Arc::new(tokio::sync::Semaphore::new(POSTS_AT_ONCE));
+    let mut asking = JoinSet::new();
+    for number in numbers {
         let (world, permits, mut rng) = (world.clone(), permits.clone(), rng.fork());
         asking.spawn(async move {
             let _permit = permits.acquire_owned().await.unwrap();
             tokio::time::sleep(Duration::from_millis(rng.u64(0..400))).await;
-            world.ask(&mut rng, number).await
+            let host = HOSTS[rng.usize(0..HOSTS.len())];
+            world.ask(&mut rng, &format!("m{number}"), host).await
         });
     }
-    let asked: Vec<Asked> = asking.join_all().await.into_iter().flatten().collect();
-    over.cancel();
-    chaos.await.unwrap();
-    assert!(
-        asked.len() * 100 >= plan.commands * 99,
-        "only {} of {} were accepted",
-        asked.len(),
-        plan.commands
-    );
+    asking.join_all().await.into_iter().flatten().collect()
+}
+
+/// Runs one round and checks its books.
+pub async fn run(plan: &Plan) {
+    let world = Arc::new(World::start(plan.controllers).await);
+    let mut rng = Rng::with_seed(plan.seed);
+    let dump = if plan.kind == Kind::RestoredDatabase { Some(world.services.dump().await) } else { None };
+
+    let half = plan.commands / 2;
+    let mut chaos = Chaos::start(&world, rng.fork());
+    let mut asked = ask_for(&world, &mut rng, 0..half).await;
+    let allowed = match plan.kind {
+        Kind::Kills => Allowed::default(),
+        Kind::WipedBroker => {
+            chaos.stop().await;
+            special::wipe_broker(&world).await;
+            chaos = Chaos::start(&world, rng.fork());
+            Allowed::default()
+        }
+        Kind::RestoredDatabase => {
+            chaos.stop().await;
+            let dump = dump.expect("taken before the round");
+            let allowed = special::restore_database(&world, &dump, &asked).await;
+            chaos = Chaos::start(&world, rng.fork());
+            allowed
+        }
+        Kind::PutBackAgent => special::put_back_agent(&world, &mut rng).await,
+    };
+    asked.extend(ask_for(&world, &mut rng, half..plan.commands).await);
+    chaos.stop().await;
+    let (accepted, wanted) = (asked.len(), plan.commands);
+    assert!(accepted * 100 >= wanted * 99, "only {accepted} of {wanted} were accepted");
+
+    if let Some(back) = &allowed.put_back {
+        special::accept_put_back(&world, &mut rng, back).await;
+    }
     settle(&world, plan, &asked, &allowed).await;
+    if plan.kind == Kind::RestoredDatabase {
+        special::check_orphans(&world, &allowed).await;
+    }
 }
 
 /// Waits until every task is over, and checks each.
 async fn settle(world: &World, plan: &Plan, asked: &[Asked], allowed: &Allowed) {
+    let mut wrong = Vec::new();
     let mut details = Vec::new();
     for one in asked {
-        let path = format!("/api/tasks/{}", one.task_id);
-        let detail = eventually(SETTLE, &format!("{} to be over", one.mark), async || {
-            let answer =
-                world.client.get(format!("{}{path}", world.urls[0])).bearer_auth(TOKEN).send().await.ok()?;
-            if answer.status().as_u16() == 404 && plan.kind == Kind::RestoredDatabase {
-                return Some(None);
-            }
-            let detail: Value = answer.json().await.ok()?;
-            let targets = detail["targets"].as_array()?;
-            let open =
-                |t: &Value| ["waiting", "sent", "accepted", "running"].iter().any(|s| t["state"] == *s);
-            let held = |t: &Value| allowed.aside.iter().any(|h| t["hostname"] == h.as_str());
-            (!targets.iter().any(|t| open(t) && !held(t))).then_some(Some(detail))
-        })
-        .await;
-        details.push(detail);
+        match world.end_of(one).await {
+            End::Final(detail) => details.push((one, detail)),
+            End::Unknown if allowed.unknown.contains(&one.mark) => {}
+            End::Unknown => wrong.push(format!("{} is unknown", one.mark)),
+        }
     }
-    let hosts: Vec<String> = HOSTS.iter().map(ToString::to_string).collect();
-    let marks = books::marks(world.root.path(), &hosts);
-    let mut wrong: Vec<String> = marks
-        .iter()
-        .filter(|((host, _), count)| **count > 1 && !allowed.aside.contains(host))
-        .map(|((host, mark), count)| format!("{mark} was started {count} times on {host}"))
-        .collect();
-    let mut states = std::collections::BTreeMap::new();
-    for (one, detail) in asked.iter().zip(&details) {
-        let Some(detail) = detail else { continue };
+    let marks = books::marks(world.root.path(), &HOSTS);
+    wrong.extend(books::check_starts(&marks, allowed));
+    let mut states = BTreeMap::new();
+    for (one, detail) in &details {
         for target in detail["targets"].as_array().into_iter().flatten() {
             *states.entry(target["state"].to_string()).or_insert(0) += 1;
         }
@@ -288,7 +168,7 @@ async fn settle(world: &World, plan: &Plan, asked: &[Asked], allowed: &Allowed) 
     println!("  {} accepted, ends: {states:?}", asked.len());
     if !wrong.is_empty() {
         let kept = std::env::temp_dir().join(format!("signet-chaos-{}", plan.seed));
-        copy_dir(world.root.path(), &kept);
+        special::copy_dir(world.root.path(), &kept);
         panic!("seed {}: logs are in {}\n{}", plan.seed, kept.display(), wrong.join("\n"));
     }
 }
