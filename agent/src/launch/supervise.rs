@@ -180,9 +180,10 @@ impl Supervisor {
             killpg(self.main, Signal::SIGKILL).ok();
             return;
         };
-        for process in tree.into_iter().filter(|process| !process.zombie) {
+        for process in tree {
             let pid = Pid::from_raw(process.pid);
-            if kill(pid, Signal::SIGKILL).is_ok() && pid != self.main {
+            // What ends by itself was not left behind.
+            if kill(pid, Signal::SIGKILL).is_ok() && pid != self.main && !process.ending {
                 self.killed.insert(process.pid);
             }
         }

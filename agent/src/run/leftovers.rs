@@ -149,7 +149,7 @@ impl Leftovers {
         let own = i32::try_from(process::id()).unwrap_or_default();
         let is_launcher = |process: &&Process| process.parent != own && is_launcher(process.pid, &self.scope);
         let launchers: HashSet<i32> =
-            all.iter().filter(|p| !p.zombie).filter(is_launcher).map(|p| p.pid).collect();
+            all.iter().filter(|p| !p.ending).filter(is_launcher).map(|p| p.pid).collect();
         let marks: Vec<Vec<u8>> = self.commands.iter().map(mark).collect();
         let roots = all.iter().filter(|process| has_mark(process.pid, &marks)).map(|process| process.pid);
         let roots: HashSet<i32> = roots.chain(launchers.iter().copied()).collect();
@@ -179,7 +179,7 @@ fn whole(all: &[Process], roots: HashSet<i32>, except: &HashSet<i32>) -> Vec<Pro
     let mut whole: Vec<Process> =
         all.iter().filter(|process| roots.contains(&process.pid)).copied().collect();
     whole.extend(below);
-    whole.retain(|process| !process.zombie && !spared.contains(&process.pid));
+    whole.retain(|process| !process.ending && !spared.contains(&process.pid));
     whole
 }
 

@@ -12,9 +12,13 @@ pub(crate) struct Process {
     pub(crate) parent: i32,
     /// The process that leads its session.
     pub(crate) session: i32,
-    /// Already ended, and only waits for its parent.
-    pub(crate) zombie: bool,
+    /// Ended already, or in the middle of it: its files are closed before the system lets go of it. Its first thread
+    /// has ended; others of it may still run.
+    pub(crate) ending: bool,
 }
+
+/// `PF_EXITING` of the kernel's `include/linux/sched.h`, in the flags that proc(5) shows.
+const PF_EXITING: u32 = 0x4;
 
 /// Every process that may be seen.
 ///
@@ -33,6 +37,12 @@ pub(crate) fn all() -> io::Result<Vec<Process>> {
     Ok(processes)
 }
 
+/// Whether a process runs and is not about to end by itself.
+pub(crate) fn is_running(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| parse(pid, &stat).is_none_or(|process| !process.ending))
+}
+
 /// `stat` of proc(5): the name in brackets may itself hold blanks and brackets.
 fn parse(pid: i32, stat: &str) -> Option<Process> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -41,7 +51,9 @@ fn parse(pid: i32, stat: &str) -> Option<Process> {
     let parent = fields.next()?.parse().ok()?;
     let _group = fields.next()?;
     let session = fields.next()?.parse().ok()?;
-    Some(Process { pid, parent, session, zombie })
+    let (_terminal, _foreground) = (fields.next()?, fields.next()?);
+    let flags: u32 = fields.next()?.parse().ok()?;
+    Some(Process { pid, parent, session, ending: zombie || flags & PF_EXITING != 0 })
 }
 
 /// All children, grandchildren and so on of a process.
@@ -79,13 +91,16 @@ mod tests {
     #[test]
     fn a_name_with_brackets_and_blanks_is_no_obstacle() {
         let stat = "12 (a) S 1) (b) Z 7 12 9 0 -1 4194304";
-        assert_eq!(parse(12, stat), Some(Process { pid: 12, parent: 7, session: 9, zombie: true }));
+        assert_eq!(parse(12, stat), Some(Process { pid: 12, parent: 7, session: 9, ending: true }));
         assert_eq!(parse(12, ""), None);
+        let exiting = stat.replace(" Z ", " R ").replace("4194304", "4194308");
+        assert!(parse(12, &exiting).unwrap().ending);
+        assert!(!parse(12, &stat.replace(" Z ", " R ")).unwrap().ending);
     }
 
     #[test]
     fn descendants_are_found_through_generations() {
-        let process = |pid, parent| Process { pid, parent, session: 1, zombie: false };
+        let process = |pid, parent| Process { pid, parent, session: 1, ending: false };
         let all = [process(2, 1), process(3, 2), process(4, 3), process(5, 1), process(6, 5)];
         let mut found: Vec<i32> = below(&all, HashSet::from([2])).iter().map(|p| p.pid).collect();
         found.sort_unstable();
@@ -95,6 +110,6 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let own = i32::try_from(std::process::id()).unwrap();
-        assert!(all().unwrap().iter().any(|process| process.pid == own && !process.zombie));
+        assert!(all().unwrap().iter().any(|process| process.pid == own && !process.ending));
     }
 }

@@ -13,7 +13,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cgroup::Job;
-use super::leftovers;
+use super::{leftovers, processes};
 use crate::launch::wire::{self, Exit, ORDER_KILL, ORDER_TERM, Reply};
 use crate::limits::{KILL_GRACE, TREE_LOOK_EVERY};
 
@@ -124,7 +124,9 @@ impl InCgroup {
         if !self.job.is_populated()? {
             return Ok(());
         }
-        self.killed.extend(self.job.pids()?.into_iter().filter(|pid| Some(*pid) != self.main));
+        // What ends by itself was not left behind.
+        let left = self.job.pids()?.into_iter().filter(|pid| Some(*pid) != self.main);
+        self.killed.extend(left.filter(|pid| processes::is_running(*pid)));
         self.job.kill()
     }
 
@@ -204,7 +206,7 @@ impl BelowLauncher {
             }
             for process in tree {
                 let killed = kill(Pid::from_raw(process.pid), Signal::SIGKILL).is_ok();
-                if killed && Some(process.pid) != self.main {
+                if killed && Some(process.pid) != self.main && !process.ending {
                     self.killed.insert(process.pid);
                 }
             }
