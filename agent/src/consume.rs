@@ -8,13 +8,13 @@ use std::sync::Arc;
 use signet_common::Envelope;
 use signet_common::bus::{Bus, BusError, Consumer, Mode, Queue, Taken};
 use signet_common::envelope::{Refusal, Verified};
+use signet_common::fault::{self, Point};
 use signet_common::ids::Jti;
 use signet_common::messages::{Cancel, Event, KeyringPush, Outcome, Resume};
 use signet_common::time::Micros;
 
 use crate::agent::{Agent, Rewind, at, entry};
 use crate::execute::{self, ended};
-use crate::fault::{self, Point};
 use crate::journal::{Entry, Purpose};
 use crate::limits::{PREFETCH, PULSE_EVERY, RETRY_FIRST, RETRY_MAX, TAKE_MAX};
 use crate::pulse::Pulse;
@@ -120,9 +120,9 @@ async fn take_all(agent: &Arc<Agent>, consumer: &mut dyn Consumer, first: Taken)
     if let Err(error) = taken.await {
         tracing::error!(%error, "taking messages failed");
     }
-    fault::hit(Point::BeforeAck);
+    fault::hit(Point::AgentBeforeAck);
     consumer.ack_through(tag).await?;
-    fault::hit(Point::AfterAck);
+    fault::hit(Point::AgentAfterAck);
     Ok(())
 }
 

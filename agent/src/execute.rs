@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use signet_common::fault::{self, Point};
 use signet_common::ids::Jti;
 use signet_common::limits::OUTPUT_BYTES_DEFAULT;
 use signet_common::messages::{Command, CommandResult, Event, Outcome, Rejection, Stream, StreamSummary};
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Gate, at, entry};
-use crate::fault::{self, Point};
 use crate::journal::{Entry, Purpose};
 use crate::limits::REASON_BYTES_MAX;
 use crate::policy::Denied;
@@ -88,13 +88,13 @@ async fn run(agent: &Arc<Agent>, command: Ready) {
     let event = match begin(agent, &jti) {
         None => ended(&jti, Outcome::Cancelled, "cancelled before it started"),
         Some(ends) => {
-            fault::hit(Point::BeforeSpawn);
+            fault::hit(Point::AgentBeforeSpawn);
             match agent.runner.start(spec(command.get())).await {
                 Ok(running) => {
-                    fault::hit(Point::AfterSpawn);
+                    fault::hit(Point::AgentAfterSpawn);
                     step(&mut agent.desk().work, &jti, Step::Spawned);
                     let result = follow(agent, &jti, running, ends).await;
-                    fault::hit(Point::BeforeResult);
+                    fault::hit(Point::AgentBeforeResult);
                     Event::Result { jti: jti.clone(), at: at(), result }
                 }
                 Err(cannot) => rejected(&jti, cannot.reason, cannot.detail),
@@ -109,7 +109,7 @@ async fn run(agent: &Arc<Agent>, command: Ready) {
     // The next one's `started` shares this result's sync.
     pump(agent);
     agent.append_end(vec![entry(event)]).await;
-    fault::hit(Point::AfterResult);
+    fault::hit(Point::AgentAfterResult);
 }
 
 /// Makes it endable; `None` when it was cancelled before it could begin.

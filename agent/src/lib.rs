@@ -8,7 +8,6 @@ mod agent;
 pub mod config;
 mod consume;
 mod execute;
-pub mod fault;
 mod heartbeat;
 mod hello;
 pub mod http;

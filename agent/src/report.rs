@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use signet_common::bus::{Address, Bus, Published};
+use signet_common::fault::{self, Point};
 use signet_common::ids::Jti;
 use signet_common::limits::{REPORT_EVENTS_BYTES_MAX, REPORT_EVENTS_MAX};
 use signet_common::messages::Report;
@@ -17,7 +18,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Gate, Link, Rewind};
-use crate::fault::{self, Point};
 use crate::journal::{Head, Line, Reader};
 use crate::limits::{PULSE_EVERY, REPORT_WAIT, RETRY_FIRST, RETRY_MAX};
 use crate::pulse::Pulse;
@@ -89,10 +89,10 @@ impl Reporter {
         })?;
         let Some(last) = lines.last().map(|line| line.seq) else { return Ok(()) };
         let report = self.sign(&head, lines)?;
-        fault::hit(Point::BeforeReport);
+        fault::hit(Point::AgentBeforeReport);
         match bus.publish(&Address::Reports, report).await {
             Ok(Published::Confirmed) => {
-                fault::hit(Point::AfterReport);
+                fault::hit(Point::AgentAfterReport);
                 self.sent = last;
                 self.agent.sent.send_replace(last);
                 Ok(())

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use signet_common::chain::{ChainHash, Chained};
+use signet_common::fault::{self, Point};
 use signet_common::ids::{Jti, LogId};
 use signet_common::messages::{BusyReason, Event};
 use signet_common::time::Micros;
@@ -16,7 +17,6 @@ use super::record::{self, Content, SegmentStart};
 use super::reserve::Reserve;
 use super::segment::{self, NextBatch};
 use super::{Entry, Head, NotWritten, Purpose};
-use crate::fault::{self, Point};
 use crate::limits::{CONFIRMED_BYTES_MAX, CONFIRMED_SECONDS_MAX, SEGMENT_BYTES, UNCONFIRMED_BYTES_MAX};
 
 /// A segment that is complete.
@@ -199,10 +199,10 @@ impl Log {
             self.active.file.set_len(self.active.len)?;
             return Err(error);
         }
-        fault::hit(Point::BeforeSync);
+        fault::hit(Point::AgentBeforeSync);
         // A full disk that shows only here (network file systems) can't be undone: what was synced is uncertain.
         self.active.file.sync_data().map_err(|e| io::Error::other(format!("fdatasync: {e}")))?;
-        fault::hit(Point::AfterSync);
+        fault::hit(Point::AgentAfterSync);
         self.active.len = end;
         self.next_batch = self.next_batch.wrapping_add(1);
         Ok(())

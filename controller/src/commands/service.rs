@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use signet_common::envelope::PayloadType;
+use signet_common::fault::{self, Point};
 use signet_common::messages::Command;
 use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
@@ -95,10 +96,13 @@ impl Commands {
                 features: &features(&request),
                 body: &body,
             };
-            self.dispatch.send(tx, &order).await
+            let sent = self.dispatch.send(tx, &order).await?;
+            fault::hit(Point::ControllerBeforeCommit);
+            Ok(sent)
         });
         match asked {
             Ok(sent) => {
+                fault::hit(Point::ControllerAfterCommit);
                 self.dispatch.committed(sent);
                 self.view(task).await
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use signet_common::bus::{BusError, Consumer, Mode, Queue, Taken as FromBus};
 use signet_common::chain::Chained;
 use signet_common::envelope::{Audience, PayloadType, Refusal};
+use signet_common::fault::{self, Point};
 use signet_common::messages::{Event, Report};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, TaskId};
@@ -73,6 +74,7 @@ async fn consume(dispatch: &Dispatch, stop: &CancellationToken) -> Result<()> {
         };
         let last_tag = take_batch(dispatch, &mut *consumer, first).await?;
         consumer.ack_through(last_tag).await.map_err(gone)?;
+        fault::hit(Point::ControllerAfterIntakeAck);
     }
 }
 
@@ -98,7 +100,9 @@ async fn take_batch(dispatch: &Dispatch, consumer: &mut dyn Consumer, first: Fro
         let room = batch.len() < BATCH_ROWS_MAX && bytes < BATCH_BYTES_MAX;
         next = if room { consumer.try_next() } else { None };
     }
+    fault::hit(Point::ControllerBeforeIntake);
     store_halving(dispatch, batch).await?;
+    fault::hit(Point::ControllerAfterIntakeCommit);
     Ok(last_tag)
 }
 
@@ -196,6 +200,7 @@ impl Dispatch {
             self.host_gone(tx, agent, "rolled back or cloned").await?;
         }
         store::put_cursors(tx, rows.values().filter(|r| changed.contains(&r.agent_id))).await?;
+        fault::hit(Point::ControllerBeforeIntakeCommit);
         Ok(touched)
     }
 

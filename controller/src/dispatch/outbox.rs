@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use signet_common::bus::{Address, Bus, BusError, Published, Queue};
 use signet_common::envelope::{Envelope, PayloadType};
+use signet_common::fault::{self, Point};
 use signet_common::limits::CONFIRMS_OUTSTANDING_MAX;
 use signet_common::{AgentId, Jti};
 use tokio::sync::mpsc;
@@ -68,7 +69,9 @@ async fn publish(bus: Arc<dyn Bus>, agent: AgentId, envelope: Envelope) {
 
 async fn try_publish(bus: &dyn Bus, agent: &AgentId, envelope: Envelope) -> Result<Published, BusError> {
     let address = Address::Agent(agent.clone());
+    fault::hit(Point::ControllerBeforePublish);
     let published = bus.publish(&address, envelope.clone()).await?;
+    fault::hit(Point::ControllerAfterConfirm);
     if published != Published::Returned {
         return Ok(published);
     }

@@ -21,6 +21,7 @@ use super::{Role, envelope};
 use crate::bus::topology::Topology;
 use crate::bus::{Address, BusError, Consumer, Mode, Published, Queue};
 use crate::envelope::Envelope;
+use crate::fault::{self, Point};
 use crate::limits::{
     CONFIRM_SECONDS_MAX, CONFIRMS_OUTSTANDING_MAX, CONSUME_SECONDS_MAX, QUEUE_OPERATIONS_MAX,
 };
@@ -85,7 +86,7 @@ impl Session {
         let way = route(to);
         let properties = envelope::properties(&message, way.persistent)?;
         let publish =
-            self.publishing.with(async |channel| confirmed(channel, &way, &message, properties).await);
+            self.publishing.with(async |channel| confirmed(channel, to, &way, &message, properties).await);
         let wait = Duration::from_secs(CONFIRM_SECONDS_MAX);
         let done = tokio::select! {
             () = self.broken().cancelled() => return Err(BusError::Down("the connection broke".into())),
@@ -165,11 +166,16 @@ impl Session {
 
 async fn confirmed(
     channel: &Channel,
+    to: &Address,
     way: &Route,
     message: &Envelope,
     properties: BasicProperties,
 ) -> lapin::Result<Confirmation> {
     let options = BasicPublishOptions { mandatory: way.mandatory, ..BasicPublishOptions::default() };
     let (exchange, key) = (way.exchange.into(), way.key.as_str().into());
-    channel.basic_publish(exchange, key, options, &message.body, properties).await?.await
+    let confirm = channel.basic_publish(exchange, key, options, &message.body, properties).await?;
+    if matches!(to, Address::Agent(_)) {
+        fault::hit(Point::ControllerAfterPublish);
+    }
+    confirm.await
 }

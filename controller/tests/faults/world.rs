@@ -1,0 +1,165 @@
+//! One controller and one agent on services of their own, and a client that asks them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use signet_common::fault::Point;
+use signet_testkit::eventually;
+
+use super::programs::{self, Program, TOKEN};
+
+/// Longer than what a killed controller's claim to the sweep and a lost connection to the broker keep waiting together.
+const PATIENCE: Duration = Duration::from_secs(60);
+const HOST: &str = "alpha";
+/// What every command ends with: a code that nothing else gives.
+pub const EXIT_CODE: i64 = 3;
+const FINAL: [&str; 8] =
+    ["succeeded", "failed", "timed_out", "cancelled", "rejected", "interrupted", "expired", "lost"];
+const ABORTED: i32 = 6;
+
+pub struct World {
+    pub controller: Program,
+    pub agent: Program,
+    pub client: Asker,
+    pub host: Host,
+    _root: tempfile::TempDir,
+}
+
+/// What is on the agent's disk.
+#[derive(Clone)]
+pub struct Host(PathBuf);
+
+/// Asks the controller, also while it is being started again.
+#[derive(Clone)]
+pub struct Asker {
+    client: Client,
+    url: String,
+}
+
+impl World {
+    /// Starts both, and waits until the agent is there.
+    pub async fn start(mysql: &str, amqp: &str, fault: &Fault) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let (mut controller, url) = programs::controller(mysql, amqp, root.path());
+        let mut agent = programs::agent(&url, HOST, root.path());
+        controller.start(fault.of("controller-"));
+        agent.start(fault.of("agent-"));
+        let client = Asker { client: Client::builder().timeout(PATIENCE).build().unwrap(), url };
+        let host = Host(root.path().to_owned());
+        let world = Self { controller, agent, client, host, _root: root };
+        eventually(PATIENCE, "the agent to be online", async || {
+            let servers = world.client.get("/api/servers?status=online").await?;
+            (servers.as_array()?.len() == 1).then_some(())
+        })
+        .await;
+        world
+    }
+
+    pub fn program(&mut self, point: Point) -> &mut Program {
+        match point.name().split('-').next() {
+            Some("agent") => &mut self.agent,
+            _ => &mut self.controller,
+        }
+    }
+
+    /// Waits until the program has died at its point, and not of anything else.
+    pub async fn dies(&mut self, point: Point) {
+        use std::os::unix::process::ExitStatusExt as _;
+        let program = self.program(point);
+        let what = format!("{} to be reached (are the programs built with the tests?)", point.name());
+        let status = eventually(PATIENCE, &what, async || program.ended()).await;
+        assert_eq!(status.signal(), Some(ABORTED), "{status}: {}", program.log());
+    }
+}
+
+impl Host {
+    /// The text of a command that leaves its mark.
+    pub fn marking(&self, mark: &str) -> String {
+        format!("echo {mark} >> {}; exit {EXIT_CODE}", self.path("marks").display())
+    }
+
+    /// The same, but it ends only when [`Host::open_gate`] was called.
+    pub fn gated(&self, mark: &str) -> String {
+        let wait = format!("until [ -e {} ]; do sleep 0.02; done", self.path("gate").display());
+        format!("echo {mark} >> {}; {wait}; exit {EXIT_CODE}", self.path("marks").display())
+    }
+
+    pub fn open_gate(&self) {
+        std::fs::write(self.path("gate"), "").unwrap();
+    }
+
+    /// How often a command with this mark was started.
+    pub fn starts(&self, mark: &str) -> usize {
+        let marks = std::fs::read_to_string(self.path("marks")).unwrap_or_default();
+        marks.lines().filter(|line| *line == mark).count()
+    }
+
+    /// Loses the end of what was written to the journal last.
+    pub fn tear_journal(&self) {
+        let files = std::fs::read_dir(self.path("agent/journal")).unwrap().map(|entry| entry.unwrap().path());
+        let mut segments = files.filter(|path| path.extension().is_some_and(|e| e == "seg"));
+        let (segment, none) = (segments.next().expect("a segment"), segments.next());
+        assert_eq!(none, None, "the journal has only begun");
+        let file = std::fs::File::options().write(true).open(segment).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Asker {
+    async fn get(&self, path: &str) -> Option<Value> {
+        let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(TOKEN).send().await.ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        answer.json().await.ok()
+    }
+
+    /// Asks for a command, again and again with the same key until it is taken; gives the task's id.
+    pub async fn ask(&self, key: &str, command: &str) -> String {
+        let body = json!({"target_type": "node", "target": HOST, "command": command, "expires_in": 60});
+        eventually(PATIENCE, "a command to be taken", async || {
+            let request = self.client.post(format!("{}/api/commands", self.url)).bearer_auth(TOKEN);
+            let answer = request.header("idempotency-key", key).json(&body).send().await.ok()?;
+            // While it starts, the controller says that it is not ready.
+            if answer.status().as_u16() != 201 {
+                return None;
+            }
+            let task: Value = answer.json().await.ok()?;
+            Some(task["task_id"].as_str().unwrap().to_owned())
+        })
+        .await
+    }
+
+    /// Waits until the task's only target is in this state, or in a final one, and gives it.
+    pub async fn target(&self, task: &str, state: &str) -> Value {
+        eventually(PATIENCE, &format!("{task} to be {state}"), async || {
+            let detail = self.get(&format!("/api/tasks/{task}")).await?;
+            let targets = detail["targets"].as_array().unwrap();
+            assert_eq!(targets.len(), 1, "{detail}");
+            let is = targets[0]["state"].as_str().unwrap();
+            (is == state || FINAL.contains(&is)).then(|| targets[0].clone())
+        })
+        .await
+    }
+
+    /// How many tasks there are.
+    pub async fn tasks(&self) -> usize {
+        let tasks = eventually(PATIENCE, "the tasks", async || self.get("/api/tasks").await).await;
+        tasks.as_array().unwrap().len()
+    }
+}
+
+/// What `SIGNET_FAULT` says, and to whom.
+pub struct Fault(pub String);
+
+impl Fault {
+    fn of(&self, program: &str) -> Option<&str> {
+        Some(self.0.as_str()).filter(|fault| fault.starts_with(program))
+    }
+}
