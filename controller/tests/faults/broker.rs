@@ -5,7 +5,8 @@ use std::time::Duration;
 use signet_common::fault::Point;
 use signet_testkit::{PrivateServices, eventually};
 
-use super::world::{EXIT_CODE, Fault, World};
+use super::points::End;
+use super::world::{Fault, World};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,7 +25,7 @@ async fn private_mariadb_rabbitmq_dies_before_the_ack() {
     let world = World::start(services.mysql_url(), services.amqp_url(), &fault).await;
     let (client, host) = (&world.client, &world.host);
     let first = client.ask("first", &host.gated("first")).await;
-    client.target(&first, "running").await;
+    client.running(&first).await;
     let second = client.ask("second", &host.marking("second")).await;
     eventually(PATIENCE, "the agent to stand still", async || world.agent.stands_still().then_some(())).await;
 
@@ -39,13 +40,7 @@ async fn private_mariadb_rabbitmq_dies_before_the_ack() {
 
     host.open_gate();
     for (task, mark) in [(first, "first"), (second, "second")] {
-        let target = client.target(&task, "over").await;
-        assert_eq!(
-            (&target["state"], &target["exit_code"]),
-            (&"failed".into(), &EXIT_CODE.into()),
-            "{target}"
-        );
-        assert_eq!(host.starts(mark), 1, "{mark}");
+        End::Ran.check(mark, &client.result(&task).await, host.starts(mark));
     }
     assert_eq!(client.tasks().await, 2);
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use serde_json::{Value, json};
 use signet_common::fault::Point;
 use signet_testkit::Pair;
 
@@ -19,12 +20,27 @@ enum Scene {
 }
 
 /// How the command must end.
-#[derive(Debug, Clone)]
-enum End {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
     /// It ran once, and its exit code came back.
     Ran,
     /// `started` was journaled and no result: it was never run again, and had come to its first line so often.
     Interrupted(RangeInclusive<usize>),
+}
+
+impl End {
+    /// Checks a command's result, and how often it was started.
+    pub fn check(&self, mark: &str, result: &Value, starts: usize) {
+        let (state, exit_code, allowed) = match self {
+            Self::Ran => ("failed", EXIT_CODE, 1..=1),
+            Self::Interrupted(starts) => ("interrupted", -1, starts.clone()),
+        };
+        assert_eq!((&result["state"], &result["exit_code"]), (&json!(state), &json!(exit_code)), "{result}");
+        assert!(allowed.contains(&starts), "{mark} was started {starts} times");
+        if *self == Self::Ran {
+            assert_eq!(result["stdout"], format!("{mark}\n"), "its output came once");
+        }
+    }
 }
 
 fn case(point: Point) -> (Scene, End) {
@@ -68,7 +84,7 @@ async fn play(point: Point, scene: Scene, end: End, meanwhile: impl FnOnce(&Host
     let mut asked = Vec::new();
     if scene == Scene::Queued {
         let first = client.ask("first", &host.gated("first")).await;
-        client.target(&first, "running").await;
+        client.running(&first).await;
         asked.push((first, "first", End::Interrupted(1..=1)));
     }
     let ask = async {
@@ -76,7 +92,7 @@ async fn play(point: Point, scene: Scene, end: End, meanwhile: impl FnOnce(&Host
             return client.ask("command", &host.marking("command")).await;
         }
         let task = client.ask("command", &host.gated("command")).await;
-        client.target(&task, "running").await;
+        client.running(&task).await;
         host.open_gate();
         task
     };
@@ -90,19 +106,19 @@ async fn play(point: Point, scene: Scene, end: End, meanwhile: impl FnOnce(&Host
     // Asked for last, it is also taken last: behind a message that comes again.
     asked.push((client.ask("last", &host.marking("last")).await, "last", End::Ran));
 
-    let mut ended = Vec::new();
-    for (task, mark, end) in asked {
-        ended.push((client.target(&task, "over").await, mark, end));
+    for (task, mark, end) in &asked {
+        let result = client.result(task).await;
+        end.check(mark, &result, host.starts(mark));
     }
-    for (target, mark, end) in &ended {
-        let (state, exit_code, starts) = match end {
-            End::Ran => ("failed", EXIT_CODE, 1..=1),
-            End::Interrupted(starts) => ("interrupted", -1, starts.clone()),
-        };
-        assert_eq!((&target["state"], &target["exit_code"]), (&state.into(), &exit_code.into()), "{target}");
-        assert!(starts.contains(&host.starts(mark)), "{mark} was started {} times", host.starts(mark));
+    assert_eq!(client.tasks().await, asked.len());
+}
+
+#[test]
+fn every_point_is_documented() {
+    let document = include_str!("../../../docs/architecture.md");
+    for point in Point::ALL {
+        assert!(document.contains(&format!("`{}`", point.name())), "{}", point.name());
     }
-    assert_eq!(client.tasks().await, ended.len());
 }
 
 macro_rules! tests {

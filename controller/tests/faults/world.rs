@@ -15,8 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const HOST: &str = "alpha";
 /// What every command ends with: a code that nothing else gives.
 pub const EXIT_CODE: i64 = 3;
-const FINAL: [&str; 8] =
-    ["succeeded", "failed", "timed_out", "cancelled", "rejected", "interrupted", "expired", "lost"];
 const ABORTED: i32 = 6;
 
 pub struct World {
@@ -70,20 +68,28 @@ impl World {
         let program = self.program(point);
         let what = format!("{} to be reached (are the programs built with the tests?)", point.name());
         let status = eventually(PATIENCE, &what, async || program.ended()).await;
-        assert_eq!(status.signal(), Some(ABORTED), "{status}: {}", program.log());
+        assert_eq!(status.signal(), Some(ABORTED), "{status}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("controller:\n{}\nagent:\n{}", self.controller.log(), self.agent.log());
+        }
     }
 }
 
 impl Host {
-    /// The text of a command that leaves its mark.
+    /// The text of a command that leaves its mark and says it.
     pub fn marking(&self, mark: &str) -> String {
-        format!("echo {mark} >> {}; exit {EXIT_CODE}", self.path("marks").display())
+        format!("echo {mark} >> {}; echo {mark}; exit {EXIT_CODE}", self.path("marks").display())
     }
 
     /// The same, but it ends only when [`Host::open_gate`] was called.
     pub fn gated(&self, mark: &str) -> String {
         let wait = format!("until [ -e {} ]; do sleep 0.02; done", self.path("gate").display());
-        format!("echo {mark} >> {}; {wait}; exit {EXIT_CODE}", self.path("marks").display())
+        format!("echo {mark} >> {}; {wait}; echo {mark}; exit {EXIT_CODE}", self.path("marks").display())
     }
 
     pub fn open_gate(&self) {
@@ -136,16 +142,25 @@ impl Asker {
         .await
     }
 
-    /// Waits until the task's only target is in this state, or in a final one, and gives it.
-    pub async fn target(&self, task: &str, state: &str) -> Value {
-        eventually(PATIENCE, &format!("{task} to be {state}"), async || {
+    /// Waits until the task's only target runs.
+    pub async fn running(&self, task: &str) {
+        eventually(PATIENCE, &format!("{task} to run"), async || {
             let detail = self.get(&format!("/api/tasks/{task}")).await?;
-            let targets = detail["targets"].as_array().unwrap();
-            assert_eq!(targets.len(), 1, "{detail}");
-            let is = targets[0]["state"].as_str().unwrap();
-            (is == state || FINAL.contains(&is)).then(|| targets[0].clone())
+            (detail["targets"][0]["state"] == "running").then_some(())
         })
-        .await
+        .await;
+    }
+
+    /// Waits until the task is over and gives its only result.
+    pub async fn result(&self, task: &str) -> Value {
+        let what = format!("{task} to be over");
+        let results = eventually(PATIENCE, &what, async || {
+            let results = self.get(&format!("/api/tasks/{task}/results")).await?;
+            results.as_array().cloned().filter(|results| !results.is_empty())
+        });
+        let mut results = results.await;
+        assert_eq!(results.len(), 1, "{results:?}");
+        results.remove(0)
     }
 
     /// How many tasks there are.
