@@ -1,0 +1,59 @@
+//! The figures, one module each.
+
+mod agent_idle;
+mod fan_out;
+mod heartbeats;
+mod post;
+mod throughput;
+mod up;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::table::Row;
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Figure {
+    /// POST until the result is visible, one after another: beside its floor, and beside the peer
+    Post,
+    /// Commands a second on one agent: beside its floor, and beside the peer
+    Throughput,
+    /// One command to 1,000 simulated agents, beside its floor
+    FanOut,
+    /// An idle agent's memory and CPU, without and with TLS
+    AgentIdle,
+    /// The controller's CPU and memory with 5,000 simulated agents that say that they live
+    Heartbeats,
+    /// `signet up`: memory, and how long it takes until it is ready
+    Up,
+}
+
+/// How it is measured.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    /// Runs of each side, one of each in turn.
+    pub(crate) runs: usize,
+    /// How long CPU is counted, in each run.
+    pub(crate) window: Duration,
+    /// Simulated agents, when another number than usual is asked for.
+    pub(crate) agents: Option<usize>,
+    /// What is made once: primes, and the peer's libraries.
+    pub(crate) cache: PathBuf,
+}
+
+impl Figure {
+    /// Measures it.
+    pub(crate) async fn measure(self, options: &Options) -> anyhow::Result<Vec<Row>> {
+        match self {
+            Self::Post => post::measure(options).await,
+            Self::Throughput => throughput::measure(options).await,
+            Self::FanOut => fan_out::measure(options).await,
+            Self::AgentIdle => agent_idle::measure(options).await,
+            Self::Heartbeats => heartbeats::measure(options).await,
+            Self::Up => up::measure(options).await,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Every bound and size of the benches, by name.
+
+use std::time::Duration;
+
+/// Primes in the pool: 102 × 101 / 2 = 5,151 keys.
+pub(crate) const PRIMES: usize = 102;
+/// Bits of one prime; a key has twice as many.
+pub(crate) const PRIME_BITS: u64 = 1_536;
+/// Commands of one run that are timed one after another.
+pub(crate) const POSTS: usize = 100;
+/// Commands before each run, so that nothing is timed for the first time.
+pub(crate) const POSTS_WARM_UP: usize = 20;
+/// Commands of one run that are posted as fast as it goes.
+pub(crate) const COMMANDS: usize = 1_500;
+/// Connections over which they are posted.
+pub(crate) const POSTERS: usize = 8;
+/// Simulated hosts of one command to all.
+pub(crate) const FAN_OUT_AGENTS: usize = 1_000;
+/// Simulated hosts that only say that they live.
+pub(crate) const HEARTBEAT_AGENTS: usize = 5_000;
+/// Simulated hosts that share one connection to the broker; each has a channel of its own on it.
+pub(crate) const AGENTS_PER_CONNECTION: usize = 250;
+/// Hellos that are said at the same time.
+pub(crate) const HELLOS: usize = 16;
+/// Messages that the broker hands to a simulated host at once.
+pub(crate) const PREFETCH: u16 = 64;
+/// How long anything may take before a bench gives up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// Pause between two looks at a condition that is not timed.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Pause between two looks at how many results are stored, and between two at one task's results.
+pub(crate) const STORED_EVERY: Duration = Duration::from_millis(1);
+/// What has just started is left alone for this long before its idling is measured: a heartbeat and a half.
+pub(crate) const SETTLE: Duration = Duration::from_secs(15);
