@@ -1,4 +1,4 @@
-//! A controller that is just enough: it answers hellos over HTTP, signs messages onto an in-process bus, and takes in
+//! A controller that is just enough: it answers hellos over HTTP, signs messages onto a bus, and takes in
 //! reports as the true one does (verified, in order, with a cursor).
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use signet_common::bus::memory::MemoryBus;
-use signet_common::bus::{Address, Bus as _, Consumer, Mode, Published, Queue};
+use signet_common::bus::{Address, Bus, Consumer, Mode, Published, Queue};
 use signet_common::chain::{ChainHash, Chained};
 use signet_common::envelope::{Audience, DsseJson};
 use signet_common::ids::{AgentId, Jti, LogId};
@@ -48,7 +48,7 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub(crate) struct Controller {
     pub(crate) state: Arc<Mutex<State>>,
-    pub(crate) bus: MemoryBus,
+    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) url: String,
     pub(crate) token: JoinToken,
 }
@@ -58,11 +58,15 @@ pub(crate) fn now() -> i64 {
 }
 
 impl Controller {
+    /// On a bus in this process.
     pub(crate) async fn start() -> Self {
+        Self::start_on(Arc::new(MemoryBus::default())).await
+    }
+
+    pub(crate) async fn start_on(bus: Arc<dyn Bus>) -> Self {
         let signing = SigningKey::generate().unwrap();
         let (keyring, first) = Keyring::first(&signing, now()).unwrap();
         let token = JoinToken::new("t1".into(), "s3cret".into(), signing.public().id().clone());
-        let bus = MemoryBus::default();
         for queue in [Queue::Reports, Queue::Heartbeats] {
             bus.declare(&queue).await.unwrap();
         }

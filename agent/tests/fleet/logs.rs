@@ -1,9 +1,12 @@
 //! Journals, cursors, and what happens when they don't fit.
 
+use std::sync::Arc;
+
 use serde_json::json;
 use signet_agent::journal::{Entry, Journal, Purpose};
 use signet_common::PayloadType;
 use signet_common::bus::Health;
+use signet_common::bus::memory::MemoryBus;
 use signet_common::ids::Jti;
 use signet_common::messages::{Event, Outcome, Rejection, Standing};
 use signet_common::time::Micros;
@@ -77,7 +80,8 @@ async fn what_was_accepted_runs_also_while_the_controller_is_away() {
 
 #[tokio::test]
 async fn a_broker_that_lost_everything_is_told_again() {
-    let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
+    let bus = MemoryBus::default();
+    let (controller, dir) = (Controller::start_on(Arc::new(bus.clone())).await, tempfile::tempdir().unwrap());
     let agent = Agent::start(&controller, config(&controller, dir.path())).await;
     let first = controller.command(&agent.id, json!({})).await;
     controller.result(&first).await;
@@ -99,14 +103,14 @@ async fn a_broker_that_lost_everything_is_told_again() {
 
     // The queue is gone: the agent says hello, and it is declared again.
     let hellos = controller.state().hellos.len();
-    controller.bus.wipe();
+    bus.wipe();
     controller.wait("a hello", |state| (state.hellos.len() > hellos).then_some(())).await;
     let again = controller.command(&agent.id, json!({})).await;
     controller.result(&again).await;
 
     // Away for a while.
-    controller.bus.set_health(Health::Down);
-    controller.bus.set_health(Health::Up);
+    bus.set_health(Health::Down);
+    bus.set_health(Health::Up);
     let again = controller.command(&agent.id, json!({})).await;
     controller.result(&again).await;
     agent.stop().await;

@@ -6,7 +6,6 @@ use signet_common::PayloadType;
 use signet_common::ids::Jti;
 use signet_common::keys::SigningKey;
 use signet_common::messages::{Outcome, Standing};
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::{Controller, now};
@@ -90,7 +89,7 @@ async fn a_new_keyring_is_believed_step_by_step() {
 #[tokio::test]
 async fn plain_http_over_a_network_needs_a_known_key_and_one_directory_is_one_agent() {
     let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
-    let bus = || BusSource::Given(Arc::new(controller.bus.clone()));
+    let bus = || BusSource::Given(controller.bus.clone());
     let open = AgentConfig {
         controller: "http://192.0.2.1:8080".into(),
         fingerprint: None,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use signet_agent::run::CgroupChoice;
 use signet_agent::{AgentConfig, BusSource};
+use signet_common::bus::Bus;
 use signet_common::ids::AgentId;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -32,14 +33,23 @@ pub(crate) fn config(controller: &Controller, data_dir: &Path) -> AgentConfig {
 impl Agent {
     /// Starts one and waits for its hello and its queue.
     pub(crate) async fn start(controller: &Controller, config: AgentConfig) -> Self {
+        Self::start_on(controller, config, controller.bus.clone()).await
+    }
+
+    /// Likewise, with its own connection to the bus.
+    pub(crate) async fn start_on(controller: &Controller, config: AgentConfig, bus: Arc<dyn Bus>) -> Self {
         let before = controller.state().hellos.len();
-        let agent = Self::begin(controller, config).await.expect("the agent's key");
+        let agent = Self::begin_on(config, bus).await.expect("the agent's key");
         controller.wait("a hello", |state| (state.hellos.len() > before).then_some(())).await;
         agent
     }
 
     /// Starts one and does not wait for its hello.
     pub(crate) async fn begin(controller: &Controller, config: AgentConfig) -> Option<Self> {
+        Self::begin_on(config, controller.bus.clone()).await
+    }
+
+    async fn begin_on(config: AgentConfig, bus: Arc<dyn Bus>) -> Option<Self> {
         // `RUST_LOG` shows what the agent does; a second test of the same process finds it set.
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -47,8 +57,7 @@ impl Agent {
             .ok();
         let data_dir = config.data_dir.clone();
         let shutdown = CancellationToken::new();
-        let bus = BusSource::Given(Arc::new(controller.bus.clone()));
-        let running = tokio::spawn(signet_agent::run(config, bus, shutdown.clone()));
+        let running = tokio::spawn(signet_agent::run(config, BusSource::Given(bus), shutdown.clone()));
         let key = async {
             loop {
                 if let Ok(Some(key)) = signet_agent::identity::read_key(&data_dir) {

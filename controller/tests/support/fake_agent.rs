@@ -230,11 +230,17 @@ impl FakeAgent {
         Some(taken.envelope.verify(PayloadType::TO_AGENTS, |id| keyring.find(id)).unwrap())
     }
 
-    /// The next message, which is a command.
+    /// The next message, which is a command. One that its journal knows was sent once more, as happens when a connection
+    /// breaks or the sweep begins while a request is answered: it is passed over, as a true agent does.
     pub async fn next_command(&mut self) -> Command {
-        let message = self.next().await;
-        assert_eq!(message.kind(), PayloadType::Command);
-        message.parse().unwrap().into_inner()
+        loop {
+            let message = self.next().await;
+            assert_eq!(message.kind(), PayloadType::Command);
+            let command: Command = message.parse().unwrap().into_inner();
+            if !self.journal.iter().any(|known| known.event.jti() == Some(&command.jti)) {
+                return command;
+            }
+        }
     }
 
     /// The next message that is a cancel; commands that are sent again meanwhile are passed over.
