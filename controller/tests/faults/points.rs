@@ -77,8 +77,8 @@ async fn dies_at(point: Point) {
 async fn play(point: Point, scene: Scene, end: End, meanwhile: impl FnOnce(&Host)) {
     let parts = Pair::MariadbRabbitmq.parts().await;
     let nth = if scene == Scene::Free { 1 } else { 2 };
-    let fault = Fault(format!("{}:{nth}", point.name()));
-    let mut world = World::start(parts.database_url(), parts.amqp_url().unwrap(), &fault).await;
+    let fault = Fault { point, nth, stop: false };
+    let mut world = World::start(parts.database_url(), parts.amqp_url().unwrap(), fault).await;
     let (client, host) = (world.client.clone(), world.host.clone());
 
     let mut asked = Vec::new();

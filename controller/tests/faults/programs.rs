@@ -16,9 +16,11 @@ pub struct Program {
 
 impl Program {
     /// Starts it, to die where `SIGNET_FAULT` says.
-    pub fn start(&mut self, fault: Option<&str>) {
+    pub fn start(&mut self, fault: Option<String>) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut command = (self.command)();
+        // Where a core dump would go.
+        command.current_dir(self.log.parent().unwrap());
         command.envs(fault.map(|fault| ("SIGNET_FAULT", fault)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.child = Some(command.spawn().unwrap());

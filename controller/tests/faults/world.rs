@@ -38,7 +38,7 @@ pub struct Asker {
 
 impl World {
     /// Starts both, and waits until the agent is there.
-    pub async fn start(mysql: &str, amqp: &str, fault: &Fault) -> Self {
+    pub async fn start(mysql: &str, amqp: &str, fault: Fault) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (mut controller, url) = programs::controller(mysql, amqp, root.path());
         let mut agent = programs::agent(&url, HOST, root.path());
@@ -128,7 +128,9 @@ impl Asker {
 
     /// Asks for a command, again and again with the same key until it is taken; gives the task's id.
     pub async fn ask(&self, key: &str, command: &str) -> String {
-        let body = json!({"target_type": "node", "target": HOST, "command": command, "expires_in": 60});
+        let mut body = json!({"target_type": "node", "target": HOST, "command": command});
+        // A broker takes its time to come back.
+        (body["expires_in"], body["timeout"]) = (json!(600), json!(600));
         eventually(PATIENCE, "a command to be taken", async || {
             let request = self.client.post(format!("{}/api/commands", self.url)).bearer_auth(TOKEN);
             let answer = request.header("idempotency-key", key).json(&body).send().await.ok()?;
@@ -170,11 +172,21 @@ impl Asker {
     }
 }
 
-/// What `SIGNET_FAULT` says, and to whom.
-pub struct Fault(pub String);
+/// Where a program dies.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    pub point: Point,
+    /// When it comes there this often.
+    pub nth: u32,
+    /// It only stands still.
+    pub stop: bool,
+}
 
 impl Fault {
-    fn of(&self, program: &str) -> Option<&str> {
-        Some(self.0.as_str()).filter(|fault| fault.starts_with(program))
+    /// What `SIGNET_FAULT` says to a program: nothing, if it is not the one that dies.
+    fn of(&self, program: &str) -> Option<String> {
+        let name = self.point.name();
+        let stop = if self.stop { ":stop" } else { "" };
+        name.starts_with(program).then(|| format!("{name}:{}{stop}", self.nth))
     }
 }
