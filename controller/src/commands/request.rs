@@ -14,7 +14,7 @@ use super::model::{Options, TargetType};
 use crate::dispatch::BatchSize;
 use crate::error::{Error, Result};
 use crate::hosts;
-use crate::http::dialect::REQUIRED;
+use crate::http::dialect::{REQUIRED, texts};
 
 /// The body, as it may come.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -134,12 +134,12 @@ impl CommandRequest {
 
     fn target(&self) -> Result<(TargetType, Option<String>, hosts::Target)> {
         let kind = self.target_type.as_deref().and_then(TargetType::parse);
-        let kind = kind.ok_or_else(|| Error::invalid("target_type", "无效的目标类型"))?;
+        let kind = kind.ok_or_else(|| Error::invalid("target_type", texts::TARGET_TYPE))?;
         if kind == TargetType::All {
             return Ok((kind, None, hosts::Target::All));
         }
         let text = self.target.clone().filter(|t| !t.is_empty());
-        let text = text.ok_or_else(|| Error::invalid("target", "目标值缺失"))?;
+        let text = text.ok_or_else(|| Error::invalid("target", texts::TARGET_MISSING))?;
         let target = match kind {
             TargetType::Node => {
                 // A name that no host can have names no host.

@@ -20,6 +20,7 @@ use super::service::Repeat;
 use super::store::Filter;
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::http::dialect::texts;
 use crate::http::extract::{Caller, Json, JsonBytes, Path, Query};
 use crate::http::list::{json_array, link_next};
 use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, LIST_CHUNK_ROWS, RESULTS_LIMIT, TASKS_LIMIT};
@@ -78,8 +79,9 @@ struct TaskQuery {
 
 impl TaskQuery {
     fn filter(&self) -> Result<Filter> {
-        let kind =
-            |t: &String| TargetType::parse(t).ok_or_else(|| Error::invalid("target_type", "无效的目标类型"));
+        let kind = |t: &String| {
+            TargetType::parse(t).ok_or_else(|| Error::invalid("target_type", texts::TARGET_TYPE))
+        };
         let moment = |t: &String| {
             Micros::parse_rfc3339(t).ok_or_else(|| Error::invalid("since", "since must be an RFC 3339 time"))
         };

@@ -22,6 +22,7 @@ use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, unknown_server};
 use super::store::{AgentRow, ServerFilter};
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::http::dialect::texts;
 use crate::http::extract::{Json, Path, Peer, Query};
 use crate::http::list::link_next;
 use crate::limits::{
@@ -435,7 +436,7 @@ async fn put_client_key(
 ) -> Result<axum::Json<KeyView>> {
     let host = hostname(&host)?;
     let key = PublicKey::from_pem(&body.public_key_pem)
-        .map_err(|_| Error::invalid("public_key_pem", "无效的公钥格式"))?;
+        .map_err(|_| Error::invalid("public_key_pem", texts::PUBLIC_KEY))?;
     Ok(axum::Json(app.hosts.put_host_key(&app.dispatch, &host, &key).await?.into()))
 }
 

@@ -20,6 +20,18 @@ use crate::store::StoreError;
 /// What a field's message says when the field is missing; each dialect has its own word for it.
 pub const REQUIRED: &str = "required";
 
+/// What the documents themselves say about a field, to the letter: nothing is put before it.
+pub mod texts {
+    /// 002: `target_type` names no kind of target.
+    pub const TARGET_TYPE: &str = "无效的目标类型";
+    /// 002: a target that needs a name has none.
+    pub const TARGET_MISSING: &str = "目标值缺失";
+    /// 002: not an RSA public key in PEM.
+    pub const PUBLIC_KEY: &str = "无效的公钥格式";
+    /// Each of them.
+    pub(super) const ALL: [&str; 3] = [TARGET_TYPE, TARGET_MISSING, PUBLIC_KEY];
+}
+
 /// One of the five documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surface {
@@ -158,13 +170,13 @@ pub fn render(error: &Error, path: &str, now: Micros) -> Response {
     (failure.status, headers, body.to_string()).into_response()
 }
 
-/// `hostname is required`, `limit: not a number`, or the message alone where it names the field itself. A message in
-/// another script than ASCII is one that a document fixes: nothing is put before it.
+/// `hostname is required`, `limit: not a number`, or the message alone where it names the field itself or is a
+/// document's own.
 fn one_line(field: &str, message: &str) -> String {
     match (field, message) {
         ("", _) => message.to_owned(),
         (_, REQUIRED) => format!("{field} is required"),
-        _ if !message.is_ascii() || message.starts_with(field) => message.to_owned(),
+        _ if texts::ALL.contains(&message) || message.starts_with(field) => message.to_owned(),
         _ => format!("{field}: {message}"),
     }
 }

@@ -203,3 +203,11 @@ fn headers_go_with_the_status() {
     assert!(header(&StoreError::Conflict(String::new()).into(), RETRY_AFTER).is_some());
     assert_eq!(header(&Error::Internal(String::new()), RETRY_AFTER), None);
 }
+
+#[tokio::test]
+async fn a_message_in_another_script_still_names_its_field() {
+    let message = "invalid type: string \"三十\", expected i64";
+    let all = rendered(&Error::invalid("timeout", message)).await;
+    let detail: Value = serde_json::from_str(&all[0].1).unwrap();
+    assert_eq!(detail["detail"], format!("timeout: {message}"));
+}
