@@ -75,6 +75,40 @@ struct KeyringCopy {
 /// The copy's file name in the data directory, and what its seal is bound to.
 const KEYRING_COPY: &str = "keyring.sealed";
 
+/// Every version of the keyring in the database, oldest first.
+async fn chain(store: &Store) -> Result<Vec<DsseJson>, LoadError> {
+    let rows = store::keyrings(store).await?;
+    rows.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>().map_err(other)
+}
+
+/// A chain of our own: its first link is believed as it stands, the others by the one before.
+fn believed(chain: &[DsseJson]) -> Result<Keyring, LoadError> {
+    let (first, rest) = chain.split_first().ok_or_else(|| other("the keyring was made and is not there"))?;
+    let origin = first.envelope().ok().and_then(|e| e.keyid.parse().ok());
+    let origin = origin.ok_or_else(|| other("the first keyring names no key"))?;
+    Ok(Keyring::trust_first(first, &origin)?.advance_all(rest)?)
+}
+
+/// The database and the copy hold keyrings that do not continue one another.
+fn foreign(copy: &Path) -> LoadError {
+    other(format!(
+        "the database holds another fleet's keys than {}: it is not this controller's database, or was begun anew while \
+         the copy was away. Agents trust the keys of one of the two: restore its database, or move the copy away",
+        copy.display()
+    ))
+}
+
+/// Of several controllers that write the same keys at the same time, one wins and the others read what it wrote.
+fn won(made: Result<(), LoadError>) -> Result<(), LoadError> {
+    match made {
+        Err(LoadError::Store(StoreError::Duplicate(_))) => {
+            tracing::info!("another controller wrote the fleet's keys");
+            Ok(())
+        }
+        made => made,
+    }
+}
+
 impl Keys {
     /// Knows the master key alone.
     #[must_use]
@@ -83,23 +117,32 @@ impl Keys {
     }
 
     /// Reads the fleet's key and keyring, or makes them. When several controllers do so at the same time, one wins and
-    /// the others read what it made.
+    /// the others read what it made. A database whose keyring is older than the copy in the data directory (an older
+    /// dump, or an empty one) catches up from the copy; a newer copy is never overwritten.
     ///
     /// # Errors
     /// [`LoadError`]; `Store` alone can pass by itself.
     pub async fn load(&self, store: &Store, data_dir: &Path) -> Result<(), LoadError> {
-        let loaded = match self.read(store).await? {
-            Some(loaded) => loaded,
-            None => {
-                self.make(store).await?;
-                self.read(store).await?.ok_or_else(|| other("the keyring was made and is not there"))?
-            }
-        };
-        let copy =
-            KeyringCopy { chain: loaded.chain.clone(), signing_key: loaded.signing.to_pem().map_err(other)? };
-        let text = serde_json::to_vec(&copy).map_err(other)?;
-        let sealed = self.master.seal(KEYRING_COPY, &text).map_err(other)?;
-        write_private(&data_dir.join(KEYRING_COPY), &sealed).map_err(other)?;
+        let path = data_dir.join(KEYRING_COPY);
+        let copy = self.copy(&path)?;
+        let mut kept = chain(store).await?;
+        if let Some(copy) = &copy
+            && copy.chain.len() > kept.len()
+        {
+            self.catch_up(store, copy, &kept).await?;
+            kept = chain(store).await?;
+        } else if kept.is_empty() {
+            self.make(store).await?;
+            kept = chain(store).await?;
+        }
+        let copied = copy.map(|copy| copy.chain).unwrap_or_default();
+        if !kept.starts_with(&copied) {
+            return Err(foreign(&path));
+        }
+        let loaded = self.opened(store, kept).await?;
+        if loaded.chain.len() > copied.len() {
+            self.leave_copy(&path, &loaded)?;
+        }
         // A second load finds the same keys; rotation will replace this cell.
         if self.loaded.set(loaded).is_err() {
             tracing::debug!("the keys were loaded already");
@@ -107,26 +150,80 @@ impl Keys {
         Ok(())
     }
 
-    async fn read(&self, store: &Store) -> Result<Option<Loaded>, LoadError> {
-        let rows = store::keyrings(store).await?;
-        let Some(first) = rows.first() else { return Ok(None) };
-        let chain: Vec<DsseJson> =
-            rows.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>().map_err(other)?;
-        let newest = store::secret(store, &fleet_key_name(rows.len() as u64)).await?;
-        let newest =
-            newest.ok_or_else(|| other("the newest keyring's signing key is not in the database"))?;
-        let pem = self.master.open(&fleet_key_name(rows.len() as u64), &newest)?;
+    /// The copy in the data directory, if one lies there.
+    fn copy(&self, path: &Path) -> Result<Option<KeyringCopy>, LoadError> {
+        let sealed = match std::fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|e| other(format!("{}: {e}", path.display())))?,
+        };
+        let unread = || {
+            other(format!(
+                "the master key does not open {}, the copy of the fleet's keys (SIGNET_MASTER_KEY_FILE); move it away \
+                 if it belongs to another installation",
+                path.display()
+            ))
+        };
+        let text = self.master.open(KEYRING_COPY, &sealed).map_err(|_| unread())?;
+        serde_json::from_slice(&text).map(Some).map_err(|_| unread())
+    }
+
+    /// Puts into the database what it lacks of the copy: the newer keyrings, and the newest one's signing key.
+    async fn catch_up(&self, store: &Store, copy: &KeyringCopy, kept: &[DsseJson]) -> Result<(), LoadError> {
+        if !copy.chain.starts_with(kept) {
+            return Err(foreign(Path::new(KEYRING_COPY)));
+        }
+        // Nothing goes in that would not be believed when it is read again.
+        let keyring = believed(&copy.chain)?;
+        let signing = SigningKey::from_pem(&copy.signing_key).map_err(other)?;
+        if keyring.current() != signing.public() {
+            return Err(other("the copy of the keyring names another signing key"));
+        }
+        let newest = copy.chain.len() as u64;
+        tracing::warn!(
+            from = kept.len(),
+            to = newest,
+            "the database's keyring is older than the copy in the data directory, and catches up from it"
+        );
+        let name = fleet_key_name(newest);
+        let sealed = self.master.seal(&name, copy.signing_key.as_bytes()).map_err(other)?;
+        let missing: Vec<String> = copy.chain[kept.len()..]
+            .iter()
+            .map(serde_json::to_string)
+            .collect::<Result<_, _>>()
+            .map_err(other)?;
+        let now = Micros::now();
+        let made = in_transaction!(store, |tx| -> Result<(), LoadError> {
+            store::insert_secret(tx, &name, &sealed, now).await?;
+            for (version, signed) in (kept.len() as u64 + 1..).zip(&missing) {
+                store::insert_keyring(tx, version, signed, now).await?;
+            }
+            Ok(())
+        });
+        won(made)
+    }
+
+    fn leave_copy(&self, path: &Path, loaded: &Loaded) -> Result<(), LoadError> {
+        let copy =
+            KeyringCopy { chain: loaded.chain.clone(), signing_key: loaded.signing.to_pem().map_err(other)? };
+        let text = serde_json::to_vec(&copy).map_err(other)?;
+        let sealed = self.master.seal(KEYRING_COPY, &text).map_err(other)?;
+        write_private(path, &sealed).map_err(other)
+    }
+
+    /// The stored keyring, with the key that it names.
+    async fn opened(&self, store: &Store, chain: Vec<DsseJson>) -> Result<Loaded, LoadError> {
+        let name = fleet_key_name(chain.len() as u64);
+        let sealed = store::secret(store, &name).await?;
+        let sealed =
+            sealed.ok_or_else(|| other("the newest keyring's signing key is not in the database"))?;
+        let pem = self.master.open(&name, &sealed)?;
         let signing =
             std::str::from_utf8(&pem).map_err(other).and_then(|p| SigningKey::from_pem(p).map_err(other))?;
-        // The chain lies in our own database: its first link is believed as it stands, the others by the first.
-        let first: DsseJson = serde_json::from_str(first).map_err(other)?;
-        let origin = first.envelope().ok().and_then(|e| e.keyid.parse().ok());
-        let origin = origin.ok_or_else(|| other("the first keyring names no key"))?;
-        let keyring = Keyring::trust_first(&first, &origin)?.advance_all(&chain[1..])?;
+        let keyring = believed(&chain)?;
         if keyring.current() != signing.public() {
             return Err(other("the newest keyring names another signing key"));
         }
-        Ok(Some(Loaded { signing, keyring, chain }))
+        Ok(Loaded { signing, keyring, chain })
     }
 
     async fn make(&self, store: &Store) -> Result<(), LoadError> {
@@ -140,13 +237,7 @@ impl Keys {
             store::insert_secret(tx, &name, &sealed, now).await?;
             Ok(store::insert_keyring(tx, 1, &signed, now).await?)
         });
-        match made {
-            Err(LoadError::Store(StoreError::Duplicate(_))) => {
-                tracing::info!("another controller made the fleet's key");
-                Ok(())
-            }
-            made => made,
-        }
+        won(made)
     }
 
     fn loaded(&self) -> Result<&Loaded, Error> {

@@ -2,14 +2,18 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use signet_common::keyring::Keyring;
+use signet_common::{SigningKey, envelope::DsseJson};
 use signet_controller::keys::{Keys, MasterKey};
-use signet_controller::store::Store;
+use signet_controller::store::{Statement, Store};
 use signet_testkit::{Pair, on_both_pairs};
 
 on_both_pairs!(
     controllers_that_start_together_end_with_one_key,
     another_master_key_stops_the_start,
     no_secret_lies_open_in_the_database,
+    an_emptied_database_gets_its_keys_from_the_copy,
+    an_older_database_catches_up_and_another_one_is_refused,
 );
 
 async fn database(pair: Pair) -> (Store, signet_testkit::Parts) {
@@ -71,4 +75,66 @@ async fn no_secret_lies_open_in_the_database(pair: Pair) {
     let rows: Vec<(Vec<u8>,)> = store.all(secret.bind("fleet-key.1")).await.unwrap();
     assert_eq!(rows.len(), 1);
     assert!(rows.iter().all(|(sealed,)| !sealed.windows(11).any(|part| part == b"PRIVATE KEY")));
+}
+
+/// Loads the keys as a start of the controller does.
+async fn started(store: &Store, data: &std::path::Path) -> Result<Keys, String> {
+    let keys = Keys::new(MasterKey::load_or_create(&data.join("master.key")).unwrap());
+    keys.load(store, data).await.map(|()| keys).map_err(|e| e.to_string())
+}
+
+async fn emptied(store: &Store) {
+    let mut tx = store.begin().await.unwrap();
+    for text in ["DELETE FROM keyrings", "DELETE FROM secrets"] {
+        tx.run(Statement::same(text).query()).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+}
+
+async fn an_emptied_database_gets_its_keys_from_the_copy(pair: Pair) {
+    let (store, _parts) = database(pair).await;
+    let data = tempfile::tempdir().unwrap();
+    let first = started(&store, data.path()).await.unwrap().chain().unwrap();
+    let copy = std::fs::read(data.path().join("keyring.sealed")).unwrap();
+    emptied(&store).await;
+    // Two controllers may begin on it at the same time.
+    let (one, two) = tokio::join!(started(&store, data.path()), started(&store, data.path()));
+    for keys in [one.unwrap(), two.unwrap()] {
+        assert_eq!(keys.chain().unwrap(), first);
+        assert_eq!(keys.signing().unwrap().public(), keys.keyring().unwrap().current());
+    }
+    assert_eq!(std::fs::read(data.path().join("keyring.sealed")).unwrap(), copy, "the copy stays");
+}
+
+async fn an_older_database_catches_up_and_another_one_is_refused(pair: Pair) {
+    let (store, _parts) = database(pair).await;
+    let data = tempfile::tempdir().unwrap();
+    let keys = started(&store, data.path()).await.unwrap();
+    let old = keys.signing().unwrap();
+    // A copy such as a rotation leaves: version 2, which this database never saw.
+    let new = SigningKey::generate().unwrap();
+    let (_, second) = keys.keyring().unwrap().next(&old, &new, 2, false).unwrap();
+    let chain: Vec<DsseJson> = keys.chain().unwrap().into_iter().chain([second]).collect();
+    leave_copy(&keys, data.path(), &chain, &new);
+    let caught_up = started(&store, data.path()).await.unwrap();
+    assert_eq!(caught_up.chain().unwrap(), chain);
+    assert_eq!(caught_up.signing().unwrap().public(), new.public());
+    assert_eq!(started(&store, data.path()).await.unwrap().keyring().unwrap().version(), 2, "it lasts");
+
+    // The keys of another fleet: nothing is overwritten on either side.
+    let stranger = SigningKey::generate().unwrap();
+    let (_, other) = Keyring::first(&stranger, 1).unwrap();
+    leave_copy(&keys, data.path(), &[other], &stranger);
+    let copy = std::fs::read(data.path().join("keyring.sealed")).unwrap();
+    let error = started(&store, data.path()).await.err().unwrap();
+    assert!(error.contains("another fleet's keys"), "{error}");
+    assert_eq!(std::fs::read(data.path().join("keyring.sealed")).unwrap(), copy);
+    std::fs::remove_file(data.path().join("keyring.sealed")).unwrap();
+    assert_eq!(started(&store, data.path()).await.unwrap().chain().unwrap(), chain);
+}
+
+fn leave_copy(keys: &Keys, data: &std::path::Path, chain: &[DsseJson], key: &SigningKey) {
+    let copy = serde_json::json!({ "chain": chain, "signing_key": key.to_pem().unwrap() });
+    let sealed = keys.master().seal("keyring.sealed", copy.to_string().as_bytes()).unwrap();
+    std::fs::write(data.join("keyring.sealed"), sealed).unwrap();
 }
