@@ -49,7 +49,7 @@ macro_rules! sources {
         pub struct Flags {
             /// TOML file with settings
             #[arg(long, env = "SIGNET_CONFIG", value_name = "FILE")]
-            pub config: Option<PathBuf>,
+            pub config: Option<String>,
             /// Print the settings that would be used, without secrets, and exit
             #[arg(long)]
             pub check_config: bool,
@@ -58,7 +58,7 @@ macro_rules! sources {
             $(
             /// File that holds the value of the flag without -file
             #[arg(long, env = $file_env, value_name = "FILE")]
-            $file: Option<PathBuf>,
+            $file: Option<String>,
             )?)*
         }
 
@@ -66,24 +66,22 @@ macro_rules! sources {
         #[serde(deny_unknown_fields, default)]
         struct File {
             $(#[serde(deserialize_with = "text")] $field: Option<String>,
-            $($file: Option<PathBuf>,)?)*
+            $($file: Option<String>,)?)*
         }
 
         /// What is set, as text.
         #[derive(Default)]
         struct Raw { $($field: Option<String>),* }
 
+        /// Flag or variable before the file; an empty one counts as unset, as everywhere.
         fn merge(flags: Flags, file: File) -> Result<Raw, SettingError> {
-            Ok(Raw { $($field: match flags.$field {
-                Some(value) => Some(value),
-                None => {
-                    #[allow(unused_mut, reason = "only secrets have a second source")]
-                    let mut found: Option<String> = None;
-                    $(if let Some(path) = &flags.$file { found = Some(read($file_env, path)?); })?
-                    if found.is_none() { found = file.$field; }
-                    $(if found.is_none() && let Some(path) = &file.$file { found = Some(read($file_env, path)?); })?
-                    found
-                }
+            Ok(Raw { $($field: {
+                #[allow(unused_mut, reason = "only secrets have a second source")]
+                let mut found = set(flags.$field);
+                $(if found.is_none() { found = set(read($file_env, flags.$file)?); })?
+                if found.is_none() { found = set(file.$field); }
+                $(if found.is_none() { found = set(read($file_env, file.$file)?); })?
+                found
             }),* })
         }
 
@@ -134,9 +132,19 @@ sources! {
     log_level = "SIGNET_LOG_LEVEL";
 }
 
-fn read(name: &str, path: &std::path::Path) -> Result<String, SettingError> {
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(name, format!("{}: {e}", path.display())))?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+/// The text of the file with this name, if it has one.
+fn read(name: &str, path: Option<String>) -> Result<Option<String>, SettingError> {
+    let Some(path) = set(path) else { return Ok(None) };
+    let text = std::fs::read_to_string(&path).map_err(|e| wrong(name, format!("{path}: {e}")))?;
+    Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// What is wrong with a TOML file and where, without the line itself: it may hold a secret.
+fn misread(path: &str, text: &str, error: &toml::de::Error) -> SettingError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    wrong("SIGNET_CONFIG", format!("{path}, line {line}, column {column}: {}", error.message()))
 }
 
 impl Flags {
@@ -145,14 +153,10 @@ impl Flags {
     /// # Errors
     /// The first setting that makes no sense.
     pub fn settings(self) -> Result<Settings, SettingError> {
-        let file = match &self.config {
+        let path = self.config.clone().unwrap_or_default();
+        let file = match read("SIGNET_CONFIG", self.config.clone())? {
             None => File::default(),
-            Some(path) => {
-                let text = read("SIGNET_CONFIG", path)?;
-                toml::from_str(&text).map_err(|e| {
-                    wrong("SIGNET_CONFIG", format!("{}: {}", path.display(), e.to_string().trim_end()))
-                })?
-            }
+            Some(text) => toml::from_str(&text).map_err(|error| misread(&path, &text, &error))?,
         };
         parse(merge(self, file)?)
     }
@@ -336,6 +340,37 @@ mod tests {
         ];
         for (args, name) in cases {
             assert_eq!(from(args).unwrap_err().name, *name, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_unset_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, token) = (dir.path().join("c.toml"), dir.path().join("token"));
+        std::fs::write(&token, "t0ken\n").unwrap();
+        std::fs::write(&config, "retention_task_days = 7\nadmin_token = \"\"").unwrap();
+        let (config, token) = (config.to_str().unwrap(), token.to_str().unwrap());
+        // As `SIGNET_RETENTION_TASK_DAYS=` and so on would give them.
+        let empty = ["--retention-task-days=", "--admin-token=", "--join-token-file=", "--config", config];
+        let settings = from(&[&empty[..], &["--admin-token-file", token]].concat()).unwrap();
+        assert_eq!(settings.retention.task_days, 7);
+        assert_eq!(settings.admin_token.unwrap().reveal(), "t0ken");
+        assert!(settings.join_token.is_none());
+        assert!(from(&["--config="]).is_ok());
+    }
+
+    #[test]
+    fn a_broken_file_is_named_without_its_secrets() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("c.toml");
+        for text in [
+            "port = 1\nadmin_token = \"s3cret",
+            "port = 1\nadmin_token = s3cret",
+            "port = 1\nport = \"s3cret\"",
+        ] {
+            std::fs::write(&config, text).unwrap();
+            let error = from(&["--config", config.to_str().unwrap()]).unwrap_err().to_string();
+            assert!(error.contains("line 2, column ") && !error.contains("s3cret"), "{error}");
         }
     }
 
