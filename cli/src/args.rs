@@ -33,9 +33,12 @@ pub(crate) struct Global {
         value_name = "URL"
     )]
     pub url: String,
-    /// API token [default: admin.token of the default data directory]
+    /// API token [default for a controller on this machine: admin.token of the default data directory]
     #[arg(long, global = true, env = "SIGNET_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// File that holds the API token
+    #[arg(long, global = true, env = "SIGNET_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<String>,
     /// Tables and text, or the API's own objects
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub output: Format,

@@ -45,7 +45,9 @@ pub(crate) enum ClientError {
 
 fn refusal(status: u16, detail: &str) -> String {
     let hint = match status {
-        401 => ": give --token or SIGNET_TOKEN (`signet up` leaves one in admin.token of its data directory)",
+        401 => {
+            ": give --token, SIGNET_TOKEN or SIGNET_TOKEN_FILE (`signet up` leaves one in admin.token of its data directory)"
+        }
         _ => "",
     };
     format!("the controller says: {detail} ({status}){hint}")
@@ -289,6 +291,11 @@ impl Client {
         let (parts, body) = self.call(&self.inner.agent, request)?.into_parts();
         Ok((parts.headers, body.into_reader()))
     }
+}
+
+/// Whether an address names this machine itself, whatever a name service says.
+pub(crate) fn names_loopback(url: &str) -> bool {
+    url.parse().is_ok_and(|uri| is_loopback(&uri))
 }
 
 fn is_loopback(uri: &Uri) -> bool {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::api::Switch;
 use crate::args::{Format, Global};
-use crate::client::{Client, ClientError, Token, parsed};
+use crate::client::{self, Client, ClientError, Token, parsed};
 use crate::exit::{Exit, Failure};
 use crate::term::Term;
 
@@ -28,10 +28,9 @@ impl Context {
     /// Finds the token and checks the address.
     ///
     /// # Errors
-    /// When the address is no address.
+    /// When the address is no address, or there is no token for it.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let given = global.token.as_deref().filter(|t| !t.trim().is_empty()).map(Token::new);
-        let client = Client::new(&global.url, given.or_else(left_token))?;
+        let client = Client::new(&global.url, token(global)?)?;
         Ok(Self { client, term: Term::detect(), format: global.output })
     }
 
@@ -96,9 +95,70 @@ pub(crate) fn default_data_dir() -> Option<PathBuf> {
         .or_else(|| Some(absolute("HOME")?.join(".local/share/signet")))
 }
 
-/// The token that a controller on this machine left for its owner.
+/// The token that was given, else the one that a controller on this machine left for its owner. That one is for this
+/// machine alone: sent to any other address, it would be whoever listens there.
+fn token(global: &Global) -> Result<Option<Token>, Failure> {
+    let set = |text: &Option<String>| text.clone().filter(|t| !t.trim().is_empty());
+    if let Some(text) = set(&global.token) {
+        return Ok(Some(Token::new(&text)));
+    }
+    if let Some(file) = set(&global.token_file) {
+        let text = std::fs::read_to_string(&file);
+        let text = text.map_err(|e| Failure::Usage(format!("--token-file: {file}: {e}")))?;
+        return Ok(Some(Token::new(&text)));
+    }
+    if client::names_loopback(&global.url) {
+        return Ok(left_token());
+    }
+    Err(Failure::Usage(format!(
+        "no token for {}: give --token, --token-file, SIGNET_TOKEN or SIGNET_TOKEN_FILE (the {TOKEN_FILE} that lies here \
+         is for a controller on this machine only)",
+        global.url
+    )))
+}
+
 fn left_token() -> Option<Token> {
     let directories = default_data_dir().into_iter().chain([PathBuf::from(SERVICE_DATA_DIR)]);
     let text = directories.map(|d| std::fs::read_to_string(d.join(TOKEN_FILE))).find_map(Result::ok)?;
     Some(Token::new(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn global(url: &str) -> Global {
+        Global { url: url.into(), token: None, token_file: None, output: Format::Text }
+    }
+
+    #[test]
+    fn the_token_that_lies_here_stays_here() {
+        for url in [
+            "http://signet.example.com",
+            "https://192.0.2.1:8080",
+            "http://localhost.example.com",
+            "http://127.0.0.1@evil.example",
+        ] {
+            let error = Context::new(&global(url)).unwrap_err();
+            assert!(matches!(&error, Failure::Usage(text) if text.contains("--token")), "{error}");
+            let given = Global { token: Some("t".into()), ..global(url) };
+            assert!(token(&given).unwrap().is_some());
+        }
+        for url in ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost:1/"] {
+            assert!(token(&global(url)).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_token_comes_from_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let given = |file: &std::path::Path| Global {
+            token_file: Some(file.display().to_string()),
+            ..global("https://signet.example.com")
+        };
+        assert!(token(&given(&file)).unwrap().is_some());
+        assert!(matches!(token(&given(&dir.path().join("none"))), Err(Failure::Usage(_))));
+    }
 }
