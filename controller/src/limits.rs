@@ -68,12 +68,14 @@ pub const LABEL_NAME_BYTES_MAX: usize = 63;
 pub const LABEL_VALUE_BYTES_MAX: usize = 128;
 /// Longest name of a group, in characters.
 pub const GROUP_CHARS_MAX: usize = 128;
+/// Pending keys shown with the server whose name they claim.
+pub const CLAIMS_SHOWN_MAX: usize = 100;
 /// Targets shown in a task's detail; all are in its results.
 pub const TARGETS_SHOWN_MAX: usize = 10_000;
 /// Pieces of output deleted in one transaction of the retention.
 pub const OUTPUT_DELETE_PIECES_MAX: usize = 500;
 /// Tasks deleted in one transaction of the retention.
-pub const RETENTION_TASKS_MAX: usize = 100;
+pub const RETENTION_TASKS_MAX: usize = 10;
 /// Time between two rounds of the retention, in seconds.
 pub const RETENTION_SECONDS: u64 = 60;
 /// Pieces of output that a live view reads at a time, 64 KiB each at most.
@@ -88,6 +90,16 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const TASKS_LIMIT: usize = 1_000;
 /// Results in one answer unless asked otherwise.
 pub const RESULTS_LIMIT: usize = 1_000;
+/// Longest reason for a pause, in characters.
+pub const PAUSE_REASON_CHARS_MAX: usize = 1_000;
+/// Results that are read and answered together.
+pub const RESULT_HOSTS_AT_ONCE: usize = 50;
+/// Pieces of output that are read for them in one statement; where there are more, fewer hosts are read together.
+pub const RESULT_PIECES_AT_ONCE: usize = 128;
+/// Output of one chunk of results, in bytes; a host with more is a chunk of its own.
+pub const RESULT_CHUNK_BYTES: u64 = 1024 * 1024;
+/// How long a statement or a commit may take before the database counts as away, in seconds.
+pub const STATEMENT_SECONDS_MAX: u64 = 15;
 /// How long a nonce for a hello counts, in seconds.
 pub const NONCE_SECONDS: i64 = 120;
 /// Agents' keys are looked up again this often, in milliseconds.

@@ -15,11 +15,7 @@ use super::status::{exit_code, stderr_suffix};
 use super::store::{self, ResultRow};
 use crate::dispatch::Target;
 use crate::error::Result;
-
-/// Targets that are read together; their output is read host by host when it is large.
-const HOSTS_AT_ONCE: usize = 50;
-/// Pieces of output read for those targets in one statement. A host with many pieces is read by itself.
-const PIECES_AT_ONCE: usize = 128;
+use crate::limits::{RESULT_CHUNK_BYTES, RESULT_HOSTS_AT_ONCE, RESULT_PIECES_AT_ONCE};
 
 /// One result: the document's five fields first, in its order.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -109,19 +105,27 @@ pub(super) async fn some(
     limit: usize,
     base64: bool,
 ) -> Result<(Vec<ResultView>, Option<Place>)> {
-    let targets = commands.dispatch().finished(task, after, limit.min(HOSTS_AT_ONCE)).await?;
-    let hosts: Vec<Hostname> = targets.iter().map(|t| t.hostname.clone()).collect();
+    let mut targets = commands.dispatch().finished(task, after, limit.min(RESULT_HOSTS_AT_ONCE)).await?;
+    let mut hosts: Vec<Hostname> = targets.iter().map(|t| t.hostname.clone()).collect();
     if hosts.is_empty() {
         return Ok((Vec::new(), None));
     }
+    // Most outputs are small, and one statement reads all of them.
+    let mut pieces = store::small_output(commands.store(), task, &hosts, RESULT_PIECES_AT_ONCE).await?;
+    if pieces.len() == RESULT_PIECES_AT_ONCE {
+        targets.truncate(fitting(commands, task, &hosts).await?);
+        hosts.truncate(targets.len());
+        pieces = store::small_output(commands.store(), task, &hosts, usize::MAX).await?;
+    }
+    let mut outputs: HashMap<String, Streams> = HashMap::new();
+    for (host, stream, data) in pieces {
+        let (stdout, stderr) = outputs.entry(host).or_default();
+        if stream == Stream::Stdout.as_str() { stdout } else { stderr }.extend(data);
+    }
     let rows = store::results(commands.store(), task, &hosts).await?;
-    let mut outputs = together(commands, task, &hosts).await?;
     let mut views = Vec::with_capacity(targets.len());
     for target in &targets {
-        let (stdout, stderr) = match outputs.as_mut() {
-            Some(all) => all.remove(target.hostname.as_str()).unwrap_or_default(),
-            None => alone(commands, task, &target.hostname).await?,
-        };
+        let (stdout, stderr) = outputs.remove(target.hostname.as_str()).unwrap_or_default();
         let summary = rows.get(target.hostname.as_str()).map(Summary::from);
         views.push(view(task, target, &stdout, &stderr, summary, base64));
     }
@@ -129,36 +133,15 @@ pub(super) async fn some(
     Ok((views, last))
 }
 
-/// The output of all these hosts in one statement, or nothing when there is too much of it.
-async fn together(
-    commands: &Commands,
-    task: &TaskId,
-    hosts: &[Hostname],
-) -> Result<Option<HashMap<String, Streams>>> {
-    let pieces = store::small_output(commands.store(), task, hosts, PIECES_AT_ONCE).await?;
-    if pieces.len() == PIECES_AT_ONCE {
-        return Ok(None);
-    }
-    let mut all: HashMap<String, Streams> = HashMap::new();
-    for (host, stream, data) in pieces {
-        let (stdout, stderr) = all.entry(host).or_default();
-        if stream == Stream::Stdout.as_str() { stdout } else { stderr }.extend(data);
-    }
-    Ok(Some(all))
-}
-
-async fn alone(commands: &Commands, task: &TaskId, host: &Hostname) -> Result<Streams> {
-    let mut both = (Vec::new(), Vec::new());
-    for (stream, into) in [(Stream::Stdout, &mut both.0), (Stream::Stderr, &mut both.1)] {
-        let mut from = 0;
-        loop {
-            let pieces = store::pieces(commands.store(), task, host, stream, from, PIECES_AT_ONCE).await?;
-            let Some((last, _)) = pieces.last() else { break };
-            from = last + 1;
-            pieces.into_iter().for_each(|(_, data)| into.extend(data));
-        }
-    }
-    Ok(both)
+/// How many of these hosts, from the first on, fit into one chunk of the answer; always one.
+async fn fitting(commands: &Commands, task: &TaskId, hosts: &[Hostname]) -> Result<usize> {
+    let sizes = store::sizes(commands.store(), task, hosts).await?;
+    let mut bytes = 0;
+    let fits = hosts.iter().take_while(|host| {
+        bytes += sizes.get(host.as_str()).copied().unwrap_or(0);
+        bytes <= RESULT_CHUNK_BYTES
+    });
+    Ok(fits.count().max(1))
 }
 
 fn view(

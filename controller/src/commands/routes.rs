@@ -23,7 +23,9 @@ use crate::error::{Error, Result};
 use crate::http::dialect::texts;
 use crate::http::extract::{Caller, Json, JsonBytes, Path, Query};
 use crate::http::list::{json_array, link_next};
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, LIST_CHUNK_ROWS, RESULTS_LIMIT, TASKS_LIMIT};
+use crate::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, LIST_CHUNK_ROWS, PAUSE_REASON_CHARS_MAX, RESULTS_LIMIT, TASKS_LIMIT,
+};
 
 /// The slice's routes.
 #[must_use]
@@ -286,6 +288,10 @@ async fn put_dispatch(
     caller: Caller,
     Json(switch): Json<DispatchSwitch>,
 ) -> Result<axum::Json<DispatchSwitch>> {
+    if switch.reason.as_ref().is_some_and(|why| why.chars().count() > PAUSE_REASON_CHARS_MAX) {
+        let what = format!("reason must have at most {PAUSE_REASON_CHARS_MAX} characters");
+        return Err(Error::invalid("reason", what));
+    }
     let why = switch.reason.as_deref().filter(|r| !r.is_empty()).map_or(String::new(), |r| format!(": {r}"));
     let text = format!("paused by {}{why}", caller.name);
     app.dispatch.set_paused(switch.paused.then_some(text.as_str())).await?;

@@ -77,11 +77,12 @@ impl Commands {
             body_digest: repeat.digest.clone(),
         };
         let asked = in_transaction!(self.store, |tx| -> Result<Sent> {
-            store::insert(tx, &task, &origin).await?;
+            // First, because only a name that names something is sure to fit into its column.
             let candidates = self.hosts.candidates(tx, &request.target).await?;
             if candidates.is_empty() {
                 return Err(nobody(&request.target));
             }
+            store::insert(tx, &task, &origin).await?;
             let body = |claims: &MessageClaims| message(&task, &request, claims);
             let order = Order {
                 task_id: &task.task_id,

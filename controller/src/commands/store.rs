@@ -29,26 +29,33 @@ statements! {
     LIST = same(task!("WHERE (created_at < ? OR (created_at = ? AND task_id < ?)) AND created_at >= ? \
             AND (? IS NULL OR target_type = ?) AND (? IS NULL OR target = ?) \
             ORDER BY created_at DESC, task_id DESC LIMIT ?"));
-    UPSERT_RESULTS = differ(
-        "INSERT INTO results (task_id, hostname, stdout_bytes, stdout_omitted_from, stdout_omitted_bytes, \
+    INSERT_RESULTS = differ(
+        "INSERT IGNORE INTO results (task_id, hostname, stdout_bytes, stdout_omitted_from, stdout_omitted_bytes, \
                 stdout_sha256, stderr_bytes, stderr_omitted_from, stderr_omitted_bytes, stderr_sha256, killed, \
-                duration_ms) VALUES {rows:12} ON DUPLICATE KEY UPDATE killed = VALUES(killed)",
-        "INSERT INTO results (task_id, hostname, stdout_bytes, stdout_omitted_from, stdout_omitted_bytes, \
+                duration_ms) VALUES {rows:12}",
+        "INSERT OR IGNORE INTO results (task_id, hostname, stdout_bytes, stdout_omitted_from, stdout_omitted_bytes, \
                 stdout_sha256, stderr_bytes, stderr_omitted_from, stderr_omitted_bytes, stderr_sha256, killed, \
-                duration_ms) VALUES {rows:12} ON CONFLICT (task_id, hostname) DO UPDATE SET killed = excluded.killed",
+                duration_ms) VALUES {rows:12}",
     );
     INSERT_OUTPUT = differ(
-        "INSERT IGNORE INTO output (task_id, hostname, stream, start_at, data, stored_at, live_seq) VALUES {rows:7}",
-        "INSERT OR IGNORE INTO output (task_id, hostname, stream, start_at, data, stored_at, live_seq) \
-                VALUES {rows:7}",
+        "INSERT IGNORE INTO output (task_id, hostname, stream, start_at, data, stored_at, live_seq, size) \
+                VALUES {rows:8}",
+        "INSERT OR IGNORE INTO output (task_id, hostname, stream, start_at, data, stored_at, live_seq, size) \
+                VALUES {rows:8}",
     );
     SELECT_RESULTS = same("SELECT hostname, stdout_bytes, stdout_omitted_from, stdout_omitted_bytes, stdout_sha256, \
             stderr_bytes, stderr_omitted_from, stderr_omitted_bytes, stderr_sha256, killed, duration_ms \
             FROM results WHERE task_id = ? AND hostname IN ({list})");
     SELECT_OUTPUT = same("SELECT start_at, data FROM output WHERE task_id = ? AND hostname = ? AND stream = ? \
             AND start_at >= ? ORDER BY start_at LIMIT ?");
-    OUTPUT_PIECES = same("SELECT start_at, LENGTH(data) AS size FROM output WHERE task_id = ? AND hostname = ? \
-            AND stream = ? ORDER BY start_at");
+    OUTPUT_PIECES = same("SELECT start_at, size FROM output WHERE task_id = ? AND hostname = ? AND stream = ? \
+            ORDER BY start_at");
+    OUTPUT_SIZES = differ(
+        "SELECT hostname, CAST(SUM(size) AS SIGNED) AS number FROM output WHERE task_id = ? AND hostname IN \
+                ({list}) GROUP BY hostname",
+        "SELECT hostname, SUM(size) AS number FROM output WHERE task_id = ? AND hostname IN ({list}) \
+                GROUP BY hostname",
+    );
     SMALL_OUTPUT = same("SELECT hostname, stream, data FROM output WHERE task_id = ? AND hostname IN ({list}) \
             ORDER BY hostname, stream, start_at LIMIT ?");
     CHANGED_OUTPUT = same("SELECT hostname, stream, start_at, data, live_seq FROM output WHERE task_id = ? \
@@ -60,8 +67,8 @@ statements! {
     OLD_OUTPUT = same("SELECT task_id, hostname, stream, start_at FROM output WHERE stored_at < ? \
             ORDER BY stored_at LIMIT ?");
     OUTPUT_SIZE = differ(
-        "SELECT CAST(COALESCE(SUM(LENGTH(data)), 0) AS SIGNED) AS number FROM output",
-        "SELECT CAST(COALESCE(SUM(LENGTH(data)), 0) AS INTEGER) AS number FROM output",
+        "SELECT CAST(COALESCE(SUM(size), 0) AS SIGNED) AS number FROM output",
+        "SELECT COALESCE(SUM(size), 0) AS number FROM output",
     );
     OLDEST_OUTPUT = same("SELECT task_id, hostname, stream, start_at FROM output ORDER BY stored_at LIMIT ?");
     DELETE_PIECE = same("DELETE FROM output WHERE task_id = ? AND hostname = ? AND stream = ? AND start_at = ?");
@@ -182,7 +189,7 @@ pub(super) struct NewResult<'a> {
     pub(super) result: &'a CommandResult,
 }
 
-/// Writes results.
+/// Writes results; those that are there already stay, because an agent has one end for each command.
 pub(super) async fn put_results(tx: &mut Tx, results: &[NewResult<'_>]) -> Result<(), StoreError> {
     for some in results.chunks(BATCH_ROWS_MAX) {
         let rows = some.iter().map(|r| -> [Value; 12] {
@@ -202,7 +209,7 @@ pub(super) async fn put_results(tx: &mut Tx, results: &[NewResult<'_>]) -> Resul
                 r.result.duration_ms.into(),
             ]
         });
-        tx.run(UPSERT_RESULTS.query().rows(rows)).await?;
+        tx.run(INSERT_RESULTS.query().rows(rows)).await?;
     }
     Ok(())
 }
@@ -238,7 +245,7 @@ pub(super) async fn put_output(tx: &mut Tx, pieces: &[Piece<'_>], now: Micros) -
             .count()
             .max(1);
         let (some, others) = rest.split_at(count);
-        let rows = some.iter().map(|p| -> [Value; 7] {
+        let rows = some.iter().map(|p| -> [Value; 8] {
             [
                 p.task_id.into(),
                 p.hostname.into(),
@@ -247,6 +254,7 @@ pub(super) async fn put_output(tx: &mut Tx, pieces: &[Piece<'_>], now: Micros) -
                 p.data.into(),
                 now.into(),
                 p.live_seq.into(),
+                (p.data.len() as u64).into(),
             ]
         });
         tx.run(INSERT_OUTPUT.query().rows(rows)).await?;
@@ -315,6 +323,16 @@ pub(super) async fn small_output(
     limit: usize,
 ) -> Result<Vec<(String, String, Vec<u8>)>, StoreError> {
     store.all(SMALL_OUTPUT.bind(task).list(hosts).bind(limit as u64)).await
+}
+
+/// Bytes of output that are kept of each of these hosts that has any.
+pub(super) async fn sizes(
+    store: &Store,
+    task: &TaskId,
+    hosts: &[Hostname],
+) -> Result<HashMap<String, u64>, StoreError> {
+    let rows: Vec<(String, i64)> = store.all(OUTPUT_SIZES.bind(task).list(hosts)).await?;
+    Ok(rows.into_iter().map(|(host, size)| (host, size.unsigned_abs())).collect())
 }
 
 /// A piece as a watcher gets it.

@@ -1,12 +1,15 @@
 //! Commands beyond the document: `Idempotency-Key`, and what a result says that has no exit code of its own.
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
-use signet_common::messages::{Event, Outcome, Rejection};
+use signet_common::messages::{Event, Outcome, Rejection, Stream};
 use signet_common::time::Micros;
 use signet_testkit::{Pair, on_both_pairs};
 
 use crate::support::fake_agent::{FakeAgent, ended, exited};
-use crate::support::{Answer, TestApp};
+use crate::support::{ADMIN_TOKEN, Answer, TestApp};
 
 on_both_pairs!(
     a_key_makes_one_task,
@@ -15,6 +18,8 @@ on_both_pairs!(
     a_server_without_an_agent_is_a_rejected_target,
     any_bytes_are_answered,
     sizes_are_bounded,
+    large_outputs_are_answered_host_by_host,
+    no_body_is_a_fault_of_ours,
 );
 
 fn everywhere() -> Value {
@@ -144,4 +149,147 @@ async fn sizes_are_bounded(pair: Pair) {
     app.post("/api/commands", &large).await.expect(413);
     large["stdin"] = "a".repeat(3 * 1024 * 1024).into();
     app.post("/api/commands", &large).await.expect(413);
+}
+
+/// The sizes of the chunks in which a path is answered.
+async fn chunks(app: &TestApp, path: &str) -> Vec<usize> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(app.running.addrs[0]).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN_TOKEN}\r\nconnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let mut sizes = Vec::new();
+    let mut rest = &answer[answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4..];
+    while let Some(end) = rest.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        sizes.push(size);
+        rest = &rest[end + 2 + size + 2..];
+    }
+    sizes
+}
+
+async fn large_outputs_are_answered_host_by_host(pair: Pair) {
+    const PIECE: usize = 16 * 1024;
+    let app = TestApp::start(pair).await;
+    let mut agents = [FakeAgent::enrol(&app, "a", "web").await, FakeAgent::enrol(&app, "b", "web").await];
+    let task = app.post("/api/commands", &everywhere()).await.expect(201);
+    let path = format!("/api/tasks/{}", task["task_id"].as_str().unwrap());
+    for agent in &mut agents {
+        let jti = agent.next_command().await.jti;
+        agent.accepted(&jti).await;
+        agent.started(&jti).await;
+        for report in 0..3 {
+            let piece = |n: usize| Event::Output {
+                jti: jti.clone(),
+                stream: Stream::Stdout,
+                offset: (n * PIECE) as u64,
+                data: vec![b'x'; PIECE],
+            };
+            agent.report((report * 24..(report + 1) * 24).map(piece)).await;
+        }
+        agent.result(&jti, exited(0, "", "")).await;
+    }
+    app.eventually(&path, |task| task["status"] == "done").await;
+    let sizes = chunks(&app, &format!("{path}/results")).await;
+    let large: Vec<&usize> = sizes.iter().filter(|size| **size >= 72 * PIECE).collect();
+    assert!(large.len() == 2 && large.iter().all(|size| **size < 80 * PIECE), "{sizes:?}");
+    let results = app.get(&format!("{path}/results")).await.expect(200);
+    for result in results.as_array().unwrap() {
+        assert_eq!(result["stdout"].as_str().unwrap().len(), 72 * PIECE);
+    }
+}
+
+/// Texts as people and their enemies write them: short, long, and of any characters.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z]{1,8}",
+        Just(String::new()),
+        "\\PC{0,40}",
+        any::<String>(),
+        (60_usize..400).prop_map(|n| "a".repeat(n)),
+        (60_usize..400).prop_map(|n| "界".repeat(n)),
+        Just("a\0b".to_owned()),
+        Just("web   ".to_owned()),
+        Just("zone=".to_owned()),
+        (60_usize..400).prop_map(|n| format!("zone={}", "v".repeat(n))),
+        Just("x".repeat(70_000)),
+    ]
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let number = prop_oneof![any::<i64>().prop_map(Value::from), (0_i64..100).prop_map(Value::from)];
+    prop_oneof![
+        4 => any_text().prop_map(Value::from),
+        2 => number,
+        1 => Just(Value::Null),
+        1 => proptest::collection::vec(any_text(), 0..3).prop_map(|v| json!(v)),
+        1 => proptest::collection::btree_map(any_text(), any_text(), 0..3).prop_map(|m| json!(m)),
+    ]
+}
+
+fn any_command() -> impl Strategy<Value = Value> {
+    let kind = prop_oneof![Just("node"), Just("group"), Just("all"), Just("label"), Just("nothing")];
+    let names = proptest::sample::subsequence(
+        vec![
+            "argv",
+            "timeout",
+            "user",
+            "env",
+            "cwd",
+            "stdin",
+            "expires_in",
+            "batch",
+            "max_failures",
+            "output_limit",
+            "detached",
+        ],
+        0..3,
+    );
+    let fields = names.prop_flat_map(|names| {
+        let count = names.len();
+        (Just(names), proptest::collection::vec(any_value(), count))
+    });
+    (kind, any_text(), any_text(), fields).prop_map(|(kind, target, command, (names, values))| {
+        let mut body = json!({ "target_type": kind, "target": target, "command": command });
+        names.iter().zip(values).for_each(|(name, value)| body[*name] = value);
+        body
+    })
+}
+
+async fn no_body_is_a_fault_of_ours(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let server = json!({ "hostname": "a", "ip": "10.0.0.1", "group": "web", "labels": { "zone": "" } });
+    app.post("/api/servers", &server).await.expect(201);
+    let mut runner = TestRunner::default();
+    let (mut taken, commands) = (0, any_command());
+    for _ in 0..200 {
+        let body = commands.new_tree(&mut runner).unwrap().current();
+        let answer = app.post("/api/commands", &body).await;
+        assert!(answer.status.as_u16() < 500, "{} {}: {body}", answer.status, answer.text);
+        taken += u32::from(answer.status == 201);
+    }
+    assert!(taken > 0, "nothing was taken, so nothing was tried");
+    // The other texts that somebody may write into a column.
+    let strange = any_text();
+    for _ in 0..40 {
+        let mut text = || strange.new_tree(&mut runner).unwrap().current();
+        let reason = json!({ "paused": true, "reason": text() });
+        let server =
+            json!({ "hostname": text(), "ip": text(), "group": text(), "labels": { text(): text() } });
+        let change = json!({ "group": text(), "labels": { text(): text() } });
+        for (method, path, body) in [
+            (reqwest::Method::PUT, "/api/dispatch", reason),
+            (reqwest::Method::POST, "/api/servers", server),
+            (reqwest::Method::PATCH, "/api/servers/a", change),
+        ] {
+            let answer = TestApp::send(app.request(method, path).json(&body)).await;
+            assert!(answer.status.as_u16() < 500, "{path} {}: {body}", answer.text);
+        }
+    }
 }

@@ -1,0 +1,1 @@
+UPDATE output SET size = LENGTH(data);
