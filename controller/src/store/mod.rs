@@ -163,10 +163,13 @@ impl Store {
     /// # Errors
     /// When the database is down or busy for too long.
     pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.db {
-            Db::MySql(pool) => Tx::MySql(pool.begin().await?),
-            Db::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+        within(async {
+            Ok(match &self.db {
+                Db::MySql(pool) => Tx::MySql(pool.begin().await?),
+                Db::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            })
         })
+        .await
     }
 
     /// Reads all rows, outside any transaction.
@@ -174,10 +177,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn all<T: Row>(&self, query: Query) -> Result<Vec<T>, StoreError> {
-        match &self.db {
-            Db::MySql(pool) => query.all_mysql(pool).await,
-            Db::Sqlite { read, .. } => query.all_sqlite(read).await,
-        }
+        within(async {
+            match &self.db {
+                Db::MySql(pool) => query.all_mysql(pool).await,
+                Db::Sqlite { read, .. } => query.all_sqlite(read).await,
+            }
+        })
+        .await
     }
 
     /// Reads the first row, outside any transaction.
@@ -202,16 +208,29 @@ impl Store {
         Ok(())
     }
 
-    /// Closes all connections.
+    /// Closes all connections; those of a database that doesn't answer are left to the system.
     pub async fn close(&self) {
-        match &self.db {
-            Db::MySql(pool) => pool.close().await,
-            Db::Sqlite { write, read } => {
-                read.close().await;
-                write.close().await;
+        let closed = within(async {
+            match &self.db {
+                Db::MySql(pool) => pool.close().await,
+                Db::Sqlite { write, read } => {
+                    read.close().await;
+                    write.close().await;
+                }
             }
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(%error, "not every connection to the database was closed");
         }
     }
+}
+
+/// Work of the database within its time: one that stalls is away, as one that refuses is.
+async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let limit = Duration::from_secs(limits::STATEMENT_SECONDS_MAX);
+    let done = tokio::time::timeout(limit, work).await;
+    done.unwrap_or_else(|_| Err(StoreError::Unavailable(format!("no answer within {} s", limit.as_secs()))))
 }
 
 /// One controller at a time: sqlx's own lock waits with a time-out of -1, which MariaDB takes for none at all. The lock

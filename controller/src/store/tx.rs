@@ -2,7 +2,7 @@
 
 use sqlx::{MySql, Sqlite, Transaction};
 
-use super::{Flavour, Query, Row, StoreError};
+use super::{Flavour, Query, Row, StoreError, within};
 
 /// A transaction. Dropped without [`Tx::commit`], it leaves no trace.
 #[derive(Debug)]
@@ -19,10 +19,13 @@ impl Tx {
     /// # Errors
     /// [`StoreError`].
     pub async fn run(&mut self, query: Query) -> Result<u64, StoreError> {
-        match self {
-            Self::MySql(tx) => query.run_mysql(&mut **tx).await,
-            Self::Sqlite(tx) => query.run_sqlite(&mut **tx).await,
-        }
+        within(async {
+            match self {
+                Self::MySql(tx) => query.run_mysql(&mut **tx).await,
+                Self::Sqlite(tx) => query.run_sqlite(&mut **tx).await,
+            }
+        })
+        .await
     }
 
     /// Reads all rows.
@@ -30,10 +33,13 @@ impl Tx {
     /// # Errors
     /// [`StoreError`].
     pub async fn all<T: Row>(&mut self, query: Query) -> Result<Vec<T>, StoreError> {
-        match self {
-            Self::MySql(tx) => query.all_mysql(&mut **tx).await,
-            Self::Sqlite(tx) => query.all_sqlite(&mut **tx).await,
-        }
+        within(async {
+            match self {
+                Self::MySql(tx) => query.all_mysql(&mut **tx).await,
+                Self::Sqlite(tx) => query.all_sqlite(&mut **tx).await,
+            }
+        })
+        .await
     }
 
     /// Reads the first row.
@@ -49,11 +55,14 @@ impl Tx {
     /// # Errors
     /// When the database fails; whether the commit happened is then not known.
     pub async fn commit(self) -> Result<(), StoreError> {
-        match self {
-            Self::MySql(tx) => tx.commit().await?,
-            Self::Sqlite(tx) => tx.commit().await?,
-        }
-        Ok(())
+        within(async {
+            match self {
+                Self::MySql(tx) => tx.commit().await?,
+                Self::Sqlite(tx) => tx.commit().await?,
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Which database it is on.
