@@ -450,7 +450,7 @@ pub struct Hello {
     pub head: u64,
     /// The chain at `head`.
     pub chain: ChainHash,
-    /// Whether the journal was made in this start: everything issued before the answer is then refused.
+    /// Whether no hello of this journal was answered yet: everything issued before the answer is then refused.
     #[serde(default)]
     pub new_log: bool,
     /// The newest keyring that the agent holds; 0 = none.

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod limits;
 pub mod live;
 pub mod logging;
+pub mod loops;
 mod retention;
 mod running;
 pub mod settings;

@@ -22,6 +22,10 @@ pub const UNACCEPTED_MAX: usize = 200;
 pub const DEADLINE_GRACE_SECONDS: i64 = 120;
 /// Bursts of publishes that wait for the outbox; above it the sweep sends what is left.
 pub const OUTBOX_BURSTS_MAX: usize = 1_024;
+/// Values in one list of a statement; SQLite takes 32,766 in a whole statement.
+pub const LIST_VALUES_MAX: usize = 8_000;
+/// Hosts whose waiting deliveries are sent in one transaction.
+pub const PUMP_AGENTS_MAX: usize = 32;
 /// Rows that one sweep takes at a time.
 pub const SWEEP_ROWS_MAX: usize = 500;
 /// Time between two sweeps, in milliseconds.
@@ -104,7 +108,9 @@ pub const STATEMENT_SECONDS_MAX: u64 = 15;
 pub const NONCE_SECONDS: i64 = 120;
 /// Agents' keys are looked up again this often, in milliseconds.
 pub const KNOWN_KEYS_FRESH_MILLISECONDS: i64 = 1_000;
-/// Changed keys are looked for from this much before the newest, in seconds: commits overtake one another, and
+/// All agents' keys are read again this often, in seconds.
+pub const KNOWN_KEYS_WHOLE_SECONDS: i64 = 600;
+/// Changed keys are looked for from this much before the last look, in seconds: commits overtake one another, and
 /// controllers' clocks differ.
 pub const KNOWN_KEYS_OVERLAP_SECONDS: i64 = 180;
 /// How long one scrape of the metrics waits for the database, and for each queue's depth, in seconds.

@@ -12,7 +12,6 @@ use signet_common::bus::topology::Topology;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Ready};
 use crate::commands::{CommandOutcomes, Commands};
@@ -23,6 +22,7 @@ use crate::http::metrics;
 use crate::http::server::Listeners;
 use crate::keys::{Keys, LoadError, MasterKey, create_or_read};
 use crate::live::Live;
+use crate::loops::Loops;
 use crate::retention;
 use crate::settings::{BusSettings, Secret, Settings};
 use crate::store::{Store, StoreError};
@@ -149,14 +149,13 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     }
     app.ready.set();
     told.send_replace(true);
-    let work = TaskTracker::new();
-    app.dispatch.run(&work, &app.stop);
-    app.live.run(&work, &app.stop);
+    let mut work = Loops::new(app.stop.clone());
+    app.dispatch.run(&mut work);
+    app.live.run(&mut work);
     let retention = app.settings.retention.clone();
-    work.spawn(retention::run(app.dispatch.clone(), app.commands.clone(), retention, app.stop.clone()));
-    work.close();
-    work.wait().await;
-    Ok(())
+    let retain = retention::run(app.dispatch.clone(), app.commands.clone(), retention, app.stop.clone());
+    work.spawn("the retention", retain);
+    work.finished().await
 }
 
 /// Brings the schema up to date and loads the keys, for as long as the database needs to come; `false` when the

@@ -83,12 +83,14 @@ impl Commands {
                 return Err(nobody(&request.target));
             }
             store::insert(tx, &task, &origin).await?;
+            // After the servers are held: a host that begins a new log refuses what was issued before it.
+            let now = Micros::now();
             let body = |claims: &MessageClaims| message(&task, &request, claims);
             let order = Order {
                 task_id: &task.task_id,
                 kind: Kind::Command,
                 payload_type: PayloadType::Command,
-                now: task.created_at,
+                now,
                 timeout: request.timeout,
                 expires_in: request.expires_in,
                 batch: request.batch,

@@ -13,18 +13,19 @@ use crate::error::{Error, Result};
 use crate::store::Tx;
 
 impl Dispatch {
-    /// Applies the same to all of these, stores what changed and tells the slices which ended.
-    pub(super) async fn apply_locked(
+    /// Applies what happened to each of these, stores what changed and tells the slices which ended. Says whether that let
+    /// another batch go.
+    pub(super) async fn apply_locked<'h>(
         &self,
         tx: &mut Tx,
         locked: &HashMap<TaskId, store::Dispatch>,
         mut deliveries: Vec<Stored>,
-        happening: &Happening<'_>,
+        happening: impl Fn(&Stored) -> Happening<'h> + Send,
         now: Micros,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         deliveries.retain_mut(|d| {
             let live_seq = locked.get(&d.task_id).map_or(d.live_seq, |l| l.live_seq);
-            d.apply(happening, now, live_seq)
+            d.apply(&happening(d), now, live_seq)
         });
         store::update_deliveries(tx, &deliveries).await?;
         let ended = deliveries.iter().filter(|d| d.delivery.state.is_final()).map(|d| Happened {
@@ -57,24 +58,26 @@ impl Dispatch {
         Ok(())
     }
 
-    /// After deliveries of these tasks ended: releases next batches, and notes which tasks have nothing open any more.
+    /// After deliveries of these tasks ended: releases next batches, and notes which tasks have nothing open any more. Says
+    /// whether a batch was released.
     pub(super) async fn after_ends(
         &self,
         tx: &mut Tx,
         locked: &HashMap<TaskId, store::Dispatch>,
         tasks: &BTreeSet<TaskId>,
         now: Micros,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        let mut released = false;
         for task in tasks {
             if let Some(dispatch) = locked.get(task)
                 && dispatch.released_batch < dispatch.last_batch
             {
-                self.release(tx, task, dispatch, now).await?;
+                released |= self.release(tx, task, dispatch, now).await?;
             }
         }
         let still = store::open_tasks(tx, tasks).await?;
         let done: Vec<&TaskId> = tasks.iter().filter(|t| !still.contains(*t)).collect();
         store::close_tasks(tx, &done).await?;
-        Ok(())
+        Ok(released)
     }
 }

@@ -4,152 +4,138 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use signet_common::AgentId;
-use signet_common::bus::{BusError, Consumer, Mode, Queue, Taken};
-use signet_common::envelope::{Audience, PayloadType, Refusal};
+use signet_common::bus::{Consumer, Queue, Taken};
 use signet_common::messages::Heartbeat;
 use signet_common::time::Micros;
 use tokio_util::sync::CancellationToken;
 
+use super::inbox::{self, Inbox};
 use super::logs::Hold;
 use super::service::Dispatch;
 use super::store::{self, LogRow};
-use crate::error::{Error, Result};
-use crate::limits::{HEARTBEATS_BATCH_MILLISECONDS, HEARTBEATS_PREFETCH};
+use crate::error::Result;
+use crate::limits::{BEHIND_SECONDS, HEARTBEATS_BATCH_MILLISECONDS, HEARTBEATS_PREFETCH, RESUMES_MAX};
 use crate::store::{Tx, in_transaction};
 
 /// Consumes heartbeats until `stop`.
 pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
-    loop {
-        let done = tokio::select! {
-            () = stop.cancelled() => return,
-            done = consume(&dispatch, &stop) => done,
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "intake of heartbeats pauses");
-        }
-        super::intake::pause(&dispatch, &stop).await;
-    }
+    let heartbeats = Heartbeats { dispatch: dispatch.clone(), asked: Asked::default() };
+    inbox::run(dispatch, heartbeats, stop).await;
 }
 
-async fn consume(dispatch: &Dispatch, stop: &CancellationToken) -> Result<()> {
-    let gone = |e: BusError| Error::Unavailable { message: e.to_string(), retry_after: 1 };
-    dispatch.store().ping().await?;
-    let bus = dispatch.bus().clone();
-    bus.declare(&Queue::Heartbeats).await.map_err(gone)?;
-    let mut consumer =
-        bus.consume(&Queue::Heartbeats, Mode::SingleActive, HEARTBEATS_PREFETCH).await.map_err(gone)?;
-    loop {
-        let first = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            first = consumer.next() => first.map_err(gone)?,
-        };
-        let last_tag = take_batch(dispatch, &mut *consumer, first).await?;
-        consumer.ack_through(last_tag).await.map_err(gone)?;
-        // A fleet's heartbeats are many and none is urgent: let some gather.
-        tokio::time::sleep(Duration::from_millis(HEARTBEATS_BATCH_MILLISECONDS)).await;
-    }
+struct Heartbeats {
+    dispatch: Dispatch,
+    asked: Asked,
 }
 
-async fn take_batch(dispatch: &Dispatch, consumer: &mut dyn Consumer, first: Taken) -> Result<u64> {
-    let now = Micros::now();
-    let mut newest: HashMap<AgentId, Heartbeat> = HashMap::new();
-    let mut last_tag = first.tag;
-    let mut next = Some(first);
-    while let Some(taken) = next {
-        last_tag = taken.tag;
-        match verify(dispatch, &taken).await? {
-            Ok((agent, heartbeat)) => {
+impl Inbox for Heartbeats {
+    const QUEUE: Queue = Queue::Heartbeats;
+    const PREFETCH: u16 = HEARTBEATS_PREFETCH;
+
+    async fn take_batch(&mut self, consumer: &mut dyn Consumer, first: Taken) -> Result<u64> {
+        let now = Micros::now();
+        let mut newest: HashMap<AgentId, Heartbeat> = HashMap::new();
+        let mut last_tag = first.tag;
+        let mut next = Some(first);
+        while let Some(taken) = next {
+            last_tag = taken.tag;
+            if let Ok((agent, heartbeat)) = inbox::verify::<Heartbeat>(&self.dispatch, &taken).await? {
                 let older = |have: &Heartbeat| have.start_id == heartbeat.start_id && have.n >= heartbeat.n;
                 if !newest.get(&agent).is_some_and(older) {
                     newest.insert(agent, heartbeat);
                 }
             }
-            Err(refusal) => {
-                let reason = refusal.label();
-                metrics::counter!("signet_refused_total", "what" => "heartbeat", "reason" => reason)
-                    .increment(1);
-                tracing::debug!(reason, keyid = %taken.envelope.keyid, "a heartbeat was refused");
-            }
+            next = if newest.len() < usize::from(HEARTBEATS_PREFETCH) { consumer.try_next() } else { None };
         }
-        next = if newest.len() < usize::from(HEARTBEATS_PREFETCH) { consumer.try_next() } else { None };
+        let batch: Vec<(AgentId, Heartbeat)> = newest.into_iter().collect();
+        let agents: Vec<AgentId> = batch.iter().map(|(a, _)| a.clone()).collect();
+        let strangers = in_transaction!(self.dispatch.store(), |tx| -> Result<Vec<AgentId>> {
+            self.dispatch.take_heartbeats(tx, &batch, now).await
+        })?;
+        let ask: Vec<AgentId> =
+            strangers.into_iter().filter(|agent| self.asked.may_ask(agent, now)).collect();
+        self.dispatch.ask_for_hello(&ask, now)?;
+        // The sweep sends it: a large backlog must not keep heartbeats from being heard.
+        if !store::waiting_among(self.dispatch.store(), &agents).await?.is_empty() {
+            self.dispatch.wake().notify_one();
+        }
+        Ok(last_tag)
     }
-    let batch: Vec<(AgentId, Heartbeat)> = newest.into_iter().collect();
-    let agents: Vec<AgentId> = batch.iter().map(|(a, _)| a.clone()).collect();
-    in_transaction!(dispatch.store(), |tx| -> Result<_> { dispatch.take_heartbeats(tx, &batch, now).await })?;
-    let waiting = store::waiting_among(dispatch.store(), &agents).await?;
-    dispatch.pump(&waiting, now).await?;
-    Ok(last_tag)
+
+    async fn acknowledged(&self) {
+        // A fleet's heartbeats are many and none is urgent: let some gather.
+        tokio::time::sleep(Duration::from_millis(HEARTBEATS_BATCH_MILLISECONDS)).await;
+    }
 }
 
-async fn verify(
-    dispatch: &Dispatch,
-    taken: &Taken,
-) -> Result<std::result::Result<(AgentId, Heartbeat), Refusal>> {
-    let known = match taken.envelope.keyid.parse() {
-        Ok(id) => dispatch.hosts().known_key(&id).await?,
-        Err(_) => None,
-    };
-    let check = || {
-        let authentic = taken.envelope.verify(&[PayloadType::Heartbeat], |_| known.clone())?;
-        let verified = authentic.open::<Heartbeat>(&Audience::Controller)?;
-        let agent = verified.key().agent_id();
-        if verified.get().iss != agent.as_str() {
-            return Err(Refusal::Audience);
+/// Whom this controller lately asked to say hello. Another controller may ask once more, which does no harm.
+#[derive(Debug, Default)]
+struct Asked(HashMap<AgentId, Micros>);
+
+impl Asked {
+    /// Each host once in 15 s, and 50 hosts in a second: a restored database may not know the starts of a whole fleet.
+    fn may_ask(&mut self, agent: &AgentId, now: Micros) -> bool {
+        self.0.retain(|_, at| at.plus_seconds(BEHIND_SECONDS) > now);
+        let lately = self.0.values().filter(|at| at.plus_seconds(1) > now).count();
+        if self.0.contains_key(agent) || lately >= RESUMES_MAX {
+            return false;
         }
-        Ok((agent, verified.into_inner()))
-    };
-    Ok(check())
+        self.0.insert(agent.clone(), now);
+        true
+    }
 }
 
 impl Dispatch {
-    async fn take_heartbeats(&self, tx: &mut Tx, batch: &[(AgentId, Heartbeat)], now: Micros) -> Result<()> {
+    /// Takes in heartbeats of the starts that said hello; gives the agents whose start is unknown here, and that may say
+    /// hello.
+    async fn take_heartbeats(
+        &self,
+        tx: &mut Tx,
+        batch: &[(AgentId, Heartbeat)],
+        now: Micros,
+    ) -> Result<Vec<AgentId>> {
         let agents: Vec<AgentId> = batch.iter().map(|(a, _)| a.clone()).collect();
         let rows = store::cursors_in(tx, &agents).await?;
-        // The start named in the last hello is the newest; older starts' heartbeats are late.
-        let current =
-            |agent: &AgentId, h: &Heartbeat| rows.get(agent).is_none_or(|r| r.start_id == h.start_id);
-        let news: Vec<(AgentId, Heartbeat)> = batch.iter().filter(|(a, h)| current(a, h)).cloned().collect();
+        // Every start begins with a hello. One that this database doesn't know is over and its word late, or the database
+        // was restored and knows only an older one: then the host must introduce itself again.
+        let (news, others): (Vec<_>, Vec<_>) = batch
+            .iter()
+            .cloned()
+            .partition(|(agent, h)| rows.get(agent).is_some_and(|r| r.start_id == h.start_id));
         self.hosts().take_heartbeats(tx, &news, now).await?;
+        let judged =
+            |(agent, h): &&(AgentId, Heartbeat)| rows.get(agent).and_then(|r| judge(r, h, now)).is_some();
+        self.judge_locked(tx, news.iter().filter(judged).collect(), now).await?;
 
-        let judged = news.iter().filter_map(|(agent, heartbeat)| {
-            let row = rows.get(agent)?;
-            judge(row, heartbeat, now)
-        });
-        let changes: Vec<LogRow> = judged.collect();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.apply_judgements(tx, &changes).await
+        let others: Vec<AgentId> = others.into_iter().map(|(agent, _)| agent).collect();
+        let known = self.hosts().reachable(tx, &others).await?;
+        let accepted = |id: &AgentId| known.get(id).is_some_and(|a| a.accepted);
+        let aside = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold == Hold::SetAside);
+        Ok(others.into_iter().filter(|id| accepted(id) && !aside(id)).collect())
     }
 
-    async fn apply_judgements(&self, tx: &mut Tx, changes: &[LogRow]) -> Result<()> {
-        let agents: Vec<AgentId> = changes.iter().map(|r| r.agent_id.clone()).collect();
-        let mut locked = store::lock_cursors(tx, &agents).await?;
-        // Reports may have moved the cursor since it was read; then the next heartbeat judges again.
-        let fresh = |r: &&LogRow| {
-            locked
-                .get(&r.agent_id)
-                .is_some_and(|l| l.cursor.seq == r.cursor.seq && l.cursor.log_id == r.cursor.log_id)
-        };
-        let valid: Vec<LogRow> = changes.iter().filter(fresh).cloned().collect();
-        for row in valid {
-            if row.cursor.hold == Hold::SetAside {
-                tracing::warn!(agent = %row.agent_id, reason = %row.hold_reason, "the host is set aside");
-                self.host_gone(tx, &row.agent_id, "rolled back or cloned").await?;
-            }
-            locked.insert(row.agent_id.clone(), row);
+    /// Judges heartbeats that change their agents' rows, by the rows as they are under their locks: reports and hellos
+    /// may have moved them meanwhile.
+    async fn judge_locked(&self, tx: &mut Tx, beats: Vec<&(AgentId, Heartbeat)>, now: Micros) -> Result<()> {
+        let agents: Vec<AgentId> = beats.iter().map(|(a, _)| a.clone()).collect();
+        let locked = store::lock_cursors(tx, &agents).await?;
+        let judged = beats.into_iter().filter_map(|(agent, beat)| judge(locked.get(agent)?, beat, now));
+        let changed: Vec<LogRow> = judged.collect();
+        for row in changed.iter().filter(|r| r.cursor.hold == Hold::SetAside) {
+            tracing::warn!(agent = %row.agent_id, reason = %row.hold_reason, "the host is set aside");
+            self.host_gone(tx, &row.agent_id, "rolled back or cloned").await?;
         }
-        Ok(store::put_cursors(tx, locked.values()).await?)
+        Ok(store::put_cursors(tx, &changed).await?)
     }
 }
 
 /// What a heartbeat changes in its agent's row, if anything.
 fn judge(row: &LogRow, heartbeat: &Heartbeat, now: Micros) -> Option<LogRow> {
-    if row.cursor.hold == Hold::SetAside || row.cursor.log_id != heartbeat.log_id {
+    let same_log = row.cursor.log_id == heartbeat.log_id && row.start_id == heartbeat.start_id;
+    if row.cursor.hold == Hold::SetAside || !same_log {
         return None;
     }
-    let newer_than_reports = heartbeat.start_id == row.start_id && heartbeat.n > row.report_n;
-    if heartbeat.head < row.cursor.seq && newer_than_reports && row.cursor.hold == Hold::None {
+    if heartbeat.head < row.cursor.seq && heartbeat.n > row.report_n && row.cursor.hold == Hold::None {
         let mut aside = row.clone();
         aside.cursor.hold = Hold::SetAside;
         aside.hold_reason = "rolled back: its journal ends before what it had reported".into();
@@ -166,4 +152,20 @@ fn judge(row: &LogRow, heartbeat: &Heartbeat, now: Micros) -> Option<LogRow> {
         behind_since: since,
         ..row.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_asked_once_in_a_while_and_a_fleet_little_by_little() {
+        let agent = |n: usize| format!("{n:040x}").parse::<AgentId>().unwrap();
+        let (mut asked, now) = (Asked::default(), Micros::from_seconds(1_000));
+        let at_once = (0..200).filter(|&n| asked.may_ask(&agent(n), now)).count();
+        assert_eq!(at_once, RESUMES_MAX);
+        assert!(!asked.may_ask(&agent(0), now.plus_seconds(BEHIND_SECONDS - 1)), "asked a moment ago");
+        assert!(asked.may_ask(&agent(100), now.plus_seconds(2)));
+        assert!(asked.may_ask(&agent(0), now.plus_seconds(BEHIND_SECONDS)));
+    }
 }

@@ -5,24 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use signet_common::bus::{BusError, Consumer, Mode, Queue, Taken as FromBus};
+use signet_common::bus::{Consumer, Queue, Taken as FromBus};
 use signet_common::chain::Chained;
-use signet_common::envelope::{Audience, PayloadType, Refusal};
+use signet_common::envelope::Refusal;
 use signet_common::fault::{self, Point};
 use signet_common::messages::{Event, Report};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, TaskId};
 use tokio_util::sync::CancellationToken;
 
+use super::inbox::{self, Inbox};
 use super::logs::{self, Hold, Taken};
 use super::model::Happening;
 use super::service::Dispatch;
 use super::store::{self, LogRow, Orphan, Stored};
 use super::{Happened, What};
 use crate::error::{Error, Result};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, INTAKE_PAUSE_MILLISECONDS, REPORTS_PREFETCH};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, REPORTS_PREFETCH};
 use crate::store::{StoreError, Tx, in_transaction};
 
 /// A report whose signature, type and audience are right.
@@ -36,44 +36,20 @@ struct Verified {
 
 /// Consumes reports until `stop`.
 pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
-    loop {
-        let done = tokio::select! {
-            () = stop.cancelled() => return,
-            done = consume(&dispatch, &stop) => done,
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "intake of reports pauses");
-        }
-        pause(&dispatch, &stop).await;
-    }
+    inbox::run(dispatch.clone(), Reports(dispatch), stop).await;
 }
 
-/// Waits until the bus is up (again) or a little while.
-pub(super) async fn pause(dispatch: &Dispatch, stop: &CancellationToken) {
-    let mut health = dispatch.bus().health();
-    health.mark_unchanged();
-    tokio::select! {
-        () = stop.cancelled() => {}
-        _ = health.changed() => {}
-        () = tokio::time::sleep(Duration::from_millis(INTAKE_PAUSE_MILLISECONDS)) => {}
-    }
-}
+struct Reports(Dispatch);
 
-async fn consume(dispatch: &Dispatch, stop: &CancellationToken) -> Result<()> {
-    let gone = |e: BusError| Error::Unavailable { message: e.to_string(), retry_after: 1 };
-    dispatch.store().ping().await?;
-    let bus = dispatch.bus().clone();
-    bus.declare(&Queue::Refused).await.map_err(gone)?;
-    bus.declare(&Queue::Reports).await.map_err(gone)?;
-    let mut consumer =
-        bus.consume(&Queue::Reports, Mode::SingleActive, REPORTS_PREFETCH).await.map_err(gone)?;
-    loop {
-        let first = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            first = consumer.next() => first.map_err(gone)?,
-        };
-        let last_tag = take_batch(dispatch, &mut *consumer, first).await?;
-        consumer.ack_through(last_tag).await.map_err(gone)?;
+impl Inbox for Reports {
+    const QUEUE: Queue = Queue::Reports;
+    const PREFETCH: u16 = REPORTS_PREFETCH;
+
+    async fn take_batch(&mut self, consumer: &mut dyn Consumer, first: FromBus) -> Result<u64> {
+        take_batch(&self.0, consumer, first).await
+    }
+
+    async fn acknowledged(&self) {
         fault::hit(Point::ControllerAfterIntakeAck);
     }
 }
@@ -91,8 +67,6 @@ async fn take_batch(dispatch: &Dispatch, consumer: &mut dyn Consumer, first: Fro
                 batch.push(verified);
             }
             Err(refusal) => {
-                metrics::counter!("signet_refused_total", "what" => "report", "reason" => refusal.label())
-                    .increment(1);
                 tracing::warn!(reason = refusal.label(), keyid = %taken.envelope.keyid, "a report was refused");
                 consumer.reject(taken.tag).await.map_err(|e| Error::Internal(e.to_string()))?;
             }
@@ -106,28 +80,19 @@ async fn take_batch(dispatch: &Dispatch, consumer: &mut dyn Consumer, first: Fro
     Ok(last_tag)
 }
 
+/// The outer error is the database's.
 async fn verify(dispatch: &Dispatch, taken: &FromBus) -> Result<std::result::Result<Verified, Refusal>> {
-    let known = match taken.envelope.keyid.parse() {
-        Ok(id) => dispatch.hosts().known_key(&id).await?,
-        Err(_) => None,
+    let (agent, report) = match inbox::verify::<Report>(dispatch, taken).await? {
+        Ok(said) => said,
+        Err(refusal) => return Ok(Err(refusal)),
     };
-    let check = || {
-        let authentic = taken.envelope.verify(PayloadType::TO_CONTROLLER, |_| known.clone())?;
-        if authentic.kind() != PayloadType::Report {
-            return Err(Refusal::Type);
-        }
-        let verified = authentic.open::<Report>(&Audience::Controller)?;
-        let agent = verified.key().agent_id();
-        if verified.get().iss != agent.as_str() {
-            return Err(Refusal::Audience);
-        }
-        let report = Arc::new(verified.into_inner());
-        let parse = |raw: &serde_json::value::RawValue| Chained::parse(raw.get().to_owned());
-        let events: std::result::Result<Vec<Chained>, _> = report.events.iter().map(|e| parse(e)).collect();
-        let events = events.map_err(|_| Refusal::Malformed)?;
-        Ok(Verified { agent, report, events, bytes: taken.envelope.body.len() })
+    let parse = |raw: &serde_json::value::RawValue| Chained::parse(raw.get().to_owned());
+    let events: std::result::Result<Vec<Chained>, _> = report.events.iter().map(|e| parse(e)).collect();
+    let Ok(events) = events else {
+        inbox::refused::<Report>(taken, Refusal::Malformed);
+        return Ok(Err(Refusal::Malformed));
     };
-    Ok(check())
+    Ok(Ok(Verified { agent, report: Arc::new(report), events, bytes: taken.envelope.body.len() }))
 }
 
 /// Stores a batch in one transaction. A batch that the database refuses is halved down to the bad report, which is
@@ -164,11 +129,16 @@ async fn store_halving(dispatch: &Dispatch, batch: Vec<Verified>) -> Result<()> 
 struct Touched {
     tasks: BTreeSet<TaskId>,
     agents: BTreeSet<AgentId>,
+    /// A batch was let go.
+    released: bool,
 }
 
 impl Dispatch {
     async fn after_intake(&self, touched: Touched, now: Micros) -> Result<()> {
         touched.tasks.iter().for_each(|t| self.live().ring(t));
+        if touched.released {
+            self.wake().notify_one();
+        }
         // Each acceptance makes room for what waits.
         let agents: Vec<AgentId> = touched.agents.into_iter().collect();
         let waiting = store::waiting_among(self.store(), &agents).await?;
@@ -212,14 +182,17 @@ impl Dispatch {
         news: Vec<(AgentId, Vec<Chained>)>,
         now: Micros,
     ) -> Result<Touched> {
-        let ids: BTreeSet<Jti> =
-            news.iter().flat_map(|(_, e)| e.iter().filter_map(|e| e.event.jti().cloned())).collect();
-        let ids: Vec<Jti> = ids.into_iter().collect();
-        let agents: Vec<AgentId> = news.iter().map(|(a, _)| a.clone()).collect();
+        let said = |(agent, events): &(AgentId, Vec<Chained>)| {
+            let ids = events.iter().filter_map(|e| e.event.jti().cloned());
+            ids.map(|jti| (jti, agent.clone())).collect::<Vec<_>>()
+        };
+        let pairs: BTreeSet<(Jti, AgentId)> = news.iter().flat_map(said).collect();
+        let mut ids: Vec<Jti> = pairs.iter().map(|(jti, _)| jti.clone()).collect();
+        ids.dedup();
         let tasks = store::tasks_of(tx, &ids).await?;
         let locked = store::lock_dispatches(tx, tasks.values()).await?;
         let mut deliveries: BTreeMap<(AgentId, Jti), Stored> = BTreeMap::new();
-        for row in store::by_message(tx, &ids, &agents).await? {
+        for row in store::by_message(tx, &pairs).await? {
             if let (Some(agent), Some(jti)) = (&row.agent_id, &row.jti) {
                 deliveries.insert((agent.clone(), jti.clone()), row);
             }
@@ -255,9 +228,9 @@ impl Dispatch {
         store::update_deliveries(tx, &moved).await?;
         store::put_orphans(tx, &taken.orphans, now).await?;
         self.tell(tx, &locked, taken.happened).await?;
-        self.after_ends(tx, &locked, &taken.ended, now).await?;
+        let released = self.after_ends(tx, &locked, &taken.ended, now).await?;
         let accepted = moved.iter().filter_map(|d| d.agent_id.clone()).collect();
-        Ok(Touched { tasks: locked.into_keys().collect(), agents: accepted })
+        Ok(Touched { tasks: locked.into_keys().collect(), agents: accepted, released })
     }
 
     /// Keeps a report that can't be stored, and goes on after it.
@@ -334,7 +307,9 @@ fn advance(row: &mut LogRow, verified: &Verified, now: Micros) -> Step {
     if report.start_id == row.start_id {
         row.report_n = row.report_n.max(report.n);
     }
-    if row.cursor.log_id != report.log_id || row.cursor.hold == Hold::SetAside {
+    // Set aside, or accepted again: what its old log still tells is worth nothing, and must not undo an admin's word.
+    let given_up = matches!(row.cursor.hold, Hold::SetAside | Hold::Accepted);
+    if row.cursor.log_id != report.log_id || given_up {
         return Step::Nothing;
     }
     match logs::take(&row.cursor, verified.events.clone()) {

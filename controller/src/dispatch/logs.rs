@@ -62,7 +62,7 @@ pub struct HelloLog {
     pub head: u64,
     /// The chain at `head`.
     pub chain: ChainHash,
-    /// Whether it was made in this start of the agent.
+    /// Whether no answer to a hello of it was heard yet.
     pub new_log: bool,
 }
 
@@ -97,7 +97,10 @@ pub fn judge_hello(known: Option<&Cursor>, hello: &HelloLog, past: bool) -> Verd
         Hold::None | Hold::CatchingUp => {}
     }
     if same {
-        return if hello.head < known.seq {
+        // The answer to its first hello was lost: what was meant for it since is refused there, by the answer to this one.
+        return if hello.new_log && known.seq == 0 {
+            Verdict::Begin
+        } else if hello.head < known.seq {
             Verdict::SetAside("rolled back: its journal ends before what it had reported")
         } else if hello.head == known.seq && hello.chain != known.chain {
             Verdict::SetAside("rolled back or cloned: its journal differs from what it had reported")
@@ -197,6 +200,9 @@ mod tests {
         };
         assert_eq!(judge_hello(None, &hello(&log, 0, true), false), Verdict::Begin);
         assert_eq!(judge_hello(None, &hello(&log, 5, false), false), Verdict::CatchUp);
+        let unheard = cursor(&log, &events, 0);
+        assert_eq!(judge_hello(Some(&unheard), &hello(&log, 0, true), false), Verdict::Begin);
+        assert_eq!(judge_hello(Some(&unheard), &hello(&log, 0, false), false), Verdict::Continue);
         assert_eq!(judge_hello(Some(&known), &hello(&log, 3, false), false), Verdict::Continue);
         assert_eq!(judge_hello(Some(&known), &hello(&log, 5, false), false), Verdict::Continue);
         assert!(matches!(judge_hello(Some(&known), &hello(&log, 2, false), false), Verdict::SetAside(_)));

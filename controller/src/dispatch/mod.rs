@@ -6,6 +6,7 @@
 
 mod ending;
 mod heartbeats;
+mod inbox;
 mod intake;
 mod leases;
 pub mod logs;

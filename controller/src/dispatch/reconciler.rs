@@ -2,14 +2,15 @@
 //!
 //! One controller sweeps at a time. Every step is bounded, idempotent, and harmless if it is done twice.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::future::Future;
 use std::time::Duration;
 
 use signet_common::bus::{Health, Queue};
 use signet_common::envelope::{Envelope, PayloadType};
 use signet_common::messages::{Cancel, Resume};
 use signet_common::time::Micros;
-use signet_common::{AgentId, Jti, TaskId};
+use signet_common::{AgentId, Hostname, Jti, TaskId};
 use tokio_util::sync::CancellationToken;
 
 use super::leases::Lease;
@@ -17,12 +18,13 @@ use super::logs::Hold;
 use super::model::Happening;
 use super::outbox::Publish;
 use super::service::Dispatch;
-use super::store::{self, Due};
+use super::store::{self, Due, LogRow, Stored};
 use crate::error::{Error, Result};
 use crate::limits::{
-    BEHIND_SECONDS, RESEND_SECONDS, RESUMES_MAX, SWEEP_MILLISECONDS, SWEEP_ROWS_MAX, UNACCEPTED_MAX,
+    BEHIND_SECONDS, PUMP_AGENTS_MAX, RESEND_SECONDS, RESUMES_MAX, SWEEP_MILLISECONDS, SWEEP_ROWS_MAX,
+    UNACCEPTED_MAX,
 };
-use crate::store::in_transaction;
+use crate::store::{Tx, in_transaction};
 
 /// `exp` of a cancel and a resume that is derived when it is sent, in seconds after its `iat`.
 const DERIVED_EXPIRY_SECONDS: i64 = 60;
@@ -33,8 +35,14 @@ pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
     let mut health = dispatch.bus().health();
     let mut was = Health::Down;
     loop {
-        if let Err(error) = turn(&dispatch, &lease, &mut was).await {
-            tracing::warn!(%error, "the sweep failed; it is tried again");
+        // What a stop interrupts is rolled back, or due again by its rows.
+        tokio::select! {
+            () = stop.cancelled() => break,
+            done = turn(&dispatch, &lease, &mut was) => {
+                if let Err(error) = done {
+                    tracing::warn!(%error, "the sweep failed; it is tried again");
+                }
+            }
         }
         tokio::select! {
             () = stop.cancelled() => break,
@@ -49,26 +57,35 @@ pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
 async fn turn(dispatch: &Dispatch, lease: &Lease, was: &mut Health) -> Result<()> {
     let now = Micros::now();
     let is = *dispatch.bus().health().borrow();
-    if is == Health::Up && *was != Health::Up {
-        // The broker may have come back empty.
-        for queue in [Queue::Reports, Queue::Heartbeats] {
-            dispatch.bus().declare(&queue).await.map_err(unavailable)?;
-        }
-        in_transaction!(dispatch.store(), |tx| -> Result<u64> { Ok(store::send_all_soon(tx, now).await?) })?;
-    }
-    *was = is;
+    let came_back = is == Health::Up && *was != Health::Up;
+    // Until it succeeds, each turn tries it again.
+    *was = if came_back && !step("after the broker came back", dispatch.broker_is_back(now)).await {
+        Health::Down
+    } else {
+        is
+    };
     if !lease.take().await? {
         return Ok(());
     }
-    dispatch.end_overdue(now).await?;
-    dispatch.release_batches(now).await?;
-    if is != Health::Up {
-        return Ok(());
+    step("ending what is overdue", dispatch.end_overdue(now)).await;
+    step("releasing batches", dispatch.release_batches(now)).await;
+    if is == Health::Up {
+        step("sending cancels", dispatch.send_cancels(now)).await;
+        step("sending resumes", dispatch.send_resumes(now)).await;
+        step("sending again", dispatch.resend(now)).await;
+        step("sending what waits", dispatch.pump_all(now)).await;
     }
-    dispatch.send_cancels(now).await?;
-    dispatch.send_resumes(now).await?;
-    dispatch.resend(now).await?;
-    dispatch.pump_all(now).await
+    Ok(())
+}
+
+/// Does one step; says whether it succeeded. One that fails, for whatever reason, must not keep the others from their
+/// work.
+async fn step(what: &'static str, work: impl Future<Output = Result<()>>) -> bool {
+    let done = work.await;
+    if let Err(error) = &done {
+        tracing::warn!(%error, what, "a step of the sweep failed; it is tried again");
+    }
+    done.is_ok()
 }
 
 fn unavailable(error: signet_common::bus::BusError) -> Error {
@@ -76,28 +93,42 @@ fn unavailable(error: signet_common::bus::BusError) -> Error {
 }
 
 impl Dispatch {
+    /// The broker may have come back empty.
+    async fn broker_is_back(&self, now: Micros) -> Result<()> {
+        for queue in [Queue::Reports, Queue::Heartbeats] {
+            self.bus().declare(&queue).await.map_err(unavailable)?;
+        }
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            store::send_all_soon(tx, now).await?;
+            Ok(())
+        })
+    }
+
     /// Ends what is past its deadline.
     async fn end_overdue(&self, now: Micros) -> Result<()> {
         let overdue = store::overdue(self.store(), now, SWEEP_ROWS_MAX).await?;
-        let mut by_task: BTreeMap<TaskId, Vec<_>> = BTreeMap::new();
-        for (task, host) in overdue {
-            by_task.entry(task).or_default().push(host);
+        if overdue.is_empty() {
+            return Ok(());
         }
-        for (task, hosts) in by_task {
-            in_transaction!(self.store(), |tx| -> Result<()> {
-                let locked = store::lock_dispatches(tx, [&task]).await?;
-                for host in &hosts {
-                    let Some(one) = store::one(tx, &task, host).await? else { continue };
-                    let agents: Vec<AgentId> = one.agent_id.iter().cloned().collect();
-                    let known = self.hosts().reachable(tx, &agents).await?;
-                    let heard = agents.first().and_then(|id| known.get(id)?.last_heartbeat);
-                    let heard = heard.map_or_else(|| "it was asked for".to_owned(), Micros::rfc3339);
-                    self.apply_locked(tx, &locked, vec![one], &Happening::Deadline(&heard), now).await?;
-                }
-                Ok(())
-            })?;
-            self.live().ring(&task);
-        }
+        let tasks = in_transaction!(self.store(), |tx| -> Result<Vec<TaskId>> {
+            let locked = store::lock_dispatches(tx, overdue.iter().map(|(task, _)| task)).await?;
+            // Read under the locks: a report may have been quicker.
+            let mut rows = store::at(tx, &overdue).await?;
+            rows.retain(|d| locked.contains_key(&d.task_id));
+            let agents: BTreeSet<AgentId> = rows.iter().filter_map(|d| d.agent_id.clone()).collect();
+            let known = self.hosts().reachable(tx, &agents.into_iter().collect::<Vec<_>>()).await?;
+            let heard: HashMap<AgentId, String> = known
+                .into_iter()
+                .filter_map(|(id, agent)| Some((id, agent.last_heartbeat?.rfc3339())))
+                .collect();
+            let deadline = |d: &Stored| {
+                let word = d.agent_id.as_ref().and_then(|id| heard.get(id));
+                Happening::Deadline(word.map_or("it was asked for", String::as_str))
+            };
+            self.apply_locked(tx, &locked, rows, deadline, now).await?;
+            Ok(locked.into_keys().collect())
+        })?;
+        tasks.iter().for_each(|task| self.live().ring(task));
         Ok(())
     }
 
@@ -108,17 +139,16 @@ impl Dispatch {
             let tasks = store::open_batched(self.store(), &after, SWEEP_ROWS_MAX).await?;
             let Some(last) = tasks.last() else { return Ok(()) };
             after = last.to_string();
-            for task in &tasks {
+            for task in &self.due_batches(&tasks, now).await? {
                 let changed = in_transaction!(self.store(), |tx| -> Result<bool> {
                     let locked = store::lock_dispatches(tx, [task]).await?;
                     let Some(dispatch) = locked.get(task) else { return Ok(false) };
-                    self.release(tx, task, dispatch, now).await?;
-                    let mut one = BTreeSet::new();
-                    one.insert(task.clone());
+                    let changed = self.release(tx, task, dispatch, now).await?;
+                    let one = BTreeSet::from([task.clone()]);
                     if store::open_tasks(tx, &one).await?.is_empty() {
                         store::close_tasks(tx, &[task]).await?;
                     }
-                    Ok(true)
+                    Ok(changed)
                 })?;
                 if changed {
                     self.live().ring(task);
@@ -127,13 +157,20 @@ impl Dispatch {
         }
     }
 
+    /// Which of these have something to release or to end. Most only wait, and are looked at without a lock or a commit.
+    async fn due_batches(&self, tasks: &[TaskId], now: Micros) -> Result<Vec<TaskId>> {
+        let mut tx = self.store().begin().await?;
+        let mut due = Vec::new();
+        for (task, dispatch) in store::dispatches(&mut tx, tasks).await? {
+            if self.is_due(&mut tx, &task, &dispatch, now).await? {
+                due.push(task);
+            }
+        }
+        Ok(due)
+    }
+
     /// Which of these agents may get `command` and `deploy` now.
-    async fn able_among(
-        &self,
-        tx: &mut crate::store::Tx,
-        agents: &[AgentId],
-        now: Micros,
-    ) -> Result<BTreeSet<AgentId>> {
+    async fn able_among(&self, tx: &mut Tx, agents: &[AgentId], now: Micros) -> Result<BTreeSet<AgentId>> {
         let known = self.hosts().reachable(tx, agents).await?;
         let rows = store::cursors_in(tx, agents).await?;
         let held = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold != Hold::None);
@@ -182,32 +219,46 @@ impl Dispatch {
             self.able_among(&mut tx, agents, now).await?
         };
         drop(tx);
-        for agent in able {
+        let able: Vec<AgentId> = able.into_iter().collect();
+        for some in able.chunks(PUMP_AGENTS_MAX) {
             let (sent, tasks) = in_transaction!(self.store(), |tx| -> Result<(Vec<Due>, Vec<TaskId>)> {
-                let one = std::slice::from_ref(&agent);
-                let busy = store::unaccepted(tx, one).await?.get(&agent).copied().unwrap_or(0);
-                let room = UNACCEPTED_MAX.saturating_sub(usize::try_from(busy).unwrap_or(usize::MAX));
-                if room == 0 {
-                    return Ok((Vec::new(), Vec::new()));
-                }
-                let waiting = store::waiting_of(tx, &agent, now, room).await?;
-                let locked = store::lock_dispatches(tx, waiting.iter().map(|d| &d.task_id)).await?;
-                let ids: Vec<Jti> = waiting.iter().map(|d| d.jti.clone()).collect();
-                // Read under the locks: a cancel may have been quicker.
-                let mut rows = store::by_message(tx, &ids, one).await?;
-                rows.retain_mut(|d| {
-                    let live_seq = locked.get(&d.task_id).map_or(d.live_seq, |l| l.live_seq);
-                    d.apply(&Happening::Publish, now, live_seq)
-                });
-                store::update_deliveries(tx, &rows).await?;
-                let sent =
-                    waiting.into_iter().filter(|w| rows.iter().any(|r| r.jti.as_ref() == Some(&w.jti)));
-                Ok((sent.collect(), locked.into_keys().collect()))
+                self.take_waiting(tx, some, now).await
             })?;
             self.publish_due(sent).await?;
             tasks.iter().for_each(|t| self.live().ring(t));
         }
         Ok(())
+    }
+
+    /// Marks as sent what waits for these agents, as far as each has room; gives it, and its tasks.
+    async fn take_waiting(
+        &self,
+        tx: &mut Tx,
+        agents: &[AgentId],
+        now: Micros,
+    ) -> Result<(Vec<Due>, Vec<TaskId>)> {
+        let busy = store::unaccepted(tx, agents).await?;
+        let mut waiting = Vec::new();
+        for agent in agents {
+            let busy = busy.get(agent).map_or(0, |&n| usize::try_from(n).unwrap_or(usize::MAX));
+            let room = UNACCEPTED_MAX.saturating_sub(busy);
+            if room > 0 {
+                waiting.extend(store::waiting_of(tx, agent, now, room).await?);
+            }
+        }
+        let locked = store::lock_dispatches(tx, waiting.iter().map(|d| &d.task_id)).await?;
+        let keys: Vec<(TaskId, Hostname)> =
+            waiting.iter().map(|d| (d.task_id.clone(), d.hostname.clone())).collect();
+        // Read under the locks: a cancel may have been quicker.
+        let mut rows = store::at(tx, &keys).await?;
+        rows.retain_mut(|d| {
+            let live_seq = locked.get(&d.task_id).map_or(d.live_seq, |l| l.live_seq);
+            d.apply(&Happening::Publish, now, live_seq)
+        });
+        store::update_deliveries(tx, &rows).await?;
+        let taken: HashSet<(&TaskId, &Hostname)> = rows.iter().map(|d| (&d.task_id, &d.hostname)).collect();
+        waiting.retain(|w| taken.contains(&(&w.task_id, &w.hostname)));
+        Ok((waiting, locked.into_keys().collect()))
     }
 
     /// Publishes cancels until the delivery is final. Not held by the pause switch.
@@ -252,30 +303,59 @@ impl Dispatch {
     /// Tells hosts whose reports did not come to report again, and those that an admin accepted to begin a new log.
     async fn send_resumes(&self, now: Micros) -> Result<()> {
         let before = now.plus_seconds(-BEHIND_SECONDS);
-        let rows = store::behind(self.store(), before, before, RESUMES_MAX).await?;
+        let rows = store::behind(self.store(), before, before, SWEEP_ROWS_MAX).await?;
         if rows.is_empty()
             || self.bus().depth(&Queue::Reports).await.map_err(unavailable)?.is_some_and(|n| n > 0)
         {
             return Ok(());
         }
-        let agents: Vec<AgentId> = rows.iter().map(|r| r.agent_id.clone()).collect();
-        in_transaction!(self.store(), |tx| -> Result<()> {
-            Ok(store::mark_resumed(tx, &agents, now).await?)
+        let rows = in_transaction!(self.store(), |tx| -> Result<Vec<LogRow>> {
+            let agents: Vec<AgentId> = rows.iter().map(|r| r.agent_id.clone()).collect();
+            let known = self.hosts().reachable(tx, &agents).await?;
+            let there = |r: &&LogRow| known.get(&r.agent_id).is_some_and(|a| a.accepted && a.online(now));
+            let told: Vec<LogRow> = rows.iter().filter(there).take(RESUMES_MAX).cloned().collect();
+            // Who is not there is looked at again just as often.
+            let seen: Vec<&AgentId> = rows.iter().filter(|r| !there(r)).map(|r| &r.agent_id).collect();
+            let seen: Vec<&AgentId> = seen.into_iter().chain(told.iter().map(|r| &r.agent_id)).collect();
+            store::mark_resumed(tx, &seen, now).await?;
+            Ok(told)
         })?;
         for row in rows {
-            let named = row.cursor.hold != Hold::Accepted;
+            if row.cursor.hold == Hold::Accepted {
+                self.ask_for_hello(std::slice::from_ref(&row.agent_id), now)?;
+                continue;
+            }
             let resume = Resume {
                 iss: "controller".into(),
                 aud: vec![row.agent_id.clone()],
                 iat: now.seconds(),
                 exp: now.seconds() + DERIVED_EXPIRY_SECONDS,
                 jti: Jti::generate(),
-                log_id: named.then(|| row.cursor.log_id.clone()),
-                seq: if named { row.cursor.seq } else { 0 },
-                chain: named.then_some(row.cursor.chain),
+                log_id: Some(row.cursor.log_id.clone()),
+                seq: row.cursor.seq,
+                chain: Some(row.cursor.chain),
             };
             tracing::info!(agent = %row.agent_id, seq = row.cursor.seq, "telling the host to report again");
             self.publish_to(std::slice::from_ref(&row.agent_id), PayloadType::Resume, &resume)?;
+        }
+        Ok(())
+    }
+
+    /// Makes these say hello: a `resume` naming no log.
+    pub(super) fn ask_for_hello(&self, agents: &[AgentId], now: Micros) -> Result<()> {
+        for some in agents.chunks(signet_common::limits::AUDIENCE_MAX) {
+            let resume = Resume {
+                iss: "controller".into(),
+                aud: some.to_vec(),
+                iat: now.seconds(),
+                exp: now.seconds() + DERIVED_EXPIRY_SECONDS,
+                jti: Jti::generate(),
+                log_id: None,
+                seq: 0,
+                chain: None,
+            };
+            tracing::info!(agents = ?some, "telling hosts to say hello");
+            self.publish_to(some, PayloadType::Resume, &resume)?;
         }
         Ok(())
     }

@@ -35,22 +35,48 @@ fn next(working: usize, failures: u64, max_failures: Option<i64>) -> Next {
 }
 
 impl Dispatch {
-    /// Releases a task's next batch if it is time, or ends what is not released. The caller holds the task's lock.
+    /// Whether a task's next batch is to go, or what is not released to end. Only reads: without the task's lock it tells
+    /// for whom to take it.
+    pub(super) async fn is_due(
+        &self,
+        tx: &mut Tx,
+        task: &TaskId,
+        dispatch: &store::Dispatch,
+        now: Micros,
+    ) -> Result<bool> {
+        Ok(self.look(tx, task, dispatch, dispatch.released_batch, now).await?.0 != Next::Wait)
+    }
+
+    /// What to do when the batches up to `released` may be sent, and what is open of those after them.
+    async fn look(
+        &self,
+        tx: &mut Tx,
+        task: &TaskId,
+        dispatch: &store::Dispatch,
+        released: i64,
+        now: Micros,
+    ) -> Result<(Next, Vec<Stored>)> {
+        let open = store::open_of_task(tx, task).await?;
+        let (current, later): (Vec<Stored>, Vec<Stored>) =
+            open.into_iter().partition(|d| d.batch <= released);
+        let away = self.away(tx, &current, dispatch.timeout, now).await?;
+        let failures = store::count_failures(tx, task, released).await? + away as u64;
+        Ok((next(current.len() - away, failures, dispatch.max_failures), later))
+    }
+
+    /// Releases a task's next batch if it is time, or ends what is not released. The caller holds the task's lock. Says
+    /// whether it changed anything: then the reconciler is to be woken after the commit.
     pub(super) async fn release(
         &self,
         tx: &mut Tx,
         task: &TaskId,
         dispatch: &store::Dispatch,
         now: Micros,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut released = dispatch.released_batch;
         while released < dispatch.last_batch {
-            let open = store::open_of_task(tx, task).await?;
-            let (current, later): (Vec<Stored>, Vec<Stored>) =
-                open.into_iter().partition(|d| d.batch <= released);
-            let away = self.away(tx, &current, dispatch.timeout, now).await?;
-            let failures = store::count_failures(tx, task, released).await? + away as u64;
-            match next(current.len() - away, failures, dispatch.max_failures) {
+            let (next, later) = self.look(tx, task, dispatch, released, now).await?;
+            match next {
                 Next::Wait => break,
                 Next::Release => {
                     released += 1;
@@ -62,12 +88,11 @@ impl Dispatch {
                 }
                 Next::Spent => {
                     self.end_unreleased(tx, task, dispatch, later, now).await?;
-                    break;
+                    return Ok(true);
                 }
             }
         }
-        self.wake().notify_one();
-        Ok(())
+        Ok(released > dispatch.released_batch)
     }
 
     /// Ends what the failure budget no longer lets go.

@@ -201,7 +201,6 @@ fn plan(order: &Order<'_>) -> Vec<Stored> {
             jti: None,
             batch: i64::try_from(index / size).unwrap_or(i64::MAX),
             deadline_at: deadline,
-            sends: 0,
             send_at: None,
             cancel_send_at: None,
             final_seq: ended.then_some(1),

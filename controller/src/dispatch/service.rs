@@ -8,8 +8,6 @@ use signet_common::envelope::Envelope;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
 use tokio::sync::{Notify, mpsc};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::model::{Happening, State};
 use super::send::Sent;
@@ -20,6 +18,7 @@ use crate::hosts::{Hosts, Reachable};
 use crate::keys::Keys;
 use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_TASKS_MAX};
 use crate::live::Live;
+use crate::loops::Loops;
 use crate::store::{Store, Tx, in_transaction};
 
 /// A target of a task as others see it: the delivery itself.
@@ -77,15 +76,16 @@ impl Dispatch {
         }
     }
 
-    /// Starts outbox, reconciler and intake; they end with `stop`.
-    pub fn run(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+    /// Starts outbox, reconciler and intake.
+    pub fn run(&self, loops: &mut Loops) {
+        let stop = loops.stop();
         let inbox = self.0.inbox.lock().ok().and_then(|mut inbox| inbox.take());
         if let Some(inbox) = inbox {
-            tracker.spawn(outbox::run(self.0.bus.clone(), inbox, stop.clone()));
+            loops.spawn("the outbox", outbox::run(self.0.bus.clone(), inbox, stop.clone()));
         }
-        tracker.spawn(super::reconciler::run(self.clone(), stop.clone()));
-        tracker.spawn(super::intake::run(self.clone(), stop.clone()));
-        tracker.spawn(super::heartbeats::run(self.clone(), stop.clone()));
+        loops.spawn("the reconciler", super::reconciler::run(self.clone(), stop.clone()));
+        loops.spawn("the intake of reports", super::intake::run(self.clone(), stop.clone()));
+        loops.spawn("the intake of heartbeats", super::heartbeats::run(self.clone(), stop));
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -183,10 +183,9 @@ impl Dispatch {
             if locked.is_empty() {
                 return Err(Error::NotFound("Task not found".into()));
             }
-            store::set_cancelled(tx, task, now).await?;
             let open = store::open_of_task(tx, task).await?;
             let concerned = open.len();
-            self.apply_locked(tx, &locked, open, &Happening::Cancel, now).await?;
+            self.apply_locked(tx, &locked, open, |_| Happening::Cancel, now).await?;
             Ok(concerned)
         })?;
         self.0.live.ring(task);
@@ -200,6 +199,16 @@ impl Dispatch {
     /// When the database fails.
     pub async fn host_gone(&self, tx: &mut Tx, agent: &AgentId, reason: &str) -> Result<()> {
         self.end_all(tx, agent, &Happening::HostGone(reason)).await
+    }
+
+    /// A host's key counts no more: what it had ends, and it is not asked for its reports any more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn host_removed(&self, tx: &mut Tx, agent: &AgentId, reason: &str) -> Result<()> {
+        // Rows of logs are locked before those of dispatches, as everywhere.
+        store::clear_standing(tx, agent).await?;
+        self.host_gone(tx, agent, reason).await
     }
 
     /// An agent's key was replaced: its never-sent deliveries end `rejected`; its reports still count.
@@ -219,7 +228,8 @@ impl Dispatch {
         // Read again under the locks: a report may have moved some meanwhile.
         let open = store::open_of_agent(tx, agent, HOST_GONE_ROWS_MAX).await?;
         let open = open.into_iter().filter(|d| locked.contains_key(&d.task_id)).collect();
-        self.apply_locked(tx, &locked, open, happening, Micros::now()).await
+        // What this lets go is found by the next sweep.
+        self.apply_locked(tx, &locked, open, |_| happening.clone(), Micros::now()).await.map(drop)
     }
 
     /// A task's targets by hostname, after the one at this place.

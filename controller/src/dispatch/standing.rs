@@ -110,10 +110,9 @@ impl Dispatch {
             store::put_past_log(tx, agent, &row.cursor.log_id).await?;
         }
         match (verdict, known) {
-            (Verdict::Begin, known) => {
-                if known.is_some() {
-                    self.host_gone(tx, agent, "new log").await?;
-                }
+            (Verdict::Begin, _) => {
+                // Also in its first log: a key that an admin put here may have work already, older than this hello.
+                self.host_gone(tx, agent, "new log").await?;
                 Ok(begin(Hold::None, "", 0))
             }
             // What this database doesn't know may still be in the agent's hands: nothing open is ended here.

@@ -70,23 +70,27 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
             "this controller's bus reaches only the agent inside it; set SIGNET_AMQP_URL to enrol other hosts".into(),
         ));
     }
-    let now = Micros::now();
-    let outcome = in_transaction!(app.store, |tx| -> Result<Outcome> {
+    let (outcome, now) = in_transaction!(app.store, |tx| -> Result<(Outcome, Micros)> {
+        let now = Micros::now();
         if !store::use_nonce(tx, &caller.hello.controller_nonce, now).await? {
             return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
         }
         if let Some(reason) = place(app, tx, &caller, local, now).await? {
-            return Ok(Outcome::Pending(reason));
+            return Ok((Outcome::Pending(reason), now));
         }
         store::set_sealing_key(tx, &caller.id, &caller.hello.sealing_key).await?;
-        Ok(Outcome::Accepted(app.dispatch.hello(tx, &caller.id, &caller.hello, now).await?))
+        // The time that the answer tells is read under the server's lock: with a new log, what was asked for before ends
+        // here, and what is asked for after it carries a later time.
+        let now = Micros::now();
+        Ok((Outcome::Accepted(app.dispatch.hello(tx, &caller.id, &caller.hello, now).await?), now))
     })?;
     app.hosts.keys_changed();
     if matches!(outcome, Outcome::Accepted(_)) {
-        app.bus.declare(&Queue::Agent(caller.id.clone())).await.map_err(|e| Error::Unavailable {
-            message: format!("the broker is not reachable: {e}"),
-            retry_after: 5,
-        })?;
+        // Without the broker the answer counts all the same: the first publish that comes back makes the queue, and so
+        // does the next hello of an agent that does not find it.
+        if let Err(error) = app.bus.declare(&Queue::Agent(caller.id.clone())).await {
+            tracing::warn!(agent = %caller.id, %error, "the agent's queue can't be made yet");
+        }
     }
     answer(app, &caller, outcome, now).await
 }
@@ -122,6 +126,9 @@ async fn place(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros
         return enrol(app, tx, caller, local, now).await;
     };
     let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+    // Read again under the server's lock, which everyone holds who changes a standing or asks for a command.
+    store::server_agent(tx, &host).await?;
+    let row = store::agent(tx, &caller.id).await?.unwrap_or(row);
     match row.standing()? {
         KeyStanding::Accepted => {
             store::set_server_ip(tx, &host, &caller.ip.to_string()).await?;
@@ -168,7 +175,7 @@ async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros
 
 fn token_holds(app: &App, caller: &Caller) -> bool {
     let (Some(token), Some(proof)) = (&app.settings.join_token, &caller.hello.join) else { return false };
-    let Ok(token) = token.reveal().parse::<JoinToken>();
+    let Ok(token) = token.reveal().parse::<JoinToken>() else { return false };
     proof.token_id == token.id && token.verifier().accepts(proof, &caller.hello.controller_nonce, &caller.id)
 }
 

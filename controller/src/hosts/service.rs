@@ -165,7 +165,7 @@ impl Hosts {
         let agent = in_transaction!(self.store, |tx| -> Result<Option<AgentId>> {
             let agent = store::server_agent(tx, host).await?.ok_or_else(unknown_server)?;
             if let Some(agent) = &agent {
-                dispatch.host_gone(tx, agent, "host removed").await?;
+                dispatch.host_removed(tx, agent, "host removed").await?;
                 store::set_standing(tx, agent, KeyStanding::Revoked, host, now).await?;
                 store::delete_beat(tx, agent).await?;
             }
@@ -292,10 +292,12 @@ impl Hosts {
         in_transaction!(self.store, |tx| -> Result<()> {
             let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
             let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
-            dispatch.host_gone(tx, id, "key revoked").await?;
+            // The server's lock first: a command that is asked for meanwhile comes before or after all of this.
+            let holder = store::server_agent(tx, &host).await?.flatten();
+            dispatch.host_removed(tx, id, "key revoked").await?;
             store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
             store::delete_beat(tx, id).await?;
-            if store::server_agent(tx, &host).await?.flatten().as_ref() == Some(id) {
+            if holder.as_ref() == Some(id) {
                 store::set_server_agent(tx, &host, None).await?;
             }
             Ok(())

@@ -7,7 +7,7 @@ use signet_common::{AgentId, Hostname, PublicKey, StartId};
 
 use super::model::{Candidate, KeyStanding, KnownKey, Reachable, Target};
 use crate::limits::BATCH_ROWS_MAX;
-use crate::store::{Query, Store, StoreError, Tx, Value, statements};
+use crate::store::{Flavour, Query, Store, StoreError, Tx, Value, statements};
 
 /// What decides whether an agent is reachable.
 macro_rules! reachable {
@@ -47,6 +47,18 @@ statements! {
     CANDIDATES_LABEL = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
             JOIN server_labels l ON l.hostname = s.hostname AND l.name = ? AND l.value = ? \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ORDER BY s.hostname"));
+    /// Reads `ip` so that the row itself is locked, and not its place in an index. SQLite's transactions that write exclude
+    /// one another anyway.
+    HOLD_ALL = differ("SELECT ip FROM servers ORDER BY hostname LOCK IN SHARE MODE",
+            "SELECT ip FROM servers ORDER BY hostname");
+    HOLD_NODE = differ("SELECT ip FROM servers WHERE hostname = ? LOCK IN SHARE MODE",
+            "SELECT ip FROM servers WHERE hostname = ?");
+    HOLD_GROUP = differ("SELECT ip FROM servers WHERE grp = ? ORDER BY hostname LOCK IN SHARE MODE",
+            "SELECT ip FROM servers WHERE grp = ? ORDER BY hostname");
+    HOLD_LABEL = differ("SELECT s.ip FROM servers s JOIN server_labels l ON l.hostname = s.hostname AND l.name = ? \
+            AND l.value = ? ORDER BY s.hostname LOCK IN SHARE MODE",
+            "SELECT s.ip FROM servers s JOIN server_labels l ON l.hostname = s.hostname AND l.name = ? AND l.value = ? \
+            ORDER BY s.hostname");
     REACHABLE = same(concat!("SELECT a.agent_id AS hostname, a.agent_id, a.standing, ", reachable!(), " FROM agents a \
             LEFT JOIN heartbeats h ON h.agent_id = a.agent_id WHERE a.agent_id IN ({list})"));
     LIST_SERVERS = same(server!("WHERE s.hostname > ? AND (? IS NULL OR s.grp = ?) AND (? IS NULL OR EXISTS \
@@ -147,14 +159,22 @@ impl ReachableRow {
     }
 }
 
-/// The servers that a target names, by hostname.
+/// The servers that a target names, by hostname. Holds them until the end of the transaction against who replaces or
+/// revokes their keys or begins a new log: all of those lock the server, and end what they find. So what is written for
+/// these servers in this transaction is found, or comes after.
 pub(super) async fn candidates(tx: &mut Tx, target: &Target) -> Result<Vec<Candidate>, StoreError> {
-    let query: Query = match target {
-        Target::All => CANDIDATES_ALL.query(),
-        Target::Node(host) => CANDIDATES_NODE.bind(host),
-        Target::Group(group) => CANDIDATES_GROUP.bind(group.as_str()),
-        Target::Label { name, value } => CANDIDATES_LABEL.bind(name.as_str()).bind(value.as_str()),
+    let (hold, query): (Query, Query) = match target {
+        Target::All => (HOLD_ALL.query(), CANDIDATES_ALL.query()),
+        Target::Node(host) => (HOLD_NODE.bind(host), CANDIDATES_NODE.bind(host)),
+        Target::Group(group) => (HOLD_GROUP.bind(group.as_str()), CANDIDATES_GROUP.bind(group.as_str())),
+        Target::Label { name, value } => (
+            HOLD_LABEL.bind(name.as_str()).bind(value.as_str()),
+            CANDIDATES_LABEL.bind(name.as_str()).bind(value.as_str()),
+        ),
     };
+    if tx.flavour() == Flavour::MySql {
+        tx.all::<(String,)>(hold).await?;
+    }
     let rows: Vec<ReachableRow> = tx.all(query).await?;
     rows.into_iter()
         .map(|row| {

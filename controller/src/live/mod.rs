@@ -10,9 +10,9 @@ use signet_common::envelope::Envelope;
 use signet_common::ids::StartId;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::limits::BELLS_MAX;
+use crate::loops::Loops;
 
 /// The content type of a doorbell. It is not signed, and nothing in it is believed: it only causes a look.
 const BELL: &str = "application/vnd.signet.bell.v1+json";
@@ -60,11 +60,12 @@ impl Live {
     }
 
     /// Carries bells to and from other controllers until `stop`.
-    pub fn run(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+    pub fn run(&self, loops: &mut Loops) {
+        let stop = loops.stop();
         if let Some(inbox) = self.0.inbox.lock().ok().and_then(|mut inbox| inbox.take()) {
-            tracker.spawn(carry_out(self.clone(), inbox, stop.clone()));
+            loops.spawn("the bells for other controllers", carry_out(self.clone(), inbox, stop.clone()));
         }
-        tracker.spawn(carry_in(self.clone(), stop.clone()));
+        loops.spawn("the bells of other controllers", carry_in(self.clone(), stop));
     }
 }
 

@@ -10,9 +10,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ends;
+mod hellos;
 mod logs;
+mod many;
 mod output;
 mod sending;
+mod two;
 
 use serde_json::{Value, json};
 use signet_testkit::eventually;

@@ -33,7 +33,7 @@ pub struct FakeAgent {
     /// Whom it believes, once it was welcomed.
     pub keyring: Option<Keyring>,
     pub log_id: LogId,
-    /// Whether the log was made in this start.
+    /// Whether no hello of this log was answered yet.
     pub new_log: bool,
     /// Every event of the log so far; the last one is the head.
     pub journal: Vec<Chained>,
@@ -95,6 +95,8 @@ impl FakeAgent {
             .unwrap();
         let welcome = authentic.open::<Welcome>(&Audience::Agent(self.id.clone())).unwrap().into_inner();
         assert_eq!(welcome.nonce, hello.nonce);
+        // The log is new until an answer to its hello was heard.
+        self.new_log &= welcome.standing != Standing::Accepted;
         if let Some(sealed) = &welcome.broker {
             let binding = Binding { jti: &welcome.jti, agent: &self.id, field: "broker" };
             self.broker = Some(String::from_utf8(self.sealing.open(sealed, binding).unwrap()).unwrap());

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of it")]
 
 pub mod fake_agent;
+pub mod moody_bus;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use signet_common::SigningKey;
 use signet_common::bus::Bus;
 use signet_controller::settings::{BusSettings, Secret, Settings};
+use signet_controller::store::{Statement, Store};
 use signet_controller::{Running, start_on};
 use signet_testkit::{Pair, Parts, eventually};
 
@@ -35,12 +37,12 @@ const AGENT_KEYS: [&str; 4] = [
 /// A controller on a pair. Dropped, it stops, and its database and bus go with it.
 pub struct TestApp {
     pub running: Running,
-    pub parts: Parts,
+    pub parts: Arc<Parts>,
     pub bus: Arc<dyn Bus>,
     pub base: String,
     client: Client,
-    keys_used: AtomicUsize,
-    _data: tempfile::TempDir,
+    keys_used: Arc<AtomicUsize>,
+    data: Arc<tempfile::TempDir>,
 }
 
 /// An answer, read whole.
@@ -71,7 +73,29 @@ impl TestApp {
 
     /// Starts with settings that the test changes.
     pub async fn start_with(parts: Parts, change: impl FnOnce(&mut Settings)) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        let bus = parts.controller_bus().await;
+        Self::start_on(parts, bus, change).await
+    }
+
+    /// Starts on a bus that is not quite that of the parts.
+    pub async fn start_on(parts: Parts, bus: Arc<dyn Bus>, change: impl FnOnce(&mut Settings)) -> Self {
+        let data = Arc::new(tempfile::tempdir().unwrap());
+        Self::start_at(Arc::new(parts), bus, data, Arc::default(), change).await
+    }
+
+    /// A second controller of the same installation: same database, broker and master key.
+    pub async fn beside(&self) -> Self {
+        let bus = self.parts.controller_bus().await;
+        Self::start_at(self.parts.clone(), bus, self.data.clone(), self.keys_used.clone(), |_| {}).await
+    }
+
+    async fn start_at(
+        parts: Arc<Parts>,
+        bus: Arc<dyn Bus>,
+        data: Arc<tempfile::TempDir>,
+        keys_used: Arc<AtomicUsize>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let mut settings = Settings::embedded(data.path());
         settings.database_url = Secret::new(parts.database_url());
         settings.listen = vec!["127.0.0.1:0".parse().unwrap()];
@@ -80,11 +104,27 @@ impl TestApp {
         let url = Secret::new(parts.amqp_url().unwrap_or(NO_BROKER));
         settings.bus = BusSettings::Amqp { url, agent_url: None, management_url: None };
         change(&mut settings);
-        let bus = parts.controller_bus().await;
         let mut running = start_on(settings, bus.clone()).await.unwrap();
         running.ready().await.unwrap();
         let base = format!("http://{}", running.addrs[0]);
-        Self { running, parts, bus, base, client: Client::new(), keys_used: AtomicUsize::new(0), _data: data }
+        Self { running, parts, bus, base, client: Client::new(), keys_used, data }
+    }
+
+    /// The controller's database, for what the API doesn't show and for time that a test doesn't wait for.
+    pub fn db(&self) -> &Store {
+        &self.running.app.store
+    }
+
+    /// Changes the database by hand.
+    pub async fn change(&self, statement: &'static str) {
+        let mut tx = self.db().begin().await.unwrap();
+        tx.run(Statement::same(statement).query()).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// A number from the database.
+    pub async fn number(&self, statement: &'static str) -> i64 {
+        self.db().first::<(i64,)>(Statement::same(statement).query()).await.unwrap().unwrap().0
     }
 
     /// A key that no other agent of this app has.

@@ -1,6 +1,6 @@
 //! Reading and writing deliveries.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use signet_common::ids::BadId;
 use signet_common::time::Micros;
@@ -27,8 +27,6 @@ pub struct Stored {
     pub batch: i64,
     /// When it ends without a word.
     pub deadline_at: Micros,
-    /// How often it was published.
-    pub sends: i64,
     /// When it is published next.
     pub send_at: Option<Micros>,
     /// When the cancel is published next.
@@ -51,9 +49,6 @@ impl Stored {
             State::Sent => self.send_at,
             _ => None,
         };
-        if next.state == State::Sent && self.delivery.state == State::Waiting {
-            self.sends += 1;
-        }
         self.cancel_send_at = match (next.state.is_final(), asked_now) {
             (true, _) => None,
             (false, true) => Some(now),
@@ -82,7 +77,6 @@ struct DeliveryRow {
     inferred: i64,
     deadline_at: i64,
     send_at: Option<i64>,
-    sends: i64,
     cancel_at: Option<i64>,
     cancel_send_at: Option<i64>,
     accepted_at: Option<i64>,
@@ -112,7 +106,6 @@ impl TryFrom<DeliveryRow> for Stored {
             jti: row.jti.map(|id| id.parse()).transpose().map_err(bad)?,
             batch: row.batch,
             deadline_at: Micros(row.deadline_at),
-            sends: row.sends,
             send_at: row.send_at.map(Micros),
             cancel_send_at: row.cancel_send_at.map(Micros),
             final_seq: row.final_seq,
@@ -176,7 +169,7 @@ fn due(rows: Vec<DueRow>) -> Result<Vec<Due>, StoreError> {
 /// Writes new deliveries.
 pub(crate) async fn insert_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(), StoreError> {
     for some in all.chunks(BATCH_ROWS_MAX) {
-        let rows = some.iter().map(|d| -> [Value; 15] {
+        let rows = some.iter().map(|d| -> [Value; 14] {
             [
                 (&d.task_id).into(),
                 (&d.hostname).into(),
@@ -189,7 +182,6 @@ pub(crate) async fn insert_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(),
                 d.delivery.inferred.into(),
                 d.deadline_at.into(),
                 d.send_at.into(),
-                d.sends.into(),
                 d.delivery.finished_at.into(),
                 d.final_seq.into(),
                 d.live_seq.into(),
@@ -203,7 +195,7 @@ pub(crate) async fn insert_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(),
 /// Writes what changed of deliveries that exist. The caller holds their dispatches' locks.
 pub(crate) async fn update_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(), StoreError> {
     for some in all.chunks(BATCH_ROWS_MAX) {
-        let rows = some.iter().map(|s| -> [Value; 21] {
+        let rows = some.iter().map(|s| -> [Value; 20] {
             let d = &s.delivery;
             [
                 (&s.task_id).into(),
@@ -213,7 +205,6 @@ pub(crate) async fn update_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(),
                 s.jti.as_ref().map(Jti::as_str).into(),
                 s.batch.into(),
                 s.deadline_at.into(),
-                s.sends.into(),
                 d.state.as_str().into(),
                 d.reason.as_str().into(),
                 d.inferred.into(),
@@ -240,16 +231,28 @@ pub(crate) async fn count_failures(tx: &mut Tx, task: &TaskId, batch: i64) -> Re
     Ok(row.map_or(0, |(n,)| n.unsigned_abs()))
 }
 
-/// Deliveries of these messages to these agents.
+/// Deliveries of messages to agents, each named by both.
 pub(crate) async fn by_message(
     tx: &mut Tx,
-    messages: &[Jti],
-    agents: &[AgentId],
+    pairs: &BTreeSet<(Jti, AgentId)>,
 ) -> Result<Vec<Stored>, StoreError> {
-    if messages.is_empty() || agents.is_empty() {
-        return Ok(Vec::new());
+    let pairs: Vec<_> = pairs.iter().collect();
+    let mut all = Vec::new();
+    for some in pairs.chunks(BATCH_ROWS_MAX) {
+        let rows = some.iter().map(|(jti, agent)| -> [Value; 2] { [jti.into(), agent.into()] });
+        all.extend(tx.all::<DeliveryRow>(SELECT_BY_MESSAGE.query().rows(rows)).await?);
     }
-    stored(tx.all(SELECT_BY_MESSAGE.query().list(messages).list(agents)).await?)
+    stored(all)
+}
+
+/// Deliveries by task and host.
+pub(crate) async fn at(tx: &mut Tx, places: &[(TaskId, Hostname)]) -> Result<Vec<Stored>, StoreError> {
+    let mut all = Vec::new();
+    for some in places.chunks(BATCH_ROWS_MAX) {
+        let rows = some.iter().map(|(task, host)| -> [Value; 2] { [task.into(), host.into()] });
+        all.extend(tx.all::<DeliveryRow>(SELECT_AT.query().rows(rows)).await?);
+    }
+    stored(all)
 }
 
 /// A task's deliveries that are open.
@@ -264,15 +267,6 @@ pub(crate) async fn open_of_agent(
     limit: usize,
 ) -> Result<Vec<Stored>, StoreError> {
     stored(tx.all(SELECT_OPEN_OF_AGENT.bind(agent).bind(limit as u64)).await?)
-}
-
-/// One delivery.
-pub(crate) async fn one(
-    tx: &mut Tx,
-    task: &TaskId,
-    hostname: &Hostname,
-) -> Result<Option<Stored>, StoreError> {
-    Ok(stored(tx.all(SELECT_TASK_ROW.bind(task).bind(hostname)).await?)?.pop())
 }
 
 /// One delivery, outside a transaction.

@@ -8,7 +8,7 @@ use signet_common::{Jti, TaskId};
 
 use super::deliveries::corrupt;
 use super::*;
-use crate::limits::BATCH_ROWS_MAX;
+use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
 use crate::store::{Store, StoreError, Tx, Value};
 
 /// What a task's deliveries share.
@@ -20,8 +20,6 @@ pub(crate) struct Dispatch {
     pub kind: String,
     /// Failures above which nothing more is released.
     pub max_failures: Option<i64>,
-    /// When a cancel was asked for.
-    pub cancelled_at: Option<i64>,
     /// Batches up to this one may be sent.
     pub released_batch: i64,
     /// The last batch.
@@ -97,12 +95,29 @@ pub(crate) async fn lock_dispatches(
     let mut tasks: Vec<&TaskId> = tasks.into_iter().collect();
     tasks.sort();
     tasks.dedup();
-    if tasks.is_empty() {
-        return Ok(HashMap::new());
+    for some in tasks.chunks(LIST_VALUES_MAX) {
+        tx.run(LOCK_DISPATCHES.query().list(some.iter().copied())).await?;
     }
-    tx.run(LOCK_DISPATCHES.query().list(tasks.iter().copied())).await?;
-    let rows: Vec<Dispatch> = tx.all(SELECT_DISPATCHES.query().list(tasks)).await?;
-    rows.into_iter().map(|d| Ok((d.task_id.parse().map_err(corrupt)?, d))).collect()
+    read(tx, &tasks).await
+}
+
+/// What these tasks' deliveries share, without locking them.
+pub(crate) async fn dispatches(
+    tx: &mut Tx,
+    tasks: &[TaskId],
+) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
+    read(tx, &tasks.iter().collect::<Vec<_>>()).await
+}
+
+async fn read(tx: &mut Tx, tasks: &[&TaskId]) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
+    let mut all = HashMap::new();
+    for some in tasks.chunks(LIST_VALUES_MAX) {
+        let rows: Vec<Dispatch> = tx.all(SELECT_DISPATCHES.query().list(some.iter().copied())).await?;
+        for row in rows {
+            all.insert(row.task_id.parse().map_err(corrupt)?, row);
+        }
+    }
+    Ok(all)
 }
 
 /// Lets the batches up to `batch` go.
@@ -115,24 +130,23 @@ pub(crate) async fn open_tasks(
     tx: &mut Tx,
     tasks: &BTreeSet<TaskId>,
 ) -> Result<BTreeSet<TaskId>, StoreError> {
-    if tasks.is_empty() {
-        return Ok(BTreeSet::new());
+    let tasks: Vec<&TaskId> = tasks.iter().collect();
+    let mut open = BTreeSet::new();
+    for some in tasks.chunks(LIST_VALUES_MAX) {
+        let rows: Vec<(String,)> = tx.all(OPEN_TASKS.query().list(some.iter().copied())).await?;
+        for (id,) in rows {
+            open.insert(id.parse().map_err(corrupt)?);
+        }
     }
-    let rows: Vec<(String,)> = tx.all(OPEN_TASKS.query().list(tasks)).await?;
-    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
+    Ok(open)
 }
 
 /// Notes that nothing of these tasks is open.
 pub(crate) async fn close_tasks(tx: &mut Tx, tasks: &[&TaskId]) -> Result<(), StoreError> {
-    if tasks.is_empty() {
-        return Ok(());
+    for some in tasks.chunks(LIST_VALUES_MAX) {
+        tx.run(CLOSE_TASKS.query().list(some.iter().copied())).await?;
     }
-    tx.run(CLOSE_TASKS.query().list(tasks.iter().copied())).await.map(drop)
-}
-
-/// Notes the cancel.
-pub(crate) async fn set_cancelled(tx: &mut Tx, task: &TaskId, now: Micros) -> Result<(), StoreError> {
-    tx.run(SET_CANCELLED.bind(now).bind(task)).await.map(drop)
+    Ok(())
 }
 
 /// Which tasks these messages belong to.
@@ -142,13 +156,14 @@ pub(crate) async fn tasks_of(tx: &mut Tx, messages: &[Jti]) -> Result<HashMap<Jt
         jti: String,
         task_id: String,
     }
-    if messages.is_empty() {
-        return Ok(HashMap::new());
+    let mut all = HashMap::new();
+    for some in messages.chunks(LIST_VALUES_MAX) {
+        let rows: Vec<Pair> = tx.all(SELECT_TASKS_OF_MESSAGES.query().list(some)).await?;
+        for pair in rows {
+            all.insert(pair.jti.parse().map_err(corrupt)?, pair.task_id.parse().map_err(corrupt)?);
+        }
     }
-    let rows: Vec<Pair> = tx.all(SELECT_TASKS_OF_MESSAGES.query().list(messages)).await?;
-    rows.into_iter()
-        .map(|p| Ok((p.jti.parse().map_err(corrupt)?, p.task_id.parse().map_err(corrupt)?)))
-        .collect()
+    Ok(all)
 }
 
 /// Tasks with batches that were not released, by id, after this one.

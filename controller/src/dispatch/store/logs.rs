@@ -149,13 +149,21 @@ pub(crate) async fn behind(
     told: Micros,
     limit: usize,
 ) -> Result<Vec<LogRow>, StoreError> {
-    let rows: Vec<Raw> = store.all(BEHIND.bind(since).bind(told).bind(limit as u64)).await?;
+    let mut rows: Vec<Raw> = store.all(BEHIND.bind(since).bind(told).bind(limit as u64)).await?;
+    rows.extend(store.all::<Raw>(ACCEPTED_AGAIN.bind(told).bind(limit as u64)).await?);
     rows.into_iter().map(LogRow::try_from).collect()
 }
 
-/// Notes that these were told.
-pub(crate) async fn mark_resumed(tx: &mut Tx, agents: &[AgentId], now: Micros) -> Result<(), StoreError> {
+/// Notes that these were told, or looked at and not there.
+pub(crate) async fn mark_resumed(tx: &mut Tx, agents: &[&AgentId], now: Micros) -> Result<(), StoreError> {
+    let mut agents = agents.to_vec();
+    agents.sort();
     tx.run(MARK_RESUMED.bind(now).list(agents)).await.map(drop)
+}
+
+/// Ends what holds dispatch to an agent, or makes it report again: its key counts no more.
+pub(crate) async fn clear_standing(tx: &mut Tx, agent: &AgentId) -> Result<(), StoreError> {
+    tx.run(CLEAR_STANDING.bind(agent)).await.map(drop)
 }
 
 /// Whether the agent had this log before its current one.
@@ -280,6 +288,11 @@ pub(crate) async fn take_lease(
     }
     tx.run(MAKE_LEASE.bind(name)).await?;
     Ok(tx.run(take()).await? == 1)
+}
+
+/// Who has a lease, and for how much longer, in microseconds by the database's clock.
+pub(crate) async fn lease(store: &Store, name: &str) -> Result<Option<(String, i64)>, StoreError> {
+    store.first(SELECT_LEASE.bind(name)).await
 }
 
 /// Gives a lease back early.

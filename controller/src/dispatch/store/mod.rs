@@ -16,7 +16,7 @@ use crate::store::statements;
 macro_rules! columns {
     (delivery) => {
         "task_id, hostname, ordinal, agent_id, jti, batch, state, reason, inferred, deadline_at, send_at, \
-                sends, cancel_at, cancel_send_at, accepted_at, started_at, finished_at, exit_code, \
+                cancel_at, cancel_send_at, accepted_at, started_at, finished_at, exit_code, \
                 term_signal, final_seq, live_seq"
     };
     (log) => {
@@ -31,10 +31,16 @@ statements! {
     INSERT_MESSAGES = same("INSERT INTO messages (jti, task_id, payload_type, keyid, sig, body, exp) \
             VALUES {rows:7}");
     INSERT_DELIVERIES = same("INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, \
-            state, reason, inferred, deadline_at, send_at, sends, finished_at, final_seq, live_seq) \
-            VALUES {rows:15}");
-    SELECT_BY_MESSAGE = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE jti IN \
-            ({list}) AND agent_id IN ({list})"));
+            state, reason, inferred, deadline_at, send_at, finished_at, final_seq, live_seq) \
+            VALUES {rows:14}");
+    SELECT_BY_MESSAGE = differ(
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (jti, agent_id) IN ({rows:2})"),
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (jti, agent_id) IN (VALUES {rows:2})"),
+    );
+    SELECT_AT = differ(
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (task_id, hostname) IN ({rows:2})"),
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (task_id, hostname) IN (VALUES {rows:2})"),
+    );
     SELECT_BY_TASK = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
             ordinal > ? ORDER BY ordinal LIMIT ?"));
     SELECT_TASK_ROW = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
@@ -48,18 +54,18 @@ statements! {
     SELECT_OPEN_OF_AGENT = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE agent_id = \
             ? AND state IN ('waiting', 'sent', 'accepted', 'running') ORDER BY task_id LIMIT ?"));
     UPSERT_DELIVERIES = differ(
-        "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, sends, \
+        "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, \
                 state, reason, inferred, send_at, cancel_at, cancel_send_at, accepted_at, started_at, \
-                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:21} ON DUPLICATE \
+                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:20} ON DUPLICATE \
                 KEY UPDATE state = VALUES(state), reason = VALUES(reason), inferred = VALUES(inferred), \
                 send_at = VALUES(send_at), cancel_at = VALUES(cancel_at), cancel_send_at = \
                 VALUES(cancel_send_at), accepted_at = VALUES(accepted_at), started_at = \
                 VALUES(started_at), finished_at = VALUES(finished_at), exit_code = VALUES(exit_code), \
                 term_signal = VALUES(term_signal), final_seq = VALUES(final_seq), live_seq = \
                 VALUES(live_seq)",
-        "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, sends, \
+        "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, \
                 state, reason, inferred, send_at, cancel_at, cancel_send_at, accepted_at, started_at, \
-                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:21} ON CONFLICT \
+                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:20} ON CONFLICT \
                 (task_id, hostname) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
                 inferred = excluded.inferred, send_at = excluded.send_at, cancel_at = excluded.cancel_at, \
                 cancel_send_at = excluded.cancel_send_at, accepted_at = excluded.accepted_at, started_at \
@@ -68,15 +74,13 @@ statements! {
                 live_seq = excluded.live_seq",
     );
     LOCK_DISPATCHES = same("UPDATE dispatches SET live_seq = live_seq + 1 WHERE task_id IN ({list})");
-    SELECT_DISPATCHES = same("SELECT task_id, kind, timeout, max_failures, cancelled_at, released_batch, \
-            last_batch, open, live_seq FROM dispatches WHERE task_id IN ({list})");
+    SELECT_DISPATCHES = same("SELECT task_id, kind, timeout, max_failures, released_batch, last_batch, open, live_seq FROM dispatches WHERE task_id IN ({list})");
     SET_RELEASED = same("UPDATE dispatches SET released_batch = ? WHERE task_id = ?");
     OPEN_TASKS = same("SELECT DISTINCT task_id FROM deliveries WHERE task_id IN ({list}) AND state IN \
             ('waiting', 'sent', 'accepted', 'running')");
     CLOSE_TASKS = same("UPDATE dispatches SET open = 0 WHERE task_id IN ({list})");
     COUNT_FAILURES = same("SELECT COUNT(*) AS number FROM deliveries WHERE task_id = ? AND batch <= ? AND \
             state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
-    SET_CANCELLED = same("UPDATE dispatches SET cancelled_at = ? WHERE task_id = ? AND cancelled_at IS NULL");
     SELECT_TASKS_OF_MESSAGES = same("SELECT jti, task_id FROM messages WHERE jti IN ({list})");
     SELECT_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE jti IN \
             ({list})");
@@ -99,6 +103,12 @@ statements! {
         "UPDATE leases SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
             WHERE name = ? AND (holder = ? OR lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
     );
+    SELECT_LEASE = differ(
+        "SELECT holder, lease_until - CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) AS remaining FROM leases \
+            WHERE name = ?",
+        "SELECT holder, lease_until - CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS remaining FROM leases \
+            WHERE name = ?",
+    );
     MAKE_LEASE = differ(
         "INSERT IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
         "INSERT OR IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
@@ -107,9 +117,9 @@ statements! {
     DUE = same("SELECT task_id, hostname, jti, agent_id FROM deliveries WHERE send_at <= ? ORDER BY \
             send_at LIMIT ?");
     MARK_SENT = differ(
-        "UPDATE deliveries SET send_at = ?, sends = sends + 1 WHERE state = 'sent' AND (task_id, \
+        "UPDATE deliveries SET send_at = ? WHERE state = 'sent' AND (task_id, \
                 hostname) IN ({rows:2})",
-        "UPDATE deliveries SET send_at = ?, sends = sends + 1 WHERE state = 'sent' AND (task_id, \
+        "UPDATE deliveries SET send_at = ? WHERE state = 'sent' AND (task_id, \
                 hostname) IN (VALUES {rows:2})",
     );
     SEND_ALL_SOON = same("UPDATE deliveries SET send_at = ? WHERE state = 'sent' AND send_at > ?");
@@ -141,10 +151,14 @@ statements! {
                 start_id = excluded.start_id, report_n = excluded.report_n, behind_head = \
                 excluded.behind_head, behind_since = excluded.behind_since",
     );
-    BEHIND = same(concat!("SELECT ", columns!(log), " FROM logs WHERE (hold = 'accepted' OR (behind_head \
-            > seq AND behind_since <= ?)) AND (resumed_at IS NULL OR resumed_at <= ?) AND hold <> \
-            'set_aside' ORDER BY behind_since LIMIT ?"));
+    BEHIND = same(concat!("SELECT ", columns!(log), " FROM logs WHERE behind_since <= ? AND behind_head > seq AND \
+            (resumed_at IS NULL OR resumed_at <= ?) AND hold NOT IN ('set_aside', 'accepted') \
+            ORDER BY behind_since LIMIT ?"));
+    ACCEPTED_AGAIN = same(concat!("SELECT ", columns!(log), " FROM logs WHERE hold = 'accepted' AND \
+            (resumed_at IS NULL OR resumed_at <= ?) LIMIT ?"));
     MARK_RESUMED = same("UPDATE logs SET resumed_at = ? WHERE agent_id IN ({list})");
+    CLEAR_STANDING = same("UPDATE logs SET hold = 'none', hold_reason = '', behind_head = NULL, behind_since = NULL \
+            WHERE agent_id = ?");
     PAST_LOG = same("SELECT log_id FROM past_logs WHERE agent_id = ? AND log_id = ?");
     INSERT_PAST_LOG = differ(
         "INSERT IGNORE INTO past_logs (agent_id, log_id) VALUES (?, ?)",
