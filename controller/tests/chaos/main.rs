@@ -16,8 +16,36 @@ mod round;
 mod special;
 mod world;
 
+use std::time::Duration;
+
 use round::Plan;
+use signet_controller::store::{Statement, Store};
 use special::Kind;
+use world::{End, HOSTS, World};
+
+/// A database that is put back knows only the agents' starts of its time: each is asked to introduce itself again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn private_mariadb_rabbitmq_a_restored_database_finds_its_hosts_again() {
+    let world = World::start(1).await;
+    let mut rng = fastrand::Rng::new();
+    let dump = world.services.dump().await;
+    world.agents.lock().await.iter_mut().for_each(|agent| {
+        agent.kill();
+        agent.start();
+    });
+    for host in HOSTS {
+        let asked = world.ask(&mut rng, &format!("before-{host}"), host).await.expect("accepted");
+        assert!(matches!(world.end_of(&asked).await, End::Final(_)), "{host} came back");
+    }
+    special::restore_database(&world, &dump, &[]).await;
+    // What the dump itself says of who is there counts for half a minute; here it is old.
+    let db = Store::open(world.services.mysql_url()).unwrap();
+    let mut tx = db.begin().await.unwrap();
+    tx.run(Statement::same("UPDATE heartbeats SET received_at = 0").query()).await.unwrap();
+    tx.commit().await.unwrap();
+    world.all_online(Duration::from_secs(60)).await;
+    special::check_work(&world, &mut rng).await;
+}
 
 /// `private` in its name: it has services of its own, which it kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -139,6 +139,7 @@ pub async fn run(plan: &Plan) {
     if let Some(back) = &allowed.put_back {
         special::accept_put_back(&world, &mut rng, back).await;
     }
+    special::check_work(&world, &mut rng).await;
     settle(&world, plan, &asked, &allowed).await;
     if plan.kind == Kind::RestoredDatabase {
         special::check_orphans(&world, &allowed).await;

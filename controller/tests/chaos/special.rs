@@ -84,6 +84,19 @@ pub async fn accept_put_back(world: &World, rng: &mut Rng, back: &PutBack) {
     assert_eq!(target["exit_code"], asked.exit_code, "the accepted host works again: {target}");
 }
 
+/// In the calm after all that, a command on each host truly runs.
+pub async fn check_work(world: &World, rng: &mut Rng) {
+    // An agent that lost its broker a moment ago may back off for a minute.
+    world.all_online(Duration::from_secs(120)).await;
+    for host in HOSTS {
+        let asked =
+            world.ask_within(rng, &format!("calm-{host}"), host, 180).await.expect("accepted in the calm");
+        let End::Final(detail) = world.end_of(&asked).await else { panic!("{} is unknown", asked.mark) };
+        let target: &Value = &detail["targets"][0];
+        assert_eq!(target["exit_code"], asked.exit_code, "{host} works in the calm: {target}");
+    }
+}
+
 /// What the restored database doesn't know is kept and shown: each command that ran has its result among the orphans.
 pub async fn check_orphans(world: &World, allowed: &Allowed) {
     let marks = books::marks(world.root.path(), &HOSTS);

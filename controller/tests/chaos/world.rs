@@ -55,12 +55,17 @@ impl World {
         }
         let (controllers, agents) = (Mutex::new(programs), Mutex::new(agents));
         let world = Self { services, controllers, agents, urls, root, client };
-        eventually(Duration::from_secs(120), "all hosts to be online", async || {
-            let servers = world.get("/api/servers?status=online").await?;
+        world.all_online(Duration::from_secs(120)).await;
+        world
+    }
+
+    /// Waits until every host is online.
+    pub async fn all_online(&self, patience: Duration) {
+        eventually(patience, "all hosts to be online", async || {
+            let servers = self.get("/api/servers?status=online").await?;
             (servers.as_array()?.len() == HOSTS.len()).then_some(())
         })
         .await;
-        world
     }
 
     /// `None` when nobody answers, or not with success.
@@ -82,12 +87,17 @@ impl World {
 
     /// Asks for one command on one host, again and again with the same key; `None` when nobody took it in time.
     pub async fn ask(&self, rng: &mut Rng, mark: &str, host: &str) -> Option<Asked> {
+        self.ask_within(rng, mark, host, 60).await
+    }
+
+    /// Likewise, with this many seconds until it must have started.
+    pub async fn ask_within(&self, rng: &mut Rng, mark: &str, host: &str, expires_in: u32) -> Option<Asked> {
         let exit_code = rng.i64(0..4);
         let pause = f64::from(rng.u32(0..20)) / 10.0;
         let root = self.root.path().display();
         let command = format!("echo {mark} >> {root}/{host}.marks; sleep {pause}; exit {exit_code}");
         let body = json!({
-            "target_type": "node", "target": host, "command": command, "timeout": 10, "expires_in": 60,
+            "target_type": "node", "target": host, "command": command, "timeout": 10, "expires_in": expires_in,
         });
         let began = Instant::now();
         while began.elapsed() < POST_PATIENCE {

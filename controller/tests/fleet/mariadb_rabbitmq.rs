@@ -160,8 +160,11 @@ async fn a_killed_agent_reports_what_it_interrupted_and_runs_what_it_had_accepte
     let marks = fleet.root.path().join("marks");
     let mut tasks = Vec::new();
     for n in 0..9 {
-        let command = format!("echo {n} >> {}; sleep 3", marks.display());
-        tasks.push(fleet.ask(json!({"target_type": "node", "target": "a", "command": command})).await);
+        // As many as an agent runs at once, all still at work when it is killed, and one more.
+        let then = if n < 8 { "sleep 300" } else { "true" };
+        let command = format!("echo {n} >> {}; {then}", marks.display());
+        let body = json!({"target_type": "node", "target": "a", "command": command, "timeout": 600});
+        tasks.push(fleet.ask(body).await);
     }
     let queued = tasks.pop().unwrap();
     for id in &tasks {
