@@ -256,7 +256,8 @@ async fn amqp_private_a_reports_queue_that_died_young_is_made_anew() {
     becomes(&controller, Health::Down).await;
     services.start_rabbit().await;
     up(&controller).await;
-    let mut consumer = eventually(SOON * 3, "a consumer", async || {
+    // It is given up after some tries only, of 20 s each.
+    let mut consumer = eventually(SOON * 10, "a consumer", async || {
         match controller.consume(&Queue::Reports, Mode::SingleActive, 10).await {
             Ok(consumer) => Some(consumer),
             Err(BusError::NoQueue(_)) => controller.declare(&Queue::Reports).await.ok().and(None),
@@ -266,6 +267,28 @@ async fn amqp_private_a_reports_queue_that_died_young_is_made_anew() {
     .await;
     assert_eq!(publish(&controller, &Address::Reports, "taken").await, Published::Confirmed);
     assert_eq!(text(&next(&mut *consumer).await), "taken");
+}
+
+#[tokio::test]
+async fn amqp_a_broker_that_is_slow_loses_no_reports() {
+    let vhost = fresh_vhost().await;
+    let (proxy, url) = ChaosProxy::in_front_of(vhost.url()).await;
+    let bus = start(&url, Role::Controller);
+    up(&bus).await;
+    bus.declare(&Queue::Reports).await.unwrap();
+    assert_eq!(publish(&bus, &Address::Reports, "kept").await, Published::Confirmed);
+    proxy.set(Fault::Stall);
+    // Whatever was asked meanwhile arrives when this has been given up.
+    let (asked, ()) = tokio::join!(bus.consume(&Queue::Reports, Mode::SingleActive, 10), async {
+        tokio::time::sleep(SOON + Duration::from_secs(5)).await;
+        proxy.set(Fault::Pass);
+    });
+    let mut consumer = match asked {
+        Ok(consumer) => consumer,
+        Err(BusError::Down(_)) => consume(&bus).await,
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(text(&next(&mut *consumer).await), "kept");
 }
 
 #[tokio::test]

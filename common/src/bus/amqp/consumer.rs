@@ -53,28 +53,47 @@ pub(super) struct AmqpConsumer {
     ended: Option<BusError>,
 }
 
-impl AmqpConsumer {
-    pub(super) async fn start(
-        link: Arc<Link>,
-        closing: Arc<Closing>,
-        queue: String,
-        mode: Mode,
-        prefetch: u16,
-    ) -> Result<Self, BusError> {
-        closing.done().await;
-        let channel = link.open_channel().await?;
-        let fault = |e: lapin::Error| {
-            link.check();
-            on_queue(&e, &queue)
-        };
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(fault)?;
+/// A channel that is ready for a subscription.
+pub(super) struct Prepared {
+    link: Arc<Link>,
+    closing: Arc<Closing>,
+    queue: String,
+    channel: Channel,
+}
+
+impl Prepared {
+    /// Subscribes.
+    pub(super) async fn start(self, mode: Mode) -> Result<AmqpConsumer, BusError> {
+        let Self { link, closing, queue, channel } = self;
         let options =
             BasicConsumeOptions { exclusive: mode == Mode::Exclusive, ..BasicConsumeOptions::default() };
         let subscribe =
             channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default());
-        let deliveries = subscribe.await.map_err(fault)?;
+        let deliveries = subscribe.await.map_err(|error| {
+            link.check();
+            on_queue(&error, &queue)
+        })?;
         let runtime = tokio::runtime::Handle::current();
-        Ok(Self { link, closing, runtime, channel, deliveries, queue, held: BTreeSet::new(), ended: None })
+        let held = BTreeSet::new();
+        Ok(AmqpConsumer { link, closing, runtime, channel, deliveries, queue, held, ended: None })
+    }
+}
+
+impl AmqpConsumer {
+    /// Everything before the subscription: the queue itself has no part in it.
+    pub(super) async fn prepare(
+        link: Arc<Link>,
+        closing: Arc<Closing>,
+        queue: String,
+        prefetch: u16,
+    ) -> Result<Prepared, BusError> {
+        closing.done().await;
+        let channel = link.open_channel().await?;
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(|error| {
+            link.check();
+            on_queue(&error, &queue)
+        })?;
+        Ok(Prepared { link, closing, queue, channel })
     }
 
     /// Makes something of what lapin's stream gave; it says only once why it has ended.

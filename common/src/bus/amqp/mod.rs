@@ -15,8 +15,9 @@ mod session;
 mod topology;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use lapin::tcp::OwnedTLSConfig;
@@ -131,6 +132,8 @@ struct Shared {
     health: watch::Sender<Health>,
     /// The connections, or why there are none.
     session: RwLock<Result<Arc<Session>, BusError>>,
+    /// How often in a row `signet.reports` gave a consumer no answer.
+    unanswered: Arc<AtomicU32>,
 }
 
 impl AmqpBus {
@@ -153,6 +156,7 @@ impl AmqpBus {
             uri: watch::Sender::new(uri),
             health: watch::Sender::new(Health::Down),
             session: RwLock::new(Err(BusError::Down("not connected yet".into()))),
+            unanswered: Arc::default(),
         });
         let stop = CancellationToken::new();
         let supervisor = tokio::spawn(shared.clone().run(stop.clone()));
@@ -198,6 +202,11 @@ fn parse(url: &str, role: Role) -> Result<AMQPUri, BadOptions> {
     Ok(uri)
 }
 
+/// The failures in a row, when a connection has broken that stood for so long. One that breaks at once is a failure too.
+fn after_connection(failures: u32, stood: Duration) -> u32 {
+    if stood.as_secs() >= limits::CONNECTION_GOOD_SECONDS { 0 } else { failures.saturating_add(1) }
+}
+
 /// Why a session ended or a pause is over.
 enum Woken {
     Broken,
@@ -214,15 +223,16 @@ impl Shared {
             let target = uri.borrow_and_update().clone();
             let server = format!("{}:{}", target.authority.host, target.authority.port);
             let opened = tokio::select! {
-                opened = Session::open(&target, &self.name, self.role, &self.tls) => opened,
+                opened = Session::open(&target, &self.name, self.role, &self.tls, self.unanswered.clone()) => opened,
                 () = stop.cancelled() => return,
             };
             let woken = match opened {
                 Ok(session) => {
                     tracing::info!(server, "connected to the broker");
-                    failures = 0;
+                    let since = Instant::now();
                     let woken = self.follow(Arc::new(session), &mut uri, &stop).await;
                     tracing::warn!(server, "disconnected from the broker");
+                    failures = after_connection(failures, since.elapsed());
                     woken
                 }
                 Err(error) => {
@@ -357,6 +367,13 @@ mod tests {
         assert_eq!(retry.after(7, 1.0), Duration::from_secs(60));
         assert_eq!(retry.after(u32::MAX, 1.0), Duration::from_secs(60));
         assert_eq!(retry.after(u32::MAX, 0.0), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn connections_that_break_at_once_come_back_ever_more_slowly() {
+        let good = Duration::from_secs(limits::CONNECTION_GOOD_SECONDS);
+        assert_eq!((after_connection(0, Duration::ZERO), after_connection(3, Duration::ZERO)), (1, 4));
+        assert_eq!(after_connection(3, good), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! dropped and made again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -23,7 +24,8 @@ use crate::bus::{Address, BusError, Consumer, Mode, Published, Queue};
 use crate::envelope::Envelope;
 use crate::fault::{self, Point};
 use crate::limits::{
-    CONFIRM_SECONDS_MAX, CONFIRMS_OUTSTANDING_MAX, CONSUME_SECONDS_MAX, QUEUE_OPERATIONS_MAX,
+    CONFIRM_SECONDS_MAX, CONFIRMS_OUTSTANDING_MAX, CONSUME_SECONDS_MAX, LEADERLESS_TRIES,
+    QUEUE_OPERATIONS_MAX, QUEUE_SECONDS_MAX,
 };
 
 pub(super) struct Session {
@@ -33,6 +35,8 @@ pub(super) struct Session {
     queues: Pool,
     consuming: Arc<Link>,
     closing: Arc<Closing>,
+    /// How often in a row `signet.reports` gave a consumer no answer, on this connection and those before.
+    unanswered: Arc<AtomicU32>,
 }
 
 impl Session {
@@ -41,6 +45,7 @@ impl Session {
         name: &str,
         role: Role,
         tls: &OwnedTLSConfig,
+        unanswered: Arc<AtomicU32>,
     ) -> Result<Self, BusError> {
         let broken = CancellationToken::new();
         let consuming = Arc::new(Link::open(uri.clone(), name, tls, broken.clone()).await?);
@@ -56,6 +61,7 @@ impl Session {
             queues: Pool::new(consuming.clone(), QUEUE_OPERATIONS_MAX, false),
             consuming,
             closing: Arc::default(),
+            unanswered,
         })
     }
 
@@ -111,7 +117,7 @@ impl Session {
     }
 
     pub(super) async fn declare(&self, queue: &Queue, topology: &Topology) -> Result<(), BusError> {
-        declare(&self.queues, queue, topology).await
+        self.answered(QUEUE_SECONDS_MAX, declare(&self.queues, queue, topology)).await
     }
 
     pub(super) async fn delete(&self, queue: &Queue) -> Result<(), BusError> {
@@ -119,7 +125,7 @@ impl Session {
         let delete = async |channel: &Channel| {
             channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await
         };
-        match self.queues.with(delete).await? {
+        match self.answered(QUEUE_SECONDS_MAX, self.queues.with(delete)).await? {
             Ok(_) => Ok(()),
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(on_queue(&error, &name)),
@@ -127,13 +133,18 @@ impl Session {
     }
 
     pub(super) async fn depth(&self, queue: &Queue) -> Result<Option<u64>, BusError> {
+        Ok(self.look(queue).await?.map(|queue| queue.message_count().into()))
+    }
+
+    /// What the broker shows of a queue; `None` when there is none.
+    async fn look(&self, queue: &Queue) -> Result<Option<lapin::Queue>, BusError> {
         let name = queue.name();
-        let count = async |channel: &Channel| {
+        let look = async |channel: &Channel| {
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await
         };
-        match self.queues.with(count).await? {
-            Ok(queue) => Ok(Some(queue.message_count().into())),
+        match self.answered(QUEUE_SECONDS_MAX, self.queues.with(look)).await? {
+            Ok(queue) => Ok(Some(queue)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(on_queue(&error, &name)),
         }
@@ -146,21 +157,53 @@ impl Session {
         prefetch: u16,
     ) -> Result<Box<dyn Consumer>, BusError> {
         let (link, closing) = (self.consuming.clone(), self.closing.clone());
-        let start = AmqpConsumer::start(link, closing, queue.name(), mode, prefetch);
-        if let Ok(started) = tokio::time::timeout(Duration::from_secs(CONSUME_SECONDS_MAX), start).await {
+        let prepared = AmqpConsumer::prepare(link, closing, queue.name(), prefetch);
+        let prepared = self.answered(QUEUE_SECONDS_MAX, prepared).await?;
+        let patience = Duration::from_secs(CONSUME_SECONDS_MAX);
+        if let Ok(started) = tokio::time::timeout(patience, prepared.start(mode)).await {
+            if *queue == Queue::Reports {
+                self.unanswered.store(0, Ordering::Relaxed);
+            }
             return Ok(Box::new(started?));
         }
-        let mut error = BusError::Down(format!("no answer within {CONSUME_SECONDS_MAX} s"));
-        if *queue == Queue::Reports {
-            // RabbitMQ 3.10 brings a quorum queue back without a leader when it was killed within a second of the
-            // declaration, and then nothing can be published to it or consumed from it until it is deleted.
-            tracing::warn!(queue = queue.name(), "the queue gives no answer and is deleted");
-            self.delete(queue).await?;
-            error = BusError::NoQueue(queue.name());
-        }
+        let made_anew = *queue == Queue::Reports && self.give_up_leaderless().await?;
         // lapin ends the connection itself when an answer comes that nobody waits for any more.
         self.consuming.give_up();
-        Err(error)
+        Err(match made_anew {
+            true => BusError::NoQueue(queue.name()),
+            false => BusError::Down(format!("no answer within {CONSUME_SECONDS_MAX} s")),
+        })
+    }
+
+    /// RabbitMQ 3.10 brings a quorum queue back without a leader when it was killed within a second of the declaration,
+    /// and then nothing can be published to it or consumed from it until it is deleted. A broker that is only slow must
+    /// not lose its reports: so this takes several tries, and a queue that shows neither messages nor consumers, as one
+    /// without a leader does.
+    async fn give_up_leaderless(&self) -> Result<bool, BusError> {
+        let tries = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+        let shown =
+            self.look(&Queue::Reports).await?.map(|queue| (queue.message_count(), queue.consumer_count()));
+        tracing::warn!(tries, ?shown, "signet.reports gives a consumer no answer");
+        if tries < LEADERLESS_TRIES || shown != Some((0, 0)) {
+            return Ok(false);
+        }
+        tracing::error!("signet.reports has no leader and is made anew");
+        self.unanswered.store(0, Ordering::Relaxed);
+        self.delete(&Queue::Reports).await?;
+        Ok(true)
+    }
+
+    /// Waits for the broker for a bounded time. One that does not answer is as good as none.
+    async fn answered<T>(
+        &self,
+        seconds: u64,
+        operation: impl Future<Output = Result<T, BusError>>,
+    ) -> Result<T, BusError> {
+        let answer = tokio::time::timeout(Duration::from_secs(seconds), operation).await;
+        answer.unwrap_or_else(|_| {
+            self.consuming.give_up();
+            Err(BusError::Down(format!("no answer within {seconds} s")))
+        })
     }
 }
 
