@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use serde::Deserialize;
 use signet_common::ids::{Hostname, KeyId};
 use signet_common::join::JoinToken;
@@ -154,6 +155,26 @@ struct File {
     log: Option<String>,
 }
 
+impl CommandLine {
+    /// Reads flags and environment. The join token is one setting with two spellings, and a flag of either goes before
+    /// the other's variable.
+    #[must_use]
+    pub fn read() -> Self {
+        Self::read_from(Self::command().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+
+    fn read_from(matches: ArgMatches) -> Result<Self, clap::Error> {
+        let mut read = Self::from_arg_matches(&matches)?;
+        let is_flag = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        match (is_flag("join_token"), is_flag("join_token_file")) {
+            (true, false) => read.flags.join_token_file = None,
+            (false, true) => read.flags.join_token = None,
+            _ => {}
+        }
+        Ok(read)
+    }
+}
+
 impl Flags {
     /// Fills what is not set from the TOML file.
     ///
@@ -203,10 +224,7 @@ impl Flags {
             (None, Some(noted)) => noted,
             (None, None) => own_hostname()?,
         };
-        let join: Option<JoinToken> = self.token()?.map(|text| {
-            let Ok(token) = text.parse();
-            token
-        });
+        let join: Option<JoinToken> = self.token()?.map(|text| text.parse()).transpose()?;
         let key = self.controller_key.as_deref().map(read_public_key).transpose()?;
         let fingerprint = key.map(|k| k.id().clone());
         let fingerprint = fingerprint.or_else(|| join.as_ref().and_then(|j| j.fingerprint.clone()));
@@ -320,7 +338,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         CommandLine::command().debug_assert();
     }
 }

@@ -1,7 +1,6 @@
 //! The agent's program.
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use signet_agent::config::{Action, CommandLine, Flags, read_public_key};
 use signet_agent::identity::{DataDir, read_key};
 use signet_agent::session::BusSource;
@@ -10,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
     signet_agent::launch::main_if_launcher();
-    let CommandLine { action, flags } = CommandLine::parse();
+    let CommandLine { action, flags } = CommandLine::read();
     let flags = flags.with_file()?;
     start_log(&flags)?;
     match action {
@@ -53,7 +52,7 @@ fn show_key(flags: &Flags) -> anyhow::Result<()> {
 fn serve(flags: &Flags) -> anyhow::Result<()> {
     let config = flags.config()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -66,5 +65,8 @@ fn serve(flags: &Flags) -> anyhow::Result<()> {
             stop.cancel();
         });
         signet_agent::run(config, BusSource::FromWelcome, shutdown).await
-    })
+    });
+    // A hello that nobody answers holds nothing up.
+    runtime.shutdown_background();
+    served
 }

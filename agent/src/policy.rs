@@ -23,8 +23,8 @@ use crate::limits::CONFIG_BYTES_MAX;
 
 /// Where a policy is looked for, before the data directory.
 pub const SYSTEM_FILE: &str = "/etc/signet/policy.toml";
-/// Never a deploy root, nor anything in `.ssh`.
-const NEVER_ROOTS: [&str; 8] = ["/", "/etc", "/usr", "/boot", "/proc", "/sys", "/dev", "/run"];
+/// Never a deploy root, nor anything below them; nor `/`, nor anything in `.ssh`.
+const NEVER_ROOTS: [&str; 7] = ["/etc", "/usr", "/boot", "/proc", "/sys", "/dev", "/run"];
 
 /// A policy that can't be used; the agent doesn't start with it.
 #[derive(Debug, thiserror::Error)]
@@ -241,7 +241,7 @@ fn deploy_root(root: &Path) -> Result<(), String> {
         matches!(c, std::path::Component::RootDir | std::path::Component::Normal(_))
             && c.as_os_str() != ".ssh"
     });
-    let never = NEVER_ROOTS.iter().any(|n| root == Path::new(n));
+    let never = root == Path::new("/") || NEVER_ROOTS.iter().any(|never| root.starts_with(never));
     if root.is_absolute() && plain && !never {
         Ok(())
     } else {
@@ -346,6 +346,10 @@ mod tests {
             "argv = [[]]",
             r#"deploy_roots = ["/"]"#,
             r#"deploy_roots = ["/etc"]"#,
+            r#"deploy_roots = ["/etc/"]"#,
+            r#"deploy_roots = ["/usr/local/app"]"#,
+            r#"deploy_roots = ["/srv", "/proc/1/cwd"]"#,
+            r#"deploy_roots = ["/home/me/.ssh/keys"]"#,
             r#"deploy_roots = ["/srv/../etc"]"#,
             r#"deploy_roots = ["srv"]"#,
             r#"deploy_roots = ["/home/me/.ssh"]"#,

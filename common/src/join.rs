@@ -51,20 +51,28 @@ impl JoinToken {
     }
 }
 
-impl FromStr for JoinToken {
-    type Err = std::convert::Infallible;
+/// Three parts that are no join token. Taken for a static one, it would believe any controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the join token has three parts, but they are not an id, a secret and a fingerprint: a part of it is missing"
+)]
+pub struct BadToken;
 
-    /// Three parts with a fingerprint make a pinned token; any other text is a static one.
+impl FromStr for JoinToken {
+    type Err = BadToken;
+
+    /// Three parts make a pinned token, and the last must be a fingerprint; any other text is a static one.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts: Vec<&str> = text.split('.').collect();
-        if let [id, secret, fingerprint] = parts[..]
-            && let Ok(fingerprint) = fingerprint.parse()
-            && !id.is_empty()
-            && !secret.is_empty()
-        {
-            return Ok(Self::new(id.to_owned(), secret.to_owned(), fingerprint));
+        let [id, secret, fingerprint] = parts[..] else {
+            return Ok(Self { id: STATIC_ID.to_owned(), secret: text.to_owned(), fingerprint: None });
+        };
+        match fingerprint.parse() {
+            Ok(fingerprint) if !id.is_empty() && !secret.is_empty() => {
+                Ok(Self::new(id.to_owned(), secret.to_owned(), fingerprint))
+            }
+            _ => Err(BadToken),
         }
-        Ok(Self { id: STATIC_ID.to_owned(), secret: text.to_owned(), fingerprint: None })
     }
 }
 
@@ -135,5 +143,10 @@ mod tests {
         assert_eq!((static_token.id.as_str(), static_token.fingerprint.is_none()), (STATIC_ID, true));
         assert!(!static_token.verifier().accepts(&proof, "nonce", &agent));
         assert!(!format!("{token:?}").contains("s3cret"));
+        for cut in
+            [format!("t1.s3cret.{}", "0".repeat(63)), "t1.s3cret.".into(), format!("t1..{}", "0".repeat(64))]
+        {
+            assert_eq!(cut.parse::<JoinToken>(), Err(BadToken), "{cut}");
+        }
     }
 }
