@@ -8,7 +8,7 @@ use serde::Deserialize;
 use signet_common::envelope::DsseJson;
 use ureq::Proxy;
 use ureq::http::Uri;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::limits::{HELLO_ANSWER_BYTES_MAX, HELLO_HEADER_BYTES_MAX, HELLO_TIMEOUT};
 
@@ -179,21 +179,17 @@ pub fn provide_cryptography() {
     });
 }
 
-/// The certificates of `SSL_CERT_FILE`, else Mozilla's.
+/// The system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; Mozilla's where there are none.
 fn root_certs() -> RootCerts {
-    let Some(file) = std::env::var_os("SSL_CERT_FILE") else { return RootCerts::WebPki };
-    let certs: Vec<Certificate<'static>> = match std::fs::read(&file) {
-        Ok(text) => parse_pem(&text)
-            .filter_map(|item| match item {
-                Ok(PemItem::Certificate(cert)) => Some(cert),
-                _ => None,
-            })
-            .collect(),
-        Err(error) => {
-            tracing::warn!(file = %file.display(), %error, "SSL_CERT_FILE can't be read");
-            return RootCerts::WebPki;
-        }
-    };
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "certificates can't be read");
+    }
+    if found.certs.is_empty() {
+        return RootCerts::WebPki;
+    }
+    let certs: Vec<Certificate<'static>> =
+        found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
     RootCerts::new_with_certs(&certs)
 }
 

@@ -12,6 +12,7 @@
 )]
 
 mod database;
+mod disk;
 mod pair;
 mod private;
 mod proxy;
@@ -20,6 +21,7 @@ mod vhost;
 mod wait;
 
 pub use database::{MysqlDatabase, SqliteDatabase, fresh_mysql_database, fresh_sqlite};
+pub use disk::on_a_disk_of;
 pub use pair::{Database, Pair, Parts};
 pub use private::{Dump, PrivateServices};
 pub use proxy::{ChaosProxy, Fault};
