@@ -20,6 +20,8 @@ pub const UNCONFIRMED_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub const UNCONFIRMED_BYTES_ASK: u64 = 256 * 1024 * 1024;
 /// Disk space held back, so that results can be written on a full disk, in bytes.
 pub const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+/// A disk that was full has room again when this much is free beside the reserve, in bytes.
+pub const RESERVE_ROOM_BYTES: u64 = 1024 * 1024;
 /// How often the journal is trimmed and its reserve looked after.
 pub const RETENTION_EVERY: Duration = Duration::from_secs(60);
 /// Old logs that are kept beside the current one, for a person to look at.
@@ -35,6 +37,9 @@ pub const WAITING_MAX: usize = 1_000;
 pub const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Ids of cancels, resumes and keyrings that are remembered as duplicates. They do no harm when they come twice.
 pub const CONTROL_IDS_MAX: usize = 4_096;
+/// An id is known this long after it expired, and only so long is a message that came late told of, in seconds. What is
+/// replayed later is counted and makes no event.
+pub const LATE_SECONDS_MAX: i64 = 120;
 /// How often ids that have expired are forgotten.
 pub const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Messages that the broker may hand out before they are acknowledged.

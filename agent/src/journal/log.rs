@@ -17,7 +17,10 @@ use super::record::{self, Content, SegmentStart};
 use super::reserve::Reserve;
 use super::segment::{self, NextBatch};
 use super::{Entry, Head, NotWritten, Purpose};
-use crate::limits::{CONFIRMED_BYTES_MAX, CONFIRMED_SECONDS_MAX, SEGMENT_BYTES, UNCONFIRMED_BYTES_MAX};
+use crate::limits::{
+    CONFIRMED_BYTES_MAX, CONFIRMED_SECONDS_MAX, LATE_SECONDS_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES,
+    UNCONFIRMED_BYTES_MAX,
+};
 
 /// A segment that is complete.
 #[derive(Debug, Clone)]
@@ -37,6 +40,14 @@ pub(super) struct Active {
     pub len: u64,
 }
 
+/// A message without an end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Open {
+    /// The segment in which its `accepted` stands.
+    pub ordinal: u64,
+    pub started: bool,
+}
+
 /// See the module. Only the journal's thread has it.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -50,8 +61,7 @@ pub(super) struct Log {
     pub chain: ChainHash,
     /// The last event that should be reported at once.
     pub urgent: u64,
-    /// Messages without an end, and the segment in which their `accepted` stands.
-    pub open: HashMap<Jti, u64>,
+    pub open: HashMap<Jti, Open>,
     pub reserve: Reserve,
     /// The time that `log.json` shows, so that an idle agent writes nothing.
     pub saved_time: i64,
@@ -99,7 +109,7 @@ impl Log {
     /// Where the log stands.
     pub(super) fn head(&self) -> Head {
         let unconfirmed = self.unconfirmed_bytes();
-        let trouble = if !self.reserve.held() {
+        let trouble = if self.reserve.is_short() {
             Some(BusyReason::DiskFull)
         } else if unconfirmed >= UNCONFIRMED_BYTES_MAX {
             Some(BusyReason::JournalFull)
@@ -135,34 +145,38 @@ impl Log {
             self.rotate(now)?;
         }
         let trouble = self.head().trouble;
-        let refused = |purpose: Purpose| trouble.filter(|_| purpose == Purpose::Work).map(NotWritten::Full);
         let mut results: Vec<Result<(), NotWritten>> =
-            groups.iter().map(|(_, purpose)| refused(*purpose).map_or(Ok(()), Err)).collect();
-        match self.write(groups, &results, now) {
-            Err(e) if is_full(&e) => {}
-            other => return other.map(|()| results),
+            groups.iter().map(|(_, purpose)| purpose.refused(trouble).map_or(Ok(()), Err)).collect();
+        if self.written(groups, &results)? {
+            return Ok(results);
         }
-        self.reserve.release();
         for (result, (_, purpose)) in results.iter_mut().zip(groups) {
             if *purpose != Purpose::End {
                 *result = Err(NotWritten::Full(BusyReason::DiskFull));
             }
         }
-        match self.write(groups, &results, now) {
-            Err(e) if is_full(&e) => {
-                results.fill(Err(NotWritten::Full(BusyReason::DiskFull)));
-                Ok(results)
+        // Ends alone may find room; else they have the reserve.
+        let written =
+            self.written(groups, &results)? || self.reserve.release() && self.written(groups, &results)?;
+        if !written {
+            results.fill(Err(NotWritten::Full(BusyReason::DiskFull)));
+        }
+        Ok(results)
+    }
+
+    /// Writes what is wanted; false when the disk is full.
+    fn written(&mut self, groups: &[Group<'_>], wanted: &[Result<(), NotWritten>]) -> io::Result<bool> {
+        match self.write(groups, wanted) {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => {
+                self.reserve.ran_short(&error);
+                Ok(false)
             }
-            other => other.map(|()| results),
+            Err(error) => Err(error),
         }
     }
 
-    fn write(
-        &mut self,
-        groups: &[Group<'_>],
-        wanted: &[Result<(), NotWritten>],
-        now: Micros,
-    ) -> io::Result<()> {
+    fn write(&mut self, groups: &[Group<'_>], wanted: &[Result<(), NotWritten>]) -> io::Result<()> {
         let entries: Vec<&Entry> =
             groups.iter().zip(wanted).filter(|(_, w)| w.is_ok()).flat_map(|((e, _), _)| e.iter()).collect();
         if entries.is_empty() {
@@ -181,7 +195,6 @@ impl Log {
         }
         self.write_buffer(&buffer)?;
         (self.seq, self.chain, self.urgent) = (seq, chain, urgent);
-        self.meta.time = self.meta.time.max(now.seconds());
         for entry in entries {
             self.track(entry);
         }
@@ -211,12 +224,17 @@ impl Log {
     fn track(&mut self, entry: &Entry) {
         match &entry.event {
             Event::Accepted { jti, .. } => {
-                self.open.insert(jti.clone(), self.active.ordinal);
+                self.open.insert(jti.clone(), Open { ordinal: self.active.ordinal, started: false });
+            }
+            Event::Started { jti, .. } => {
+                if let Some(open) = self.open.get_mut(jti) {
+                    open.started = true;
+                }
             }
             Event::Result { jti, .. } | Event::Rejected { jti, .. } => {
                 self.open.remove(jti);
             }
-            Event::Started { .. } | Event::Output { .. } | Event::Gap { .. } => {}
+            Event::Output { .. } | Event::Gap { .. } => {}
         }
     }
 
@@ -252,16 +270,26 @@ impl Log {
 
     /// The controller has everything up to `seq`. A lower number than before is believed too: its database may have
     /// been restored.
-    pub(super) fn confirm(&mut self, seq: u64, now: Micros) {
+    pub(super) fn confirm(&mut self, seq: u64, verified: i64) {
         self.meta.confirmed = seq.min(self.seq);
-        self.meta.time = self.meta.time.max(now.seconds());
+        self.meta.time = self.meta.time.max(verified);
         self.save("confirmed events");
     }
 
-    /// The controller answered the log's first hello at `time`, by its clock.
-    pub(super) fn begin_at(&mut self, time: i64) -> io::Result<()> {
-        self.meta.not_before.get_or_insert(time);
-        self.meta.write(&self.dir)
+    /// The controller answered the log's first hello at `time`, by its clock. On a full disk the log has not begun.
+    pub(super) fn begin_at(&mut self, time: i64) -> io::Result<Result<(), NotWritten>> {
+        if self.meta.not_before.is_some() {
+            return Ok(Ok(()));
+        }
+        self.meta.not_before = Some(time);
+        match self.meta.write(&self.dir) {
+            Err(error) if is_full(&error) => {
+                self.reserve.ran_short(&error);
+                self.meta.not_before = None;
+                Ok(Err(NotWritten::Full(BusyReason::DiskFull)))
+            }
+            other => other.map(Ok),
+        }
     }
 
     /// Notes in which boot this log is worked on.
@@ -278,8 +306,9 @@ impl Log {
     }
 
     /// Removes what was confirmed and is too old or too much, and looks after the reserve.
-    pub(super) fn retain(&mut self, now: Micros) -> io::Result<()> {
-        self.reserve.refill();
+    pub(super) fn retain(&mut self, now: Micros, verified: i64) -> io::Result<()> {
+        self.reserve.look_after();
+        self.meta.time = self.meta.time.max(verified);
         if self.saved_time != self.meta.time {
             self.saved_time = self.meta.time;
             self.save("the time");
@@ -288,12 +317,11 @@ impl Log {
             let confirmed = |s: &&Closed| s.last_seq <= self.meta.confirmed;
             let bytes: u64 = self.closed.iter().filter(confirmed).map(|s| s.bytes).sum();
             let old = first.newest.plus_seconds(CONFIRMED_SECONDS_MAX) < now;
-            let needed = self.open.values().any(|ordinal| *ordinal == first.ordinal);
-            if !confirmed(&first) || needed || !(old || bytes > CONFIRMED_BYTES_MAX) {
+            if !confirmed(&first) || !(old || bytes > CONFIRMED_BYTES_MAX) {
                 break;
             }
             let (ordinal, path) = (first.ordinal, segment::path(&self.dir, first.ordinal));
-            if let Err(error) = self.carry_ids(&path, now) {
+            if let Err(error) = self.carry(ordinal, &path, now) {
                 if is_full(&error) {
                     break;
                 }
@@ -306,25 +334,48 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the ids of a segment that have not expired into the active one, before it goes.
-    fn carry_ids(&mut self, path: &Path, now: Micros) -> io::Result<()> {
+    /// Writes what is still needed of a segment into the active one, before it goes: ids that may come again, and
+    /// messages without an end.
+    fn carry(&mut self, ordinal: u64, path: &Path, now: Micros) -> io::Result<()> {
         let time = now.seconds().max(self.meta.time);
-        let mut ids = Vec::new();
+        let (mut ids, mut messages) = (Vec::new(), Vec::new());
         let bytes = fs::read(path)?;
-        let scanned = segment::scan(&bytes, false, &mut NextBatch(None), |record, _| match &record.content {
-            Content::Known(known) => ids.extend(known.iter().copied()),
-            content => ids.extend(known_id(content)),
+        let scanned = segment::scan(&bytes, false, &mut NextBatch(None), |record, _| {
+            match &record.content {
+                Content::Known(known) => ids.extend(known.iter().copied()),
+                content => ids.extend(known_id(content)),
+            }
+            messages.extend(self.still_open(&record.content, ordinal));
         });
         scanned.map_err(|_| io::Error::other(format!("{} can't be read any more", path.display())))?;
-        ids.retain(|(_, exp)| *exp >= time);
+        ids.retain(|(_, exp)| exp.saturating_add(LATE_SECONDS_MAX) >= time);
         ids.sort_unstable();
         ids.dedup();
-        for chunk in ids.chunks(crate::limits::RECORD_BYTES_MAX / 64) {
+        let ids = ids.chunks(RECORD_BYTES_MAX / 64).map(|chunk| Content::Known(chunk.to_vec()));
+        for content in ids.chain(messages.iter().map(|(_, message)| message.clone())) {
             let mut buffer = Vec::new();
-            record::encode(&mut buffer, self.next_batch, true, &Content::Known(chunk.to_vec()));
+            record::encode(&mut buffer, self.next_batch, true, &content);
             self.write_buffer(&buffer)?;
         }
+        // Only now: on a full disk all of it is carried again.
+        for (jti, _) in messages {
+            if let Some(open) = self.open.get_mut(&jti) {
+                open.ordinal = self.active.ordinal;
+            }
+        }
         Ok(())
+    }
+
+    /// The message that a record of segment `ordinal` holds, if it has no end yet, as it is to be carried on.
+    fn still_open(&self, content: &Content, ordinal: u64) -> Option<(Jti, Content)> {
+        let (Content::Accepted { exp, text, envelope } | Content::Open { exp, text, envelope, .. }) = content
+        else {
+            return None;
+        };
+        let Event::Accepted { jti, .. } = Chained::parse(text.clone()).ok()?.event else { return None };
+        let open = self.open.get(&jti).filter(|open| open.ordinal == ordinal)?;
+        let (exp, started, text, envelope) = (*exp, open.started, text.clone(), envelope.clone());
+        Some((jti, Content::Open { exp, started, text, envelope }))
     }
 }
 
@@ -339,7 +390,13 @@ fn content(entry: &Entry, text: String) -> Content {
 /// The id that a record makes known, and until when.
 pub(super) fn known_id(content: &Content) -> Option<(u128, i64)> {
     let (exp, text) = match content {
-        Content::Event { exp, text } | Content::Accepted { exp, text, .. } if *exp > 0 => (*exp, text),
+        Content::Event { exp, text }
+        | Content::Accepted { exp, text, .. }
+        | Content::Open { exp, text, .. }
+            if *exp > 0 =>
+        {
+            (*exp, text)
+        }
         _ => return None,
     };
     let event = Chained::parse(text.clone()).ok()?.event;
@@ -358,19 +415,25 @@ fn begin_segment(dir: &Path, ordinal: u64, batch: u32, start: SegmentStart) -> i
     Ok(Active { ordinal, file, len: buffer.len() as u64 })
 }
 
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Puts a log that can't be used any more beside the current one.
-pub(super) fn set_aside(root: &Path, dir: &Path) -> io::Result<()> {
-    let mut old: Vec<PathBuf> = Vec::new();
+/// The logs that were set aside.
+pub(crate) fn old_logs(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut old = Vec::new();
     for entry in fs::read_dir(root)? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "old") && path.is_dir() {
             old.push(path);
         }
     }
+    Ok(old)
+}
+
+/// Puts a log that can't be used any more beside the current one.
+pub(super) fn set_aside(root: &Path, dir: &Path) -> io::Result<()> {
+    let mut old = old_logs(root)?;
     old.sort();
     let surplus = (old.len() + 1).saturating_sub(crate::limits::OLD_LOGS_MAX);
     for path in old.iter().take(surplus) {

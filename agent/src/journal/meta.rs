@@ -25,7 +25,7 @@ pub(super) struct Meta {
     /// The last event that the controller has, by its own word.
     #[serde(default)]
     pub confirmed: u64,
-    /// The agent's time when this was written, whole seconds since 1970.
+    /// The newest `iat` that was verified when this was written, whole seconds since 1970.
     #[serde(default)]
     pub time: i64,
     /// The kernel's id of the boot in which the agent last worked on this log.

@@ -26,6 +26,7 @@ use signet_common::time::Micros;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::log::Log;
+pub(crate) use self::log::old_logs;
 use self::meta::Meta;
 pub(crate) use self::meta::replace;
 use self::open::Found;
@@ -53,6 +54,18 @@ pub enum Purpose {
     Progress,
     /// An end: may use the reserve.
     End,
+}
+
+impl Purpose {
+    /// Why something for this is not even tried.
+    fn refused(self, trouble: Option<BusyReason>) -> Option<NotWritten> {
+        let refused = match self {
+            Self::Work => trouble.is_some(),
+            Self::Progress => trouble == Some(BusyReason::DiskFull),
+            Self::End => false,
+        };
+        trouble.filter(|_| refused).map(NotWritten::Full)
+    }
 }
 
 /// Why entries were not written. Nothing of them is in the journal.
@@ -108,17 +121,18 @@ enum Order {
     },
     BeginAt {
         time: i64,
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), NotWritten>>,
     },
     Confirm {
         seq: u64,
-        now: Micros,
+        verified: i64,
     },
     Booted {
         boot_id: String,
     },
     Retain {
         now: Micros,
+        verified: i64,
     },
     Ping {
         done: oneshot::Sender<()>,
@@ -198,14 +212,15 @@ impl Journal {
     /// The log's first hello was answered at `time`, by the controller's clock.
     ///
     /// # Errors
-    /// [`NotWritten::Closed`].
+    /// [`NotWritten`]; then the log has not begun.
     pub async fn begin_at(&self, time: i64) -> Result<(), NotWritten> {
-        self.ask(|done| Order::BeginAt { time, done }).await
+        self.ask(|done| Order::BeginAt { time, done }).await?
     }
 
-    /// The controller said that it has everything up to `seq`.
-    pub async fn confirm(&self, seq: u64, now: Micros) {
-        self.tell(Order::Confirm { seq, now }).await;
+    /// The controller said that it has everything up to `seq`. `verified` is the newest `iat` that was verified, whole
+    /// seconds since 1970: the next start begins with it. The clock is no part of it, it may have been ahead.
+    pub async fn confirm(&self, seq: u64, verified: i64) {
+        self.tell(Order::Confirm { seq, verified }).await;
     }
 
     /// What an earlier boot left is dealt with.
@@ -213,9 +228,9 @@ impl Journal {
         self.tell(Order::Booted { boot_id }).await;
     }
 
-    /// Removes what need not be kept, and looks after the reserve.
-    pub async fn retain(&self, now: Micros) {
-        self.tell(Order::Retain { now }).await;
+    /// Removes what need not be kept, and looks after the reserve. `verified` as in [`Journal::confirm`].
+    pub async fn retain(&self, now: Micros, verified: i64) {
+        self.tell(Order::Retain { now, verified }).await;
     }
 
     /// Returns when the thread has come round once.
@@ -297,7 +312,7 @@ fn write_until_closed(
             }
         }
         if let Some(order) = other {
-            let (same, done) = obey(log, order)?;
+            let (same, answer) = obey(log, order)?;
             log = same;
             head.send_if_modified(|old| {
                 let new = log.head();
@@ -305,34 +320,39 @@ fn write_until_closed(
                 *old = new;
                 changed
             });
-            if let Some(done) = done {
-                tell(done, ());
+            match answer {
+                Some(Answer::Done(done)) => tell(done, ()),
+                Some(Answer::Written(done, written)) => tell(done, written),
+                None => {}
             }
         }
     }
     Ok(())
 }
 
+/// What is told to whom.
+enum Answer {
+    Done(oneshot::Sender<()>),
+    Written(oneshot::Sender<Result<(), NotWritten>>, Result<(), NotWritten>),
+}
+
 /// Everything but appending. Who waits for an answer is told when the head shows it.
-fn obey(mut log: Log, order: Order) -> io::Result<(Log, Option<oneshot::Sender<()>>)> {
+fn obey(mut log: Log, order: Order) -> io::Result<(Log, Option<Answer>)> {
     let mut answer = None;
     match order {
         Order::Append { .. } => {}
-        Order::Confirm { seq, now } => log.confirm(seq, now),
+        Order::Confirm { seq, verified } => log.confirm(seq, verified),
         Order::Booted { boot_id } => log.booted(boot_id),
-        Order::Retain { now } => log.retain(now)?,
-        Order::Ping { done } => answer = Some(done),
-        Order::BeginAt { time, done } => {
-            log.begin_at(time)?;
-            answer = Some(done);
-        }
+        Order::Retain { now, verified } => log.retain(now, verified)?,
+        Order::Ping { done } => answer = Some(Answer::Done(done)),
+        Order::BeginAt { time, done } => answer = Some(Answer::Written(done, log.begin_at(time)?)),
         Order::NewLog { boot_id, done } => {
             let (root, dir, time) = (log.root.clone(), log.dir.clone(), log.meta.time);
             drop(log);
             log::set_aside(&root, &dir)?;
             log = new_log(&root, &boot_id)?;
             log.meta.time = time;
-            answer = Some(done);
+            answer = Some(Answer::Done(done));
         }
     }
     Ok((log, answer))

@@ -12,7 +12,7 @@ use signet_common::ids::Jti;
 use signet_common::messages::Event;
 use signet_common::time::Micros;
 
-use super::log::{Active, Closed, Log, known_id};
+use super::log::{Active, Closed, Log, Open, known_id};
 use super::meta::Meta;
 use super::record::{Content, Record};
 use super::reserve::Reserve;
@@ -39,7 +39,7 @@ pub struct Recovered {
     pub unfinished: Vec<Unfinished>,
     /// Ids that are known, and until when. Those of `unfinished` are among them.
     pub known: HashMap<u128, i64>,
-    /// The newest time that the journal has seen, whole seconds since 1970.
+    /// The newest `iat` that was verified, as far as it was noted, whole seconds since 1970.
     pub time: i64,
     /// The boot in which it was last written to; empty when unknown.
     pub boot_id: String,
@@ -169,6 +169,15 @@ impl Reading {
                 self.time = self.time.max(start.time);
             }
             Content::Known(ids) => self.known.extend(ids.iter().copied()),
+            Content::Open { exp, started, text, envelope } => {
+                self.known.extend(known_id(&record.content));
+                let accepted = Chained::parse(text.clone()).map_err(|e| e.to_string())?;
+                if let Event::Accepted { jti, .. } = accepted.event {
+                    let envelope = envelope.clone();
+                    let message = Unfinished { jti: jti.clone(), exp: *exp, envelope, started: *started };
+                    self.open.insert(jti, (ordinal, accepted.seq, message));
+                }
+            }
             content => {
                 let text = content.text().unwrap_or_default();
                 self.seq += 1;
@@ -218,7 +227,13 @@ impl Reading {
             seq: self.seq,
             chain: self.chain,
             urgent: self.urgent,
-            open: self.open.iter().map(|(jti, (ordinal, ..))| (jti.clone(), *ordinal)).collect(),
+            open: self
+                .open
+                .iter()
+                .map(|(jti, (ordinal, _, message))| {
+                    (jti.clone(), Open { ordinal: *ordinal, started: message.started })
+                })
+                .collect(),
             reserve: Reserve::take(root),
             saved_time: self.time,
             segment_bytes: SEGMENT_BYTES,

@@ -17,6 +17,8 @@ pub(super) const PREFIX: usize = 8;
 /// Bytes from the record's start to its payload.
 pub(super) const HEAD: usize = PREFIX + 6;
 const LAST: u8 = 1;
+/// The highest kind of record.
+pub(super) const KIND_MAX: u8 = 5;
 
 /// First record of a segment: what stands before its first event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ pub(super) struct SegmentStart {
     pub first_seq: u64,
     /// The chain before that event.
     pub chain: ChainHash,
-    /// The agent's time when it was begun, whole seconds since 1970.
+    /// The newest `iat` that was verified when it was begun, whole seconds since 1970.
     pub time: i64,
 }
 
@@ -44,6 +46,8 @@ pub(super) enum Content {
     Accepted { exp: i64, text: String, envelope: Envelope },
     /// Ids from removed segments that have not expired: the UUID's number and `exp`.
     Known(Vec<(u128, i64)>),
+    /// A message from a removed segment that has no end yet: its `accepted` again, which counts no more as an event.
+    Open { exp: i64, started: bool, text: String, envelope: Envelope },
 }
 
 impl Content {
@@ -51,7 +55,7 @@ impl Content {
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Event { text, .. } | Self::Output { text } | Self::Accepted { text, .. } => Some(text),
-            Self::Start(_) | Self::Known(_) => None,
+            Self::Start(_) | Self::Known(_) | Self::Open { .. } => None,
         }
     }
 }
@@ -95,11 +99,7 @@ pub(super) fn encode(out: &mut Vec<u8>, batch: u32, last: bool, content: &Conten
         Content::Accepted { exp, text, envelope } => {
             out.push(3);
             out.extend_from_slice(&exp.to_le_bytes());
-            for part in [text, &envelope.payload_type, &envelope.keyid, &envelope.sig] {
-                out.extend_from_slice(&length(part.len()));
-                out.extend_from_slice(part.as_bytes());
-            }
-            out.extend_from_slice(&envelope.body);
+            encode_message(out, text, envelope);
         }
         Content::Known(ids) => {
             out.push(4);
@@ -107,6 +107,12 @@ pub(super) fn encode(out: &mut Vec<u8>, batch: u32, last: bool, content: &Conten
                 out.extend_from_slice(&id.to_le_bytes());
                 out.extend_from_slice(&exp.to_le_bytes());
             }
+        }
+        Content::Open { exp, started, text, envelope } => {
+            out.push(KIND_MAX);
+            out.extend_from_slice(&exp.to_le_bytes());
+            out.push(u8::from(*started));
+            encode_message(out, text, envelope);
         }
     }
     let body = start + PREFIX;
@@ -151,14 +157,8 @@ fn content(kind: u8, mut payload: &[u8]) -> Option<Content> {
         2 => Some(Content::Output { text: text(payload)? }),
         3 => {
             let exp = number(&mut payload)?;
-            let event = part(&mut payload)?;
-            let (payload_type, keyid, sig) = (part(&mut payload)?, part(&mut payload)?, part(&mut payload)?);
-            let body = Bytes::copy_from_slice(payload);
-            Some(Content::Accepted {
-                exp,
-                text: event,
-                envelope: Envelope { payload_type, keyid, sig, body },
-            })
+            let (text, envelope) = message(payload)?;
+            Some(Content::Accepted { exp, text, envelope })
         }
         4 => {
             let (pairs, rest) = payload.as_chunks::<24>();
@@ -171,8 +171,29 @@ fn content(kind: u8, mut payload: &[u8]) -> Option<Content> {
                 .flatten()
                 .map(Content::Known)
         }
+        KIND_MAX => {
+            let exp = number(&mut payload)?;
+            let started = take(&mut payload, 1)? != [0];
+            let (text, envelope) = message(payload)?;
+            Some(Content::Open { exp, started, text, envelope })
+        }
         _ => None,
     }
+}
+
+fn encode_message(out: &mut Vec<u8>, text: &str, envelope: &Envelope) {
+    for part in [text, &envelope.payload_type, &envelope.keyid, &envelope.sig] {
+        out.extend_from_slice(&length(part.len()));
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(&envelope.body);
+}
+
+/// An `accepted` event's text and its message.
+fn message(mut payload: &[u8]) -> Option<(String, Envelope)> {
+    let text = part(&mut payload)?;
+    let (payload_type, keyid, sig) = (part(&mut payload)?, part(&mut payload)?, part(&mut payload)?);
+    Some((text, Envelope { payload_type, keyid, sig, body: Bytes::copy_from_slice(payload) }))
 }
 
 fn take<'a>(payload: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
@@ -204,13 +225,21 @@ mod tests {
         prop_oneof![
             (any::<i64>(), text).prop_map(|(exp, text)| Content::Event { exp, text }),
             text.prop_map(|text| Content::Output { text }),
-            (any::<i64>(), text, text, text, proptest::collection::vec(any::<u8>(), 0..64)).prop_map(
-                |(exp, text, keyid, sig, body)| Content::Accepted {
-                    exp,
-                    envelope: Envelope { payload_type: text.clone(), keyid, sig, body: body.into() },
-                    text,
-                }
-            ),
+            (
+                any::<i64>(),
+                any::<Option<bool>>(),
+                text,
+                text,
+                text,
+                proptest::collection::vec(any::<u8>(), 0..64)
+            )
+                .prop_map(|(exp, carried, text, keyid, sig, body)| {
+                    let envelope = Envelope { payload_type: text.clone(), keyid, sig, body: body.into() };
+                    match carried {
+                        None => Content::Accepted { exp, text, envelope },
+                        Some(started) => Content::Open { exp, started, text, envelope },
+                    }
+                }),
             proptest::collection::vec((any::<u128>(), any::<i64>()), 0..9).prop_map(Content::Known),
         ]
     }

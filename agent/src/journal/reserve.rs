@@ -6,60 +6,89 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::posix_fallocate;
 
-use crate::limits::RESERVE_BYTES;
+use crate::limits::{RESERVE_BYTES, RESERVE_ROOM_BYTES};
 
 /// The file `reserve` in the data directory.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
+    /// Whether the space is there.
     held: bool,
+    /// Whether the disk had no room lately.
+    short: bool,
 }
 
 impl Reserve {
     /// Takes the space if the disk has it.
     pub(super) fn take(root: &Path) -> Self {
-        let mut reserve = Self { path: root.join("reserve"), held: false };
-        reserve.refill();
+        let mut reserve = Self { path: root.join("reserve"), held: false, short: false };
+        match reserve.allocate(RESERVE_BYTES) {
+            Ok(()) => reserve.held = true,
+            Err(error) => {
+                reserve.ran_short(&error);
+                reserve.give_back();
+            }
+        }
         reserve
     }
 
-    /// Whether the space is there. Without it the disk counts as full.
-    pub(super) fn held(&self) -> bool {
-        self.held
+    /// Whether the disk counts as full.
+    pub(super) fn is_short(&self) -> bool {
+        self.short
     }
 
-    /// Gives the space back to the disk.
-    pub(super) fn release(&mut self) {
-        self.held = false;
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(%error, "the journal's reserve can't be released");
+    /// Something could not be written.
+    pub(super) fn ran_short(&mut self, error: &io::Error) {
+        if !self.short {
+            tracing::warn!(%error, held = self.held, bytes = RESERVE_BYTES, "the journal's disk is full");
         }
+        self.short = true;
     }
 
-    /// Tries to take the space (again).
-    pub(super) fn refill(&mut self) {
-        if self.held {
+    /// Gives the space back to the disk, for an end. False when there was none.
+    pub(super) fn release(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        if held {
+            tracing::warn!("the journal's reserve is used for ends");
+            self.give_back();
+        }
+        held
+    }
+
+    /// Once the disk was full: looks whether it has room again, for the reserve and a little more.
+    pub(super) fn look_after(&mut self) {
+        if !self.short {
             return;
         }
-        self.held = match self.allocate() {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::warn!(%error, bytes = RESERVE_BYTES, "no room for the journal's reserve");
-                // A partly taken reserve helps nobody.
-                if let Err(error) = fs::remove_file(&self.path) {
-                    tracing::warn!(%error, "what was taken of the reserve can't be given back");
-                }
-                false
+        let room = self.allocate(RESERVE_BYTES + RESERVE_ROOM_BYTES);
+        if room.is_err() && !self.held {
+            // A partly taken reserve helps nobody.
+            return self.give_back();
+        }
+        let cut = File::options().write(true).open(&self.path).and_then(|file| file.set_len(RESERVE_BYTES));
+        match room.and(cut) {
+            Ok(()) => {
+                tracing::info!("the journal's disk has room again");
+                (self.held, self.short) = (true, false);
             }
-        };
+            Err(error) => tracing::debug!(%error, "the journal's disk is still full"),
+        }
     }
 
-    fn allocate(&self) -> io::Result<()> {
-        let file = File::options().create(true).write(true).truncate(false).open(&self.path)?;
-        if file.metadata()?.len() == RESERVE_BYTES {
-            return Ok(());
+    fn give_back(&self) {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the journal's reserve can't be given back");
+            }
+            _ => {}
         }
-        posix_fallocate(&file, 0, RESERVE_BYTES.cast_signed())?;
+    }
+
+    fn allocate(&self, bytes: u64) -> io::Result<()> {
+        let file = File::options().create(true).write(true).truncate(false).open(&self.path)?;
+        if file.metadata()?.len() != bytes {
+            posix_fallocate(&file, 0, bytes.cast_signed())?;
+        }
         Ok(())
     }
 }

@@ -87,7 +87,7 @@ fn later_batch(bytes: &[u8], broken: NextBatch) -> bool {
     (1..bytes.len().saturating_sub(record::HEAD)).any(|at| {
         let rest = &bytes[at..];
         // Flags and kind are checked first: that spares nearly every checksum.
-        let plausible = rest[record::HEAD - 2] <= 1 && rest[record::HEAD - 1] <= 4;
+        let plausible = rest[record::HEAD - 2] <= 1 && rest[record::HEAD - 1] <= record::KIND_MAX;
         plausible
             && record::decode(rest).is_ok_and(|(found, _)| {
                 let ahead = found.batch.wrapping_sub(broken);

@@ -8,7 +8,7 @@ use signet_common::messages::{CommandResult, Outcome, Stream, StreamSummary};
 
 use super::log::Log;
 use super::*;
-use crate::limits::CONFIRMED_SECONDS_MAX;
+use crate::limits::{CONFIRMED_SECONDS_MAX, RESERVE_BYTES};
 
 const NOW: Micros = Micros::from_seconds(1_000_000);
 
@@ -157,31 +157,77 @@ fn confirmed_segments_go_but_ids_and_open_messages_stay() {
     put(&mut log, &[started(&open)], Purpose::Progress).unwrap();
     assert!(log.closed.len() >= 2);
     let later = NOW.plus_seconds(CONFIRMED_SECONDS_MAX + 1);
-    log.retain(later).unwrap();
+    log.retain(later, 0).unwrap();
     assert_eq!(read_all(&log).len(), 4, "unconfirmed events are never dropped");
 
-    log.confirm(4, NOW);
-    log.retain(NOW).unwrap();
+    log.confirm(4, 0);
+    log.retain(NOW, 0).unwrap();
     assert_eq!(read_all(&log).len(), 4, "young ones are kept");
     // The ids expire at 1,000,600, before this; so time is turned back for the ids alone.
     for closed in &mut log.closed {
         closed.newest = Micros::from_seconds(0);
     }
-    log.retain(NOW).unwrap();
+    log.retain(NOW, 0).unwrap();
     let left = read_all(&log);
-    assert_eq!(left[0].seq, 2);
+    assert_eq!(left[0].seq, 3, "a message that is still open holds nothing back");
     assert!(
         left[0].text.contains("\"type\":\"gap\"") && left[0].text.contains("\"from\":1"),
         "{}",
         left[0].text
     );
-    assert_eq!(left.len(), 3);
+    assert_eq!(left.len(), 2);
     drop(log);
 
-    let (log, recovered) = reopen(root.path());
+    let (mut log, recovered) = reopen(root.path());
     assert!(recovered.known.contains_key(&number(&done)), "an id outlives its segment");
-    assert_eq!(recovered.unfinished[0].jti, open);
+    let message = Unfinished { jti: open.clone(), exp: 1_000_600, envelope: envelope(), started: true };
+    assert_eq!(recovered.unfinished, std::slice::from_ref(&message));
     assert_eq!(read_all(&log), left);
+
+    // Once more from where it was carried to; `started` stands in a segment that is gone by then.
+    log.segment_bytes = 1;
+    put(&mut log, &[output(&open, 1)], Purpose::Progress).unwrap();
+    log.confirm(5, 0);
+    for closed in &mut log.closed {
+        closed.newest = Micros::from_seconds(0);
+    }
+    log.retain(NOW, 0).unwrap();
+    assert_eq!(read_all(&log).len(), 2);
+    drop(log);
+    let (mut log, recovered) = reopen(root.path());
+    assert_eq!(recovered.unfinished, [message]);
+    put(&mut log, &[result(&open)], Purpose::End).unwrap();
+    drop(log);
+    assert_eq!(reopen(root.path()).1.unfinished, []);
+}
+
+#[test]
+fn a_clock_that_was_ahead_is_not_remembered() {
+    let root = tempfile::tempdir().unwrap();
+    let jti = Jti::generate();
+    let mut log = create(root.path());
+    log.segment_bytes = 1;
+    let year = NOW.plus_seconds(365 * 86_400);
+    for entry in [accepted(&jti), started(&jti), result(&jti)] {
+        log.commit(&[(&[entry], Purpose::End)], year).unwrap().remove(0).unwrap();
+        log.retain(year, 7).unwrap();
+    }
+    log.confirm(3, 8);
+    drop(log);
+    assert_eq!(reopen(root.path()).1.time, 8);
+}
+
+#[test]
+fn what_is_refused_when() {
+    let (disk, journal) = (Some(BusyReason::DiskFull), Some(BusyReason::JournalFull));
+    let table = [
+        (Purpose::Work, [false, true, true]),
+        (Purpose::Progress, [false, true, false]),
+        (Purpose::End, [false, false, false]),
+    ];
+    for (purpose, expected) in table {
+        assert_eq!([None, disk, journal].map(|trouble| purpose.refused(trouble).is_some()), expected);
+    }
 }
 
 #[test]
@@ -193,18 +239,64 @@ fn a_full_disk_refuses_work_and_still_takes_results() {
     log.quota = Some(log.active.len + 700);
     let full = Err(NotWritten::Full(BusyReason::DiskFull));
     assert_eq!(put(&mut log, &[output(&one, 5_000)], Purpose::Progress), full);
-    assert!(!log.reserve.held());
+    assert_eq!(log.head().trouble, Some(BusyReason::DiskFull));
+    assert!(root.path().join("reserve").exists(), "it is for ends alone");
     assert_eq!(put(&mut log, &[accepted(&two)], Purpose::Work), full);
+    assert_eq!(put(&mut log, &[output(&one, 1)], Purpose::Progress), full, "what room there is is for ends");
     let (result, work) = ([result(&one)], [accepted(&two)]);
     let groups: [log::Group<'_>; 2] = [(&work, Purpose::Work), (&result, Purpose::End)];
     assert_eq!(log.commit(&groups, NOW).unwrap(), [full, Ok(())]);
+    log.quota = Some(log.active.len);
+    assert_eq!(put(&mut log, &result, Purpose::End), full);
+    assert!(!root.path().join("reserve").exists());
     log.quota = None;
-    log.retain(NOW).unwrap();
+    log.retain(NOW, 0).unwrap();
+    assert!(root.path().join("reserve").exists());
     assert_eq!(log.head().trouble, None);
     put(&mut log, &[accepted(&two)], Purpose::Work).unwrap();
     let seq = log.seq;
     drop(log);
     assert_eq!(reopen(root.path()).0.seq, seq);
+}
+
+#[test]
+fn on_a_disk_that_is_truly_full_only_ends_use_the_reserve() {
+    let root = tempfile::tempdir().unwrap();
+    let size = RESERVE_BYTES + 4 * 1024 * 1024;
+    signet_testkit::on_a_disk_of(size, root.path(), || {
+        let (reserve, filler) = (root.path().join("reserve"), root.path().join("filler"));
+        let jti = Jti::generate();
+        let mut log = create(root.path());
+        put(&mut log, &[accepted(&jti), started(&jti)], Purpose::Work).unwrap();
+        let fill = || fs::write(&filler, vec![b'x'; 32 * 1024 * 1024]).unwrap_err();
+        assert!(log::is_full(&fill()));
+
+        let full = Err(NotWritten::Full(BusyReason::DiskFull));
+        assert_eq!(put(&mut log, &[output(&jti, 60_000)], Purpose::Progress), full);
+        assert_eq!(log.head().trouble, Some(BusyReason::DiskFull));
+        log.retain(NOW, 0).unwrap();
+        assert_eq!(log.head().trouble, Some(BusyReason::DiskFull), "it still is");
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
+
+        // More than the last page of the segment has room for.
+        for _ in 0..20 {
+            put(&mut log, &[result(&jti)], Purpose::End).unwrap();
+        }
+        assert!(!reserve.exists());
+        let seq = log.seq;
+        drop(log);
+
+        let (mut log, recovered) = reopen(root.path());
+        assert_eq!((log.seq, recovered.unfinished.len()), (seq, 0));
+        fill();
+        log.retain(NOW, 0).unwrap();
+        assert_eq!(log.head().trouble, Some(BusyReason::DiskFull));
+        fs::remove_file(&filler).unwrap();
+        log.retain(NOW, 0).unwrap();
+        assert_eq!(log.head().trouble, None);
+        assert_eq!(fs::metadata(&reserve).unwrap().len(), RESERVE_BYTES);
+        put(&mut log, &[output(&jti, 60_000)], Purpose::Progress).unwrap();
+    });
 }
 
 #[test]
@@ -242,7 +334,7 @@ async fn many_appends_share_one_sync_and_the_head_follows() {
     assert!(futures_util::future::join_all(appends).await.into_iter().all(|r| r.is_ok()));
     assert_eq!(journal.head().borrow().seq, 50);
     journal.begin_at(7).await.unwrap();
-    journal.confirm(20, NOW).await;
+    journal.confirm(20, 0).await;
     journal.ping().await.unwrap();
     let head = journal.head().borrow().clone();
     assert_eq!((head.not_before, head.confirmed), (Some(7), 20));
