@@ -10,35 +10,36 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::dup2_stdin;
+use nix::unistd::{Pid, dup2_stdin, getppid};
 
 use super::account::Account;
-use super::wire::{Keep, Plan};
+use super::wire::Plan;
 use super::{null, sys};
 use crate::run::Program;
 
 /// A program's name is shown up to this many characters.
 const SHOWN_MAX: usize = 200;
 
-/// Turns this process into the command. Comes back only with the sentence that says why not.
-pub(super) fn execute(plan: &Plan) -> String {
-    match prepare(plan) {
+/// Turns this process into the command, which ends with `launcher` when there is one. Comes back only with the sentence
+/// that says why not.
+pub(super) fn execute(plan: &Plan, launcher: Option<Pid>) -> String {
+    match prepare(plan, launcher) {
         Err(fault) => fault,
         Ok((mut command, user)) => explain(&command.exec(), plan, &user),
     }
 }
 
-fn prepare(plan: &Plan) -> Result<(Command, String), String> {
+fn prepare(plan: &Plan, launcher: Option<Pid>) -> Result<(Command, String), String> {
     let account = Account::find(plan.user.as_deref())?;
     standard_input(plan.stdin.as_deref()).map_err(|error| format!("no standard input: {error}"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
     account.enter()?;
+    if let Some(launcher) = launcher {
+        // Again, because a change of user forgets it. At once, because a directory may take any time to enter.
+        die_with(launcher)?;
+    }
     account.go(plan.cwd.as_deref())?;
     sys::reset_signals().map_err(|error| format!("signals cannot be reset: {error}"))?;
-    if matches!(plan.keep, Keep::Tree) {
-        // Again, because a change of user forgets it.
-        die_with_launcher().map_err(|error| format!("the launcher cannot be followed: {error}"))?;
-    }
     let mut command = match &plan.program {
         Program::Shell(text) => {
             let mut shell = Command::new("/bin/sh");
@@ -56,9 +57,14 @@ fn prepare(plan: &Plan) -> Result<(Command, String), String> {
     Ok((command, account.name().to_owned()))
 }
 
-/// When the launcher is killed, its command goes with it.
-pub(super) fn die_with_launcher() -> nix::Result<()> {
+/// When the launcher is killed, its command goes with it, also when that was just before.
+///
+/// # Errors
+/// A sentence.
+pub(super) fn die_with(launcher: Pid) -> Result<(), String> {
     prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|error| format!("the launcher cannot be followed: {error}"))?;
+    if getppid() == launcher { Ok(()) } else { Err("the launcher was killed".into()) }
 }
 
 /// A text becomes a file in memory: nobody has to feed a pipe, and a command that doesn't read it breaks nothing.

@@ -59,7 +59,7 @@ fn launch() -> io::Result<()> {
             let failed = match join(directory) {
                 Ok(()) => {
                     wire::write(&mut &control, &Reply::Executing)?;
-                    execute::execute(&plan)
+                    execute::execute(&plan, None)
                 }
                 Err(error) => format!("the command's cgroup cannot be joined: {error}"),
             };

@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getppid, setsid};
+use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, setsid};
 
 use super::wire::{self, ORDER_KILL, ORDER_TERM, Plan, Reply};
 use super::{execute, null, sys};
@@ -55,10 +55,10 @@ pub(super) fn supervise(control: UnixStream, plan: &Plan) -> io::Result<()> {
 }
 
 fn become_command(plan: &Plan, launcher: Pid, mut fault: io::PipeWriter) -> ! {
-    let text = match setsid().and_then(|_| execute::die_with_launcher()) {
-        Ok(()) if getppid() == launcher => execute::execute(plan),
-        Ok(()) => "the launcher was killed".into(),
-        Err(error) => format!("no session for the command: {error}"),
+    let session = setsid().map_err(|error| format!("no session for the command: {error}"));
+    let text = match session.and_then(|_| execute::die_with(launcher)) {
+        Ok(()) => execute::execute(plan, Some(launcher)),
+        Err(fault) => fault,
     };
     // The pipe closes either way, and a launcher that hears nothing has gone.
     fault.write_all(text.as_bytes()).ok();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,9 @@ use crate::limits::{DETACH_MAX, TERM_GRACE};
 /// Exists exactly when systemd is PID 1.
 const SYSTEMD: &str = "/run/systemd/system";
 const SYSTEMD_RUN: &str = "/usr/bin/systemd-run";
+const UNIT_PREFIX: &str = "signet-";
+/// What an environment's file has behind the unit's name.
+const ENVIRONMENT_SUFFIX: &str = ".service.env";
 
 /// A unit that `systemd-run` is about to start.
 #[derive(Debug)]
@@ -63,12 +66,13 @@ pub(crate) fn prepare(spec: &Spec, data_dir: &Path) -> Result<(Spec, Unit), Cann
         return Err(CannotStart::exec("no systemd on this host"));
     }
     let manager = Manager::of(spec.user.as_deref())?;
-    let name = format!("signet-{}.service", spec.jti);
+    let name = format!("{UNIT_PREFIX}{}.service", spec.jti);
+    let file = format!("{UNIT_PREFIX}{}{ENVIRONMENT_SUFFIX}", spec.jti);
     let environment = match spec.env.is_empty() {
         true => None,
         // Not in the environment or the arguments of systemd-run: it may have more rights than the command's user,
         // whom LD_PRELOAD would give them, and arguments can be read by everybody.
-        false => Some(write_environment(&data_dir.join(format!("{name}.env")), &spec.env)?),
+        false => Some(write_environment(&data_dir.join(file), &spec.env)?),
     };
     let argv = arguments(spec, &name, &manager, environment.as_deref());
     let mut env = BTreeMap::new();
@@ -87,6 +91,21 @@ pub(crate) fn prepare(spec: &Spec, data_dir: &Path) -> Result<(Spec, Unit), Cann
         detached: false,
     };
     Ok((run, Unit { name, environment }))
+}
+
+/// Removes the environments that an agent which was killed has left: they may hold secrets.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn forget(data_dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(data_dir)? {
+        let entry = entry?;
+        let is_ours = |name: &str| name.starts_with(UNIT_PREFIX) && name.ends_with(ENVIRONMENT_SUFFIX);
+        if entry.file_name().to_str().is_some_and(is_ours) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Which systemd takes it.
@@ -223,6 +242,11 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         drop(Unit { name: "u".into(), environment: Some(file.clone()) });
         assert!(!file.exists());
+
+        let left = write_environment(&directory.path().join("signet-0123.service.env"), &env).unwrap();
+        let other = write_environment(&directory.path().join("agent.key"), &env).unwrap();
+        forget(directory.path()).unwrap();
+        assert!(!left.exists() && other.exists(), "an agent that was killed removes nothing");
     }
 
     #[test]

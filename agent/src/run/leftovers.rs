@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use signet_common::Jti;
 use tokio::time::{Instant, sleep};
 
+use super::LeftBehind;
 use super::cgroup::{Job, Jobs};
 use super::processes::{self, Process, below};
 use super::start::JTI_VARIABLE;
@@ -92,14 +93,14 @@ impl Leftovers {
         Ok(Self { scope: scope.to_owned(), running, commands, elsewhere, jobs })
     }
 
-    /// Kills all of it, and says how many processes that were.
+    /// Kills all of it, and says how many processes that were, and how many the kernel does not let go of.
     ///
     /// # Errors
     /// When /proc or the cgroups cannot be read.
-    pub(crate) async fn end(mut self) -> io::Result<u64> {
+    pub(crate) async fn end(mut self) -> io::Result<LeftBehind> {
         let give_up = Instant::now() + KILL_GRACE;
         let mut killed = HashSet::new();
-        loop {
+        let left = loop {
             self.end_jobs(&mut killed)?;
             let (tree, launchers) = self.marked()?;
             for process in &tree {
@@ -109,14 +110,16 @@ impl Leftovers {
             }
             // Launchers end by themselves as soon as they have nothing left.
             if self.jobs.is_empty() && tree.is_empty() && launchers.is_empty() {
-                break;
+                break 0;
             }
             if Instant::now() >= give_up {
-                tracing::warn!(processes = tree.len(), "processes of an earlier start cannot be ended");
-                break;
+                let in_jobs: HashSet<i32> = self.jobs.iter().flat_map(Job::pids).flatten().collect();
+                let left = tree.len() + launchers.len() + in_jobs.len();
+                tracing::error!(left, "processes of an earlier start cannot be ended");
+                break left as u64;
             }
             sleep(TREE_LOOK_EVERY).await;
-        }
+        };
         for jti in &self.commands {
             match fs::remove_file(self.running.join(jti.as_str())) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -124,7 +127,7 @@ impl Leftovers {
             }
         }
         self.elsewhere.clear();
-        Ok(killed.len() as u64)
+        Ok(LeftBehind { killed: killed.len() as u64, left })
     }
 
     fn end_jobs(&mut self, killed: &mut HashSet<i32>) -> io::Result<()> {
@@ -190,9 +193,7 @@ fn mark(jti: &Jti) -> Vec<u8> {
 fn has_mark(pid: i32, marks: &[Vec<u8>]) -> bool {
     // Unreadable ones belong to others, or have just ended.
     !marks.is_empty()
-        && fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| {
-            environ.split(|byte| *byte == 0).any(|entry| marks.iter().any(|m| m == entry))
-        })
+        && processes::environ(pid).split(|byte| *byte == 0).any(|entry| marks.iter().any(|m| m == entry))
 }
 
 fn is_launcher(pid: i32, scope: &str) -> bool {

@@ -102,6 +102,15 @@ impl RunnerConfig {
     }
 }
 
+/// Processes that an earlier start of the agent had left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeftBehind {
+    /// So many were ended.
+    pub killed: u64,
+    /// So many could not be ended: the kernel itself hangs in them.
+    pub left: u64,
+}
+
 /// Starts commands. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Runner {
@@ -135,6 +144,7 @@ impl Runner {
                 }
             },
         };
+        detached::forget(&config.data_dir)?;
         let leftovers = Leftovers::find(&config.data_dir, &scope, jobs.as_ref())?;
         Ok(Self { inner: Arc::new(Inner { config, scope, jobs, leftovers: Mutex::new(Some(leftovers)) }) })
     }
@@ -148,16 +158,16 @@ impl Runner {
         }
     }
 
-    /// Ends everything that an earlier start of the agent may have left, and says how many processes that were. To be
-    /// called at the start, before `interrupted` is reported; a second call finds nothing.
+    /// Ends everything that an earlier start of the agent may have left. To be called at the start, before `interrupted` is
+    /// reported; a second call finds nothing.
     ///
     /// # Errors
     /// When the host does not let the agent look.
-    pub async fn end_leftovers(&self) -> io::Result<u64> {
+    pub async fn end_leftovers(&self) -> io::Result<LeftBehind> {
         let leftovers = self.inner.leftovers.lock().unwrap_or_else(PoisonError::into_inner).take();
         match leftovers {
             Some(leftovers) => leftovers.end().await,
-            None => Ok(0),
+            None => Ok(LeftBehind::default()),
         }
     }
 

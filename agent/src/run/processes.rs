@@ -12,8 +12,7 @@ pub(crate) struct Process {
     pub(crate) parent: i32,
     /// The process that leads its session.
     pub(crate) session: i32,
-    /// Ended already, or in the middle of it: its files are closed before the system lets go of it. Its first thread
-    /// has ended; others of it may still run.
+    /// Ended already, or in the middle of it: its files are closed before the system lets go of it.
     pub(crate) ending: bool,
 }
 
@@ -30,17 +29,42 @@ pub(crate) fn all() -> io::Result<Vec<Process>> {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         // It may have ended since the directory was read.
-        if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
-            processes.extend(parse(pid, &stat));
-        }
+        processes.extend(look(pid));
     }
     Ok(processes)
 }
 
+/// One process; `None` when there is none.
+fn look(pid: i32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut process = parse(pid, &stat)?;
+    // What is shown is its first thread.
+    process.ending = process.ending && !other_threads(pid).any(|thread| runs(pid, thread));
+    Some(process)
+}
+
+/// The threads of a process beside its first.
+fn other_threads(pid: i32) -> impl Iterator<Item = i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let threads = tasks.filter_map(|task| task.file_name().to_str()?.parse().ok());
+    threads.filter(move |thread| *thread != pid)
+}
+
+fn runs(pid: i32, thread: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat"));
+    stat.ok().and_then(|stat| parse(thread, &stat)).is_some_and(|thread| !thread.ending)
+}
+
+/// The environment with which a process was executed; empty when it may not be read. Linux shows none for a thread that
+/// has ended, so the others are asked too.
+pub(crate) fn environ(pid: i32) -> Vec<u8> {
+    let read = |thread: i32| fs::read(format!("/proc/{pid}/task/{thread}/environ")).unwrap_or_default();
+    std::iter::once(pid).chain(other_threads(pid)).map(read).find(|e| !e.is_empty()).unwrap_or_default()
+}
+
 /// Whether a process runs and is not about to end by itself.
 pub(crate) fn is_running(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| parse(pid, &stat).is_none_or(|process| !process.ending))
+    look(pid).is_some_and(|process| !process.ending)
 }
 
 /// `stat` of proc(5): the name in brackets may itself hold blanks and brackets.
@@ -105,6 +129,31 @@ mod tests {
         let mut found: Vec<i32> = below(&all, HashSet::from([2])).iter().map(|p| p.pid).collect();
         found.sort_unstable();
         assert_eq!(found, [3, 4]);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_runs_until_its_last() {
+        let text = "import ctypes, threading, time
+threading.Thread(target=lambda: time.sleep(1000)).start()
+ctypes.CDLL(None).pthread_exit(None)";
+        let mut child =
+            std::process::Command::new("python3").args(["-c", text]).env("MARK", "1").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let stat = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while !parse(pid, &stat()).unwrap().ending {
+            assert!(std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none());
+            std::thread::yield_now();
+        }
+        assert!(is_running(pid));
+        assert!(environ(pid).split(|byte| *byte == 0).any(|entry| entry == b"MARK=1"));
+        child.kill().unwrap();
+        while is_running(pid) {
+            assert!(std::time::Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+        assert!(environ(pid).is_empty());
+        child.wait().unwrap();
     }
 
     #[test]

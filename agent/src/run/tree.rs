@@ -206,7 +206,7 @@ impl BelowLauncher {
             }
             for process in tree {
                 let killed = kill(Pid::from_raw(process.pid), Signal::SIGKILL).is_ok();
-                if killed && Some(process.pid) != self.main && !process.ending {
+                if killed && Some(process.pid) != self.main {
                     self.killed.insert(process.pid);
                 }
             }

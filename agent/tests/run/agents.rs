@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use signet_agent::run::LeftBehind;
+
 use crate::support::{finish, in_cgroups, lives, number_in, run, runner_at, shell, until};
 
 const AGENT_DIR: &str = "SIGNET_TEST_AGENT_DIR";
@@ -13,7 +15,7 @@ async fn as_agent() {
     let Some(directory) = std::env::var_os(AGENT_DIR).map(PathBuf::from) else { return };
     let runner = runner_at(&directory.join("data"));
     let text = format!(
-        "echo $PPID > {0}/launcher; setsid sleep 1000 >/dev/null 2>&1 & echo $! > {0}/grandchild; sleep 1000",
+        "echo $PPID > {0}/launcher; sleep 1000 & setsid sleep 1000 >/dev/null 2>&1 & echo $! > {0}/grandchild; wait",
         directory.display()
     );
     finish(runner.start(shell(&text)).await.unwrap()).await;
@@ -41,8 +43,8 @@ async fn a_killed_agents_commands_are_ended_by_their_launchers_or_by_the_next_st
     if in_cgroups() {
         assert!(lives(grandchild), "nobody has ended it yet");
         let runner = runner_at(&directory.path().join("data"));
-        assert_eq!(runner.end_leftovers().await.unwrap(), 3);
-        assert_eq!(runner.end_leftovers().await.unwrap(), 0);
+        assert_eq!(runner.end_leftovers().await.unwrap(), LeftBehind { killed: 3, left: 0 });
+        assert_eq!(runner.end_leftovers().await.unwrap(), LeftBehind::default());
     } else {
         until("the launcher ends the tree", || (!lives(grandchild)).then_some(())).await;
     }
@@ -75,7 +77,7 @@ async fn a_tree_whose_launcher_was_killed_with_the_agent_is_found() {
     kill(launcher);
     assert!(lives(grandchild));
     let runner = runner_at(&directory.path().join("data"));
-    assert!(runner.end_leftovers().await.unwrap() >= 1);
+    assert!(runner.end_leftovers().await.unwrap().killed >= 1);
     assert!(!lives(grandchild));
 }
 
@@ -84,7 +86,7 @@ async fn agents_on_one_host_leave_each_other_alone() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut child, _, grandchild) = agent(one.path()).await;
     let runner = runner_at(&two.path().join("data"));
-    assert_eq!(runner.end_leftovers().await.unwrap(), 0);
+    assert_eq!(runner.end_leftovers().await.unwrap(), LeftBehind::default());
     assert!(lives(grandchild));
     child.kill().unwrap();
     child.wait().unwrap();

@@ -12,19 +12,14 @@ fn as_nobody(spec: Spec) -> Spec {
     Spec { user: Some("nobody".into()), ..spec }
 }
 
-fn is_root() -> bool {
-    let root = nix::unistd::getuid().is_root();
-    if !root {
-        println!("not root: becoming another user is not tested");
-    }
-    root
+/// A test of nothing would be no test.
+fn need_root() {
+    assert!(nix::unistd::getuid().is_root(), "only root can become another user: run the tests as root");
 }
 
 #[tokio::test]
 async fn another_user_is_become_with_its_own_groups_and_home() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let (runner, _directory) = runner();
     let text = "id -un; id -ru; id -G; pwd; echo $HOME $USER $LOGNAME $SHELL; echo x > /dev/stdout; umask";
     let done = run(&runner, as_nobody(shell(text))).await.unwrap();
@@ -37,9 +32,7 @@ async fn another_user_is_become_with_its_own_groups_and_home() {
 
 #[tokio::test]
 async fn another_user_may_do_only_what_it_may() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let (runner, directory) = runner();
     let private = directory.path().join("private");
     fs::create_dir(&private).unwrap();
@@ -55,9 +48,7 @@ async fn another_user_may_do_only_what_it_may() {
 
 #[tokio::test]
 async fn another_users_tree_is_ended() {
-    if !is_root() {
-        return;
-    }
+    need_root();
     let (runner, _directory) = runner();
     let text = "setsid sleep 1000 >/dev/null 2>&1 </dev/null & exit 0";
     assert_eq!(run(&runner, as_nobody(shell(text))).await.unwrap().result.killed, 1);
@@ -83,7 +74,8 @@ async fn the_environment_is_clean_and_the_own_one_comes_on_top() {
 
 #[tokio::test]
 async fn an_agent_that_is_not_root_is_itself_and_nobody_else() {
-    if !is_root() || in_cgroups() {
+    need_root();
+    if in_cgroups() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

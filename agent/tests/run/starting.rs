@@ -154,16 +154,24 @@ async fn a_launcher_that_is_none_is_no_riddle() {
     }
 }
 
-#[tokio::test]
-async fn detached_needs_systemd() {
-    if std::path::Path::new("/run/systemd/system").exists() {
-        return;
+#[test]
+fn detached_needs_systemd() {
+    let test = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (runner, _directory) = runner();
+            let mut spec = shell("true");
+            spec.detached = true;
+            let refused = run(&runner, spec).await.unwrap_err();
+            let expected = (Rejection::Exec, "no systemd on this host");
+            assert_eq!((refused.reason, refused.detail.as_str()), expected);
+        });
+    };
+    // A host that has it shows none to this test.
+    match std::path::Path::new("/run/systemd") {
+        systemd if systemd.exists() => signet_testkit::on_a_disk_of(4_096, systemd, test),
+        _ => test(),
     }
-    let (runner, _directory) = runner();
-    let mut spec = shell("true");
-    spec.detached = true;
-    let refused = run(&runner, spec).await.unwrap_err();
-    assert_eq!((refused.reason, refused.detail.as_str()), (Rejection::Exec, "no systemd on this host"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
