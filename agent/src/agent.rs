@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::heartbeat::Vitals;
 use crate::identity::DataDir;
 use crate::journal::{Entry, Head, Journal, NotWritten, Purpose};
 use crate::limits::RETRY_FIRST;
@@ -89,6 +90,14 @@ pub(crate) struct Agent {
     pub beat: Notify,
     /// Asks for a hello soon.
     pub hello: Notify,
+    /// Changes with each hello that let this agent in: its queue is there again.
+    pub welcomed: watch::Sender<()>,
+    /// The host's figures, held while a heartbeat is sent.
+    pub vitals: tokio::sync::Mutex<Vitals>,
+    /// From here on only the last heartbeat is sent.
+    pub farewell: CancellationToken,
+    /// Whether this agent's journal is its first: then what was issued before it never started here.
+    pub first_log: bool,
     /// Commands and last words that are under way.
     pub tasks: TaskTracker,
     /// Ends every loop.
@@ -109,6 +118,8 @@ pub(crate) struct Parts {
     pub work: Work,
     pub time: Time,
     pub keyring: Option<Keyring>,
+    /// Whether an older log lies beside the journal.
+    pub had_log: bool,
 }
 
 impl Agent {
@@ -142,6 +153,10 @@ impl Agent {
             taking: tokio::sync::Mutex::new(()),
             beat: Notify::new(),
             hello: Notify::new(),
+            welcomed: watch::Sender::new(()),
+            vitals: tokio::sync::Mutex::new(Vitals::new()),
+            farewell: CancellationToken::new(),
+            first_log: !parts.had_log,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
@@ -155,6 +170,11 @@ impl Agent {
     /// Grows with each report and heartbeat.
     pub(crate) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The newest `iat` that was verified, whole seconds since 1970.
+    pub(crate) fn verified(&self) -> i64 {
+        self.desk().time.verified()
     }
 
     /// The agent's time, whole seconds since 1970: never earlier than anything verified.
@@ -180,18 +200,32 @@ impl Agent {
 
     /// Appends an end. On a full disk it is tried again until there is room: an end is never given up.
     pub(crate) async fn append_end(&self, entries: Vec<Entry>) {
-        loop {
-            match self.append(entries.clone(), Purpose::End).await {
-                Ok(()) => return,
-                Err(NotWritten::Closed) => {
-                    tracing::error!("an end could not be written: the journal is closed");
-                    return;
-                }
-                Err(full) => tracing::warn!(%full, "an end waits for room on the disk"),
-            }
+        while !self.try_end(&entries).await {
             tokio::select! {
                 () = tokio::time::sleep(RETRY_FIRST) => {}
                 () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes ends. They are in the journal when this returns, but on a full disk: then they wait in the background.
+    pub(crate) async fn write_end(self: &Arc<Self>, entries: Vec<Entry>) {
+        if !entries.is_empty() && !self.try_end(&entries).await {
+            self.spawn_end(entries);
+        }
+    }
+
+    /// False when there is no room.
+    async fn try_end(&self, entries: &[Entry]) -> bool {
+        match self.append(entries.to_vec(), Purpose::End).await {
+            Ok(()) => true,
+            Err(NotWritten::Closed) => {
+                tracing::error!("an end could not be written: the journal is closed");
+                true
+            }
+            Err(full) => {
+                tracing::debug!(%full, "an end waits for room on the disk");
+                false
             }
         }
     }
@@ -213,4 +247,28 @@ pub(crate) fn entry(event: Event) -> Entry {
 /// The clock, as events carry it.
 pub(crate) fn at() -> i64 {
     Micros::now().0
+}
+
+/// An agent on which no loop runs.
+#[cfg(test)]
+pub(crate) fn at_rest(root: &std::path::Path, keyring: Keyring) -> Arc<Agent> {
+    use crate::run::{CgroupChoice, RunnerConfig};
+    let data = DataDir::open(root).unwrap();
+    let launcher = "/bin/false".into();
+    let runner = RunnerConfig { data_dir: root.to_owned(), launcher, cgroup: CgroupChoice::Never };
+    Agent::new(Parts {
+        key: data.key().unwrap(),
+        hostname: "web1".parse().unwrap(),
+        group: None,
+        boot_id: "boot".into(),
+        data,
+        journal: Journal::open(root, "boot").unwrap().journal,
+        runner: Runner::new(runner).unwrap(),
+        policy: Policy::default(),
+        own_user: "root".into(),
+        work: Work::new(1, HashMap::new()),
+        time: Time::default(),
+        keyring: Some(keyring),
+        had_log: false,
+    })
 }

@@ -26,6 +26,8 @@ use crate::work::{CancelEffect, Ready, Step};
 pub(crate) async fn run(agent: Arc<Agent>, pulse: Pulse) {
     let mut link = agent.link.subscribe();
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    // Whether this try came before its time, because a hello was answered.
+    let mut hurried = false;
     loop {
         pulse.beat();
         let bus = link.borrow_and_update().clone();
@@ -49,9 +51,12 @@ pub(crate) async fn run(agent: Arc<Agent>, pulse: Pulse) {
             BusError::Down(_) => tracing::debug!(%error, "the agent's queue can't be consumed now"),
             _ => tracing::warn!(%error, "the agent's queue can't be consumed now"),
         }
-        if matches!(error, BusError::NoQueue(_) | BusError::Refused(_)) {
+        let mut welcomed = agent.welcomed.subscribe();
+        let ask = !hurried && matches!(error, BusError::NoQueue(_) | BusError::Refused(_));
+        if ask {
             agent.hello.notify_one();
         }
+        hurried = false;
         // Paused in short steps, so that the watchdog sees the loop turn.
         let pause = tokio::time::sleep(backoff.next());
         tokio::pin!(pause);
@@ -60,6 +65,11 @@ pub(crate) async fn run(agent: Arc<Agent>, pulse: Pulse) {
                 () = &mut pause => break,
                 _ = link.changed() => break,
                 _ = health.changed() => break,
+                // Once: what a hello does not help against is paced by the pauses alone.
+                Ok(()) = welcomed.changed(), if ask => {
+                    hurried = true;
+                    break;
+                }
                 () = tokio::time::sleep(PULSE_EVERY) => pulse.beat(),
                 () = agent.stop.cancelled() => return,
             }
@@ -76,7 +86,8 @@ async fn consume(
     mut link: tokio::sync::watch::Receiver<crate::agent::Link>,
 ) -> Option<BusError> {
     let queue = Queue::Agent(agent.id.clone());
-    let mut consumer = match bus.consume(&queue, Mode::Exclusive, PREFETCH).await {
+    let consumer = bus.consume(&queue, Mode::Exclusive, PREFETCH);
+    let mut consumer = match pulse.beat_until(consumer).await {
         Ok(consumer) => consumer,
         Err(error) => return Some(error),
     };
@@ -99,13 +110,18 @@ async fn consume(
             }
         };
         pulse.beat();
-        if let Err(error) = take_all(agent, consumer.as_mut(), first).await {
+        if let Err(error) = take_all(agent, consumer.as_mut(), first, pulse).await {
             return Some(error);
         }
     }
 }
 
-async fn take_all(agent: &Arc<Agent>, consumer: &mut dyn Consumer, first: Taken) -> Result<(), BusError> {
+async fn take_all(
+    agent: &Arc<Agent>,
+    consumer: &mut dyn Consumer,
+    first: Taken,
+    pulse: &Pulse,
+) -> Result<(), BusError> {
     let mut tag = first.tag;
     let mut batch = vec![first.envelope];
     while batch.len() < TAKE_MAX
@@ -121,7 +137,8 @@ async fn take_all(agent: &Arc<Agent>, consumer: &mut dyn Consumer, first: Taken)
         tracing::error!(%error, "taking messages failed");
     }
     fault::hit(Point::AgentBeforeAck);
-    consumer.ack_through(tag).await?;
+    // A broker with an alarm reads nothing from who publishes, for as long as the alarm lasts.
+    pulse.beat_until(consumer.ack_through(tag)).await?;
     fault::hit(Point::AgentAfterAck);
     Ok(())
 }
@@ -163,6 +180,7 @@ fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruct
         me: &agent.id,
         keyring,
         not_before,
+        first_log: agent.first_log,
         clock: Micros::now().seconds(),
         policy: &agent.policy,
         own_user: &agent.own_user,
@@ -177,7 +195,7 @@ fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruct
         Checked::Reject { jti, exp, reason, detail } => {
             tracing::warn!(%jti, ?reason, detail, "a message was rejected");
             desk.work.remember(&jti, exp);
-            let event = Event::Rejected { jti: jti.clone(), at: at(), reason, detail };
+            let event = execute::rejected(&jti, reason, detail);
             batch.entries.push(Entry { event, exp, message: None });
             batch.rejected.push(jti);
             None
@@ -256,7 +274,7 @@ async fn write(agent: &Arc<Agent>, batch: Batch) {
 async fn obey(agent: &Arc<Agent>, control: Instruction) {
     let jti = control.jti().clone();
     match control {
-        Instruction::Cancel(message) => cancel(agent, &message),
+        Instruction::Cancel(message) => cancel(agent, &message).await,
         Instruction::Resume(message) => resume(agent, &message).await,
         Instruction::Keyring(message) => keyring(agent, &message),
         Instruction::Command(_) => return,
@@ -264,19 +282,27 @@ async fn obey(agent: &Arc<Agent>, control: Instruction) {
     agent.desk().work.obeyed(&jti);
 }
 
-fn cancel(agent: &Arc<Agent>, message: &Verified<Cancel>) {
-    let Cancel { cancels, cancels_exp, .. } = message.get();
+/// Returns when what it did is in the journal: a cancel that is acknowledged does not come again.
+async fn cancel(agent: &Arc<Agent>, message: &Verified<Cancel>) {
+    if let Some(end) = withdraw(agent, message.get()) {
+        agent.write_end(vec![end]).await;
+    }
+}
+
+/// Ends what runs, or gives the end of what never will.
+fn withdraw(agent: &Agent, message: &Cancel) -> Option<Entry> {
+    let Cancel { cancels, cancels_exp, .. } = message;
     let mut desk = agent.desk();
     let effect = desk.work.cancel(cancels);
     tracing::info!(jti = %cancels, ?effect, "cancel");
     let (exp, why) = match effect {
-        CancelEffect::Nothing => return,
+        CancelEffect::Nothing => return None,
         CancelEffect::Ending => {
             // Without an entry it is not spawned yet, and will not be.
             if let Some(end) = desk.ends.get(cancels) {
                 end.send_replace(Some(crate::run::End::Cancel));
             }
-            return;
+            return None;
         }
         CancelEffect::Unknown => {
             desk.work.remember(cancels, *cancels_exp);
@@ -284,9 +310,7 @@ fn cancel(agent: &Arc<Agent>, message: &Verified<Cancel>) {
         }
         CancelEffect::Withdrawn => (0, "cancelled before it started"),
     };
-    drop(desk);
-    let event = ended(cancels, Outcome::Cancelled, why);
-    agent.spawn_end(vec![Entry { event, exp, message: None }]);
+    Some(Entry { event: ended(cancels, Outcome::Cancelled, why), exp, message: None })
 }
 
 /// Reports again from where the controller is, unless that doesn't fit this log: then a hello sorts it out.
@@ -306,7 +330,7 @@ async fn resume(agent: &Arc<Agent>, message: &Verified<Resume>) {
         };
     tracing::info!(log = ?resume.log_id, seq = resume.seq, fits, "resume");
     if fits {
-        agent.journal.confirm(resume.seq, Micros::from_seconds(agent.time())).await;
+        agent.journal.confirm(resume.seq, agent.verified()).await;
         agent.rewind.send_replace(Some(Rewind { log_id: head.log_id, seq: resume.seq }));
     } else {
         agent.hello.notify_one();
@@ -334,5 +358,30 @@ fn keyring(agent: &Arc<Agent>, message: &Verified<KeyringPush>) {
                 agent.hello.notify_one();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::at_rest;
+    use serde_json::json;
+    use signet_common::PayloadType;
+    use signet_common::keyring::Keyring;
+    use signet_common::keys::SigningKey;
+
+    #[tokio::test]
+    async fn a_cancel_is_durable_before_it_is_acknowledged() {
+        let root = tempfile::tempdir().unwrap();
+        let key = SigningKey::generate().unwrap();
+        let agent = at_rest(root.path(), Keyring::first(&key, 1).unwrap().0);
+        let now = Micros::now().seconds();
+        agent.journal.begin_at(now).await.unwrap();
+        let cancel = json!({
+            "iss": "controller", "aud": [agent.id], "iat": now, "exp": now + 60, "jti": Jti::generate(),
+            "cancels": Jti::generate(), "cancels_exp": now + 600,
+        });
+        take(&agent, vec![Envelope::sign(&key, PayloadType::Cancel, &cancel).unwrap()]).await;
+        assert_eq!(agent.journal.head().borrow().seq, 1);
     }
 }

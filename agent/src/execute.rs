@@ -20,6 +20,8 @@ use crate::work::{Ready, Stage, Step};
 /// Starts what may start, and ends what waited too long.
 pub(crate) fn pump(agent: &Arc<Agent>) {
     let now = agent.time();
+    // Without room for what they do, commands that were accepted wait on.
+    let short = agent.journal.head().borrow().trouble.is_some();
     let mut ends = Vec::new();
     let mut chosen = Vec::new();
     {
@@ -29,7 +31,7 @@ pub(crate) fn pump(agent: &Arc<Agent>) {
                 step(&mut desk.work, &jti, Step::Ended);
                 ends.push(entry(event));
             }
-            while let Some(command) = desk.work.choose() {
+            while !short && let Some(command) = desk.work.choose() {
                 chosen.push(command);
             }
         }
@@ -43,28 +45,25 @@ pub(crate) fn pump(agent: &Arc<Agent>) {
 
 /// What waits and may not start any more, with its end.
 fn overdue(agent: &Agent, work: &crate::work::Work, now: i64) -> Vec<(Jti, Event)> {
-    let denied = |c: &Command| agent.policy.allows(c, &agent.own_user).err();
-    let over = work.waiting_where(|c| c.exp < now || denied(c).is_some());
-    over.iter()
-        .map(|ready| {
-            let command = ready.get();
-            let event = match denied(command) {
-                _ if command.exp < now => {
-                    ended(&command.jti, Outcome::Expired, "it expired while it waited for a slot")
-                }
-                Some(Denied(detail)) => rejected(&command.jti, Rejection::Policy, detail),
-                None => ended(&command.jti, Outcome::Expired, "it may not start any more"),
-            };
-            (command.jti.clone(), event)
-        })
-        .collect()
+    let over = |ready: Ready| {
+        let command = ready.get();
+        let jti = command.jti.clone();
+        if command.exp < now {
+            let event = ended(&jti, Outcome::Expired, "it expired while it waited for a slot");
+            return Some((jti, event));
+        }
+        let Denied(detail) = agent.policy.allows(command, &agent.own_user).err()?;
+        let event = rejected(&jti, Rejection::Policy, detail);
+        Some((jti, event))
+    };
+    work.waiting_where(|_| true).into_iter().filter_map(over).collect()
 }
 
 /// Journals `started`, then runs. Without room for that the command waits on.
 async fn start(agent: &Arc<Agent>, command: Ready) {
     let jti = command.get().jti.clone();
     let event = entry(Event::Started { jti: jti.clone(), at: at() });
-    match agent.append(vec![event], Purpose::Progress).await {
+    match agent.append(vec![event], Purpose::Work).await {
         Ok(()) => run(agent, command).await,
         Err(error) => {
             tracing::warn!(%jti, %error, "a command can't start now");

@@ -23,6 +23,7 @@ pub(crate) fn boot_id() -> String {
 }
 
 /// The host's figures.
+#[derive(Debug)]
 pub(crate) struct Vitals {
     /// Absent where the kernel shows no figures; then they are 0.
     system: Option<System>,
@@ -73,6 +74,9 @@ fn disk(agent: &Agent) -> f64 {
 
 /// What the agent says of itself now.
 pub(crate) fn heartbeat(agent: &Agent, vitals: &mut Vitals, stopping: bool) -> Heartbeat {
+    // The number before the head, as a report takes its own after its events: whoever hears of a heartbeat that is newer
+    // than a report finds a head that has all of its events.
+    let n = agent.number();
     let head = agent.journal.head().borrow().clone();
     let busy = agent.busy();
     let load = System::load_average().map_or([0.0; 3], |load| [load.one, load.five, load.fifteen]);
@@ -88,7 +92,7 @@ pub(crate) fn heartbeat(agent: &Agent, vitals: &mut Vitals, stopping: bool) -> H
         iat: Micros::now().seconds(),
         jti: Jti::generate(),
         start_id: agent.start_id.clone(),
-        n: agent.number(),
+        n,
         log_id: head.log_id,
         head: head.seq,
         chain: head.chain,
@@ -112,10 +116,15 @@ pub(crate) fn heartbeat(agent: &Agent, vitals: &mut Vitals, stopping: bool) -> H
     }
 }
 
-/// Sends one heartbeat, if there is a way. It is not tried again: the next one says more.
-pub(crate) async fn send(agent: &Agent, vitals: &mut Vitals, stopping: bool) {
+/// Sends one heartbeat, if there is a way. It is not tried again: the next one says more. One at a time, and none after
+/// the last.
+pub(crate) async fn send(agent: &Agent, stopping: bool) {
+    let mut vitals = agent.vitals.lock().await;
+    if !stopping && agent.farewell.is_cancelled() {
+        return;
+    }
     let Some(bus) = agent.link.borrow().clone() else { return };
-    let made = Envelope::sign(&agent.key, PayloadType::Heartbeat, &heartbeat(agent, vitals, stopping));
+    let made = Envelope::sign(&agent.key, PayloadType::Heartbeat, &heartbeat(agent, &mut vitals, stopping));
     match made {
         Ok(envelope) => match bus.publish(&Address::Heartbeats, envelope).await {
             Ok(published) => tracing::trace!(?published, "heartbeat"),
@@ -128,7 +137,6 @@ pub(crate) async fn send(agent: &Agent, vitals: &mut Vitals, stopping: bool) {
 /// Sends heartbeats until the agent stops.
 pub(crate) async fn run(agent: Arc<Agent>) {
     let every = Duration::from_secs(HEARTBEAT_SECONDS.into());
-    let mut vitals = Vitals::new();
     let mut link = agent.link.subscribe();
     let mut head = agent.journal.head();
     let mut told: Option<BusyReason> = None;
@@ -141,7 +149,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         let up = health.as_mut().is_some_and(|health| *health.borrow_and_update() == Health::Up);
         if up && (Instant::now() >= due || agent.busy() != told) {
             told = agent.busy();
-            send(&agent, &mut vitals, false).await;
+            send(&agent, false).await;
             due = Instant::now() + every;
         }
         let wake = tokio::time::sleep_until(if up { due } else { Instant::now() + every });
@@ -156,6 +164,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
                 health = link.borrow_and_update().as_ref().map(|bus| bus.health());
                 due = Instant::now();
             }
+            () = agent.farewell.cancelled() => return,
             () = agent.stop.cancelled() => return,
         }
     }
@@ -174,6 +183,40 @@ async fn changed(health: &mut Option<watch::Receiver<Health>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::{at_rest, entry};
+    use crate::journal::Purpose;
+    use signet_common::messages::Event;
+
+    /// Whoever hears of a heartbeat that is newer than a report must find a head that has all of its events.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_newer_number_never_has_an_older_head() {
+        let root = tempfile::tempdir().unwrap();
+        let key = signet_common::SigningKey::generate().unwrap();
+        let agent = at_rest(root.path(), signet_common::keyring::Keyring::first(&key, 1).unwrap().0);
+        let reporting = Arc::clone(&agent);
+        let reporter = tokio::spawn(async move {
+            let mut told = Vec::new();
+            for _ in 0..300 {
+                let event = Event::Started { jti: Jti::generate(), at: 1 };
+                reporting.append(vec![entry(event)], Purpose::Progress).await.unwrap();
+                let seq = reporting.journal.head().borrow().seq;
+                told.push((reporting.number(), seq));
+            }
+            told
+        });
+        let mut heard = Vec::new();
+        let mut vitals = Vitals::new();
+        while !reporter.is_finished() {
+            let said = heartbeat(&agent, &mut vitals, false);
+            heard.push((said.n, said.head));
+            tokio::task::yield_now().await;
+        }
+        let told = reporter.await.unwrap();
+        for (n, head) in heard {
+            let older = told.iter().filter(|(m, _)| *m < n).map(|(_, seq)| *seq).max().unwrap_or_default();
+            assert!(head >= older, "heartbeat {n} has head {head}, and {older} was reported before");
+        }
+    }
 
     #[test]
     fn figures_are_percentages_with_one_decimal() {

@@ -13,7 +13,7 @@ use signet_common::keyring::{Keyring, KeyringBody};
 use signet_common::keys::{KeyError, PublicKey, SigningKey};
 use signet_common::seal::SealingKey;
 
-use crate::journal::replace;
+use crate::journal::{old_logs, replace};
 
 /// Why the data directory can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -162,12 +162,20 @@ impl DataDir {
     /// # Errors
     /// When the files can't be removed.
     pub fn reset(&self) -> Result<(), IdentityError> {
-        remove(&key_path(&self.path))?;
+        // The key last: a new agent must not begin with another's journal.
         let journal = self.path.join("journal");
         match fs::remove_dir_all(&journal) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error(&journal)(e)),
-            _ => Ok(()),
+            _ => remove(&key_path(&self.path)),
         }
+    }
+
+    /// Whether a log that was set aside lies beside the journal.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn has_old_log(&self) -> Result<bool, IdentityError> {
+        old_logs(&self.path).map(|old| !old.is_empty()).map_err(io_error(&self.path))
     }
 
     /// The key to which secrets for this log are sealed, made with the log.

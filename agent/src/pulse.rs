@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::agent::Agent;
-use crate::limits::PULSE_MAX;
+use crate::limits::{PULSE_EVERY, PULSE_MAX};
 
 /// One loop's sign of life.
 #[derive(Debug, Clone)]
@@ -26,6 +26,17 @@ impl Pulse {
     pub(crate) fn beat(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
+    }
+
+    /// Waits for something that may take any time, and shows meanwhile that the loop turns.
+    pub(crate) async fn beat_until<T>(&self, awaited: impl Future<Output = T>) -> T {
+        tokio::pin!(awaited);
+        loop {
+            tokio::select! {
+                done = &mut awaited => return done,
+                () = tokio::time::sleep(PULSE_EVERY) => self.beat(),
+            }
+        }
     }
 
     /// How long ago that was.
@@ -65,6 +76,14 @@ pub(crate) fn notify(state: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_waits_for_long_still_turns() {
+        let pulse = Pulse { begun: Instant::now() - Duration::from_secs(100), last: Arc::default() };
+        tokio::time::pause();
+        assert_eq!(pulse.beat_until(async { tokio::time::sleep(PULSE_EVERY * 2).await }).await, ());
+        assert!(pulse.age() < Duration::from_secs(50));
+    }
 
     #[test]
     fn a_beat_makes_it_young() {

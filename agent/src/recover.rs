@@ -34,39 +34,46 @@ pub(crate) fn decide(message: &Unfinished, keyring: Option<&Keyring>, rebooted: 
     }
 }
 
-/// Ends what an earlier start left running, then says so, then lets the rest wait for its turn.
+/// Ends what an earlier start left running, then says so, then lets the rest wait for its turn. What the kernel does not
+/// let go of stands in the reason.
 ///
 /// # Errors
-/// When leftovers can't be ended: then nothing may be called interrupted.
+/// When the host does not let the agent look: then nothing may be called interrupted.
 pub(crate) async fn recover(
     agent: &Arc<Agent>,
     unfinished: Vec<Unfinished>,
     last_boot: &str,
 ) -> std::io::Result<()> {
-    let killed = agent.runner.end_leftovers().await?;
-    if killed > 0 {
-        tracing::warn!(killed, "processes of an earlier start were ended");
+    let leftovers = agent.runner.end_leftovers().await?;
+    if leftovers.killed > 0 {
+        tracing::warn!(killed = leftovers.killed, "processes of an earlier start were ended");
     }
     let rebooted = !last_boot.is_empty() && last_boot != agent.boot_id;
     let keyring = agent.desk().keyring.clone();
     let mut ends = Vec::new();
     for message in unfinished {
         match decide(&message, keyring.as_ref(), rebooted) {
-            Decision::Interrupted(why) => ends.push(ended(&message.jti, Outcome::Interrupted, why)),
+            Decision::Interrupted(why) => {
+                let why = match leftovers.left {
+                    0 => why.to_owned(),
+                    left => format!("{why}; {left} processes of an earlier start could not be ended"),
+                };
+                ends.push(ended(&message.jti, Outcome::Interrupted, &why));
+            }
             Decision::Untrusted => {
                 let why = "it was signed by a key that is no longer trusted";
                 ends.push(rejected(&message.jti, Rejection::Policy, why.to_owned()));
             }
             Decision::Wait(command) => {
                 let mut desk = agent.desk();
-                desk.time.seen(command.get().iat);
+                desk.time.recall(command.get().iat);
                 desk.work.recover(command, message.envelope.body.len());
             }
         }
     }
     if !ends.is_empty() {
         tracing::warn!(count = ends.len(), "commands were interrupted, or can't be trusted any more");
-        agent.append_end(entries(ends)).await;
+        agent.write_end(entries(ends)).await;
     }
     agent.journal.booted(agent.boot_id.clone()).await;
     Ok(())

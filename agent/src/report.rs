@@ -143,6 +143,7 @@ impl Reporter {
                 iat: Micros::now().seconds(),
                 jti: Jti::generate(),
                 start_id: self.agent.start_id.clone(),
+                // After the events were read, as a heartbeat takes its own before it looks at the head.
                 n: self.agent.number(),
                 log_id: head.log_id.clone(),
                 events,

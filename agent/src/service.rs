@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, Gate, Parts};
 use crate::config::AgentConfig;
-use crate::heartbeat::{self, Vitals};
+use crate::heartbeat;
 use crate::hello::Trust;
 use crate::http::{Controller, provide_cryptography};
 use crate::identity::{DataDir, Enrolment};
@@ -40,7 +40,7 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
     let begun = begin(&config, &boot_id, Trust { controller, join, fingerprint }).await?;
     let Opened { journal, recovered, ended } = begun.opened;
     let mut time = Time::default();
-    time.seen(recovered.time);
+    time.recall(recovered.time);
     let known: HashMap<u128, i64> = recovered.known;
     let agent = Agent::new(Parts {
         key: begun.key,
@@ -55,6 +55,7 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
         work: Work::new(config.slots, known),
         time,
         keyring: begun.keyring,
+        had_log: begun.had_log,
     });
     tracing::info!(agent = %agent.id, hostname = %agent.hostname, version = env!("CARGO_PKG_VERSION"), "starting");
     let recovering = recover::recover(&agent, recovered.unfinished, &recovered.boot_id);
@@ -95,6 +96,7 @@ struct Begun {
     trust: Trust,
     runner: Runner,
     opened: Opened,
+    had_log: bool,
 }
 
 /// Everything that reads or makes files. Off the loop: making a key takes a third of a second, reading a large journal
@@ -120,7 +122,8 @@ async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Res
         });
         let runner = runner.context("the data directory")?;
         let opened = Journal::open(data.path(), &boot_id)?;
-        Ok(Begun { data, key, keyring, trust, runner, opened })
+        let had_log = data.has_old_log()?;
+        Ok(Begun { data, key, keyring, trust, runner, opened, had_log })
     };
     tokio::task::spawn_blocking(begin).await?
 }
@@ -163,7 +166,9 @@ async fn keep_house(agent: Arc<Agent>) {
                 let now = agent.time();
                 agent.desk().work.forget(now);
             }
-            _ = retention.tick() => agent.journal.retain(Micros::from_seconds(agent.time())).await,
+            _ = retention.tick() => {
+                agent.journal.retain(Micros::from_seconds(agent.time()), agent.verified()).await;
+            }
             () = &mut first_word, if !waited => {
                 waited = true;
                 if agent.desk().gate == Gate::Starting {
@@ -182,8 +187,9 @@ async fn stop(agent: &Arc<Agent>, grace: Duration) {
     tracing::info!("stopping");
     agent.desk().gate = Gate::Stopping;
     agent.beat.notify_one();
-    // Each running command and each last word is a task.
+    // Each running command and each last word is a task. Last words alone wait only for room on the disk.
     agent.tasks.close();
+    let grace = if agent.desk().work.running() > 0 { grace } else { grace.min(STOP_END) };
     if timeout(grace, agent.tasks.wait()).await.is_err() {
         for end in agent.desk().ends.values() {
             end.send_replace(Some(End::AgentStops));
@@ -203,7 +209,8 @@ async fn stop(agent: &Arc<Agent>, grace: Duration) {
     if timeout(STOP_REPORT, told).await.is_err() {
         tracing::info!("the last events are reported after the next start");
     }
-    if timeout(STOP_REPORT, heartbeat::send(agent, &mut Vitals::new(), true)).await.is_err() {
+    agent.farewell.cancel();
+    if timeout(STOP_REPORT, heartbeat::send(agent, true)).await.is_err() {
         tracing::info!("the last heartbeat could not be sent");
     }
 }

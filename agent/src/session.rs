@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use signet_common::bus::Bus;
 use signet_common::bus::amqp::{AmqpBus, AmqpOptions, Role};
-use signet_common::ids::Jti;
+use signet_common::ids::{Jti, LogId};
 use signet_common::messages::{BusyReason, Rejection, Standing, Welcome};
 use signet_common::time::Micros;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::agent::{Agent, Gate, Rewind};
 use crate::execute::{self, entries, rejected};
 use crate::hello::{self, HelloError, Trust, Welcomed};
+use crate::journal::Head;
 use crate::limits::{HELLO_EVERY, HELLO_GAP, PENDING_FIRST, RETRY_FIRST, RETRY_MAX, UNCONFIRMED_BYTES_ASK};
 use crate::retry::{Backoff, jittered};
 use crate::work::Step;
@@ -41,6 +42,8 @@ struct Session {
     amqp: Option<Arc<AmqpBus>>,
     /// Whether this start has had an answer.
     answered: bool,
+    /// The log that this start began at the controller's wish.
+    begun: Option<LogId>,
     pending: Backoff,
 }
 
@@ -52,6 +55,7 @@ pub(crate) async fn run(agent: Arc<Agent>, trust: Trust, source: BusSource) {
         source,
         amqp: None,
         answered: false,
+        begun: None,
         pending: Backoff::new(PENDING_FIRST, RETRY_MAX),
     };
     let stop = agent.stop.clone();
@@ -98,12 +102,11 @@ impl Session {
     async fn wait(&self, pause: Duration, said: Instant) {
         let mut head = self.agent.journal.head();
         // A full journal waits for nothing but the controller's word on what it has.
-        let full = head.borrow().trouble == Some(BusyReason::JournalFull);
-        let pause = if full { pause.min(jittered(RETRY_MAX)) } else { pause };
+        let before = head.borrow_and_update().clone();
+        let pause = if is_full(&before) { pause.min(jittered(RETRY_MAX)) } else { pause };
         let grown = async {
-            let from = head.borrow_and_update().unconfirmed;
             // An error means that the journal is closed; then the agent stops anyway.
-            if head.wait_for(|h| h.unconfirmed >= from + UNCONFIRMED_BYTES_ASK).await.is_err() {
+            if head.wait_for(|now| is_worth_asking(&before, now)).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
@@ -117,22 +120,25 @@ impl Session {
     async fn obey(&mut self, welcomed: Welcomed) -> Next {
         let Welcomed { welcome, keyring, signed, broker } = welcomed;
         let agent = Arc::clone(&self.agent);
-        if let Some(signed) = signed
-            && let Err(error) = agent.data.keep_keyring(&signed)
-        {
-            tracing::error!(%error, "the keyring can't be kept");
-        }
         {
             let mut desk = agent.desk();
-            desk.time.seen(welcome.iat);
-            desk.keyring = Some(keyring);
+            desk.time.seen(welcome.iat, Micros::now().seconds());
+            // One that was pushed while this hello was under way may be newer.
+            if desk.keyring.as_ref().is_none_or(|held| held.version() < keyring.version()) {
+                if let Some(signed) = signed
+                    && let Err(error) = agent.data.keep_keyring(&signed)
+                {
+                    tracing::error!(%error, "the keyring can't be kept");
+                }
+                desk.keyring = Some(keyring);
+            }
         }
         if welcome.new_log {
             return self.begin_new_log().await;
         }
         if let Err(error) = agent.journal.begin_at(welcome.iat).await {
-            tracing::error!(%error, "the journal is closed");
-            return Next::After(HELLO_GAP);
+            tracing::error!(%error, "the log can't begin");
+            return Next::After(jittered(HELLO_GAP));
         }
         if welcome.standing == Standing::Accepted {
             self.confirm(&welcome).await;
@@ -170,6 +176,7 @@ impl Session {
             }
         }
         execute::pump(&agent);
+        agent.welcomed.send_replace(());
         agent.beat.notify_one();
         Next::After(jittered(HELLO_EVERY))
     }
@@ -217,7 +224,7 @@ impl Session {
         let fits = welcome.cursor <= head.seq
             && (welcome.chain.is_none() || ours.is_none() || ours == welcome.chain);
         if fits {
-            agent.journal.confirm(welcome.cursor, Micros::from_seconds(agent.time())).await;
+            agent.journal.confirm(welcome.cursor, agent.verified()).await;
         } else {
             tracing::error!(
                 cursor = welcome.cursor,
@@ -233,13 +240,20 @@ impl Session {
     /// Sets the log aside. What waits will never run: the controller has ended it.
     async fn begin_new_log(&mut self) -> Next {
         let agent = &self.agent;
-        tracing::warn!("the controller wants a new log");
         agent.link.send_replace(None);
+        let head = agent.journal.head().borrow().clone();
+        if head.seq == 0 && self.begun == Some(head.log_id) {
+            // Another would be no newer, and each one pushes an older one out.
+            tracing::error!("the controller wants a new log, and this one is");
+            return Next::After(jittered(HELLO_GAP));
+        }
+        tracing::warn!("the controller wants a new log");
         let taking = agent.taking.lock().await;
         if let Err(error) = agent.journal.new_log(agent.boot_id.clone()).await {
             tracing::error!(%error, "no new log can begin");
-            return Next::After(HELLO_GAP);
+            return Next::After(jittered(HELLO_GAP));
         }
+        self.begun = Some(agent.journal.head().borrow().log_id.clone());
         let waiting: Vec<Jti> = {
             let mut desk = agent.desk();
             let all = desk.work.waiting_where(|_| true);
@@ -253,9 +267,106 @@ impl Session {
         };
         let why = "it had not started when a new log began";
         let ends = waiting.iter().map(|jti| rejected(jti, Rejection::NewLog, why.to_owned())).collect();
-        agent.append_end(entries(ends)).await;
+        agent.write_end(entries(ends)).await;
         drop(taking);
         self.answered = false;
         Next::Now
+    }
+}
+
+fn is_full(head: &Head) -> bool {
+    head.trouble == Some(BusyReason::JournalFull)
+}
+
+/// Whether the journal has grown so much that the controller is asked what it has.
+fn is_worth_asking(before: &Head, now: &Head) -> bool {
+    now.unconfirmed >= before.unconfirmed + UNCONFIRMED_BYTES_ASK || is_full(now) && !is_full(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::at_rest;
+    use crate::http::Controller;
+    use signet_common::bus::memory::MemoryBus;
+    use signet_common::chain::ChainHash;
+    use signet_common::keyring::Keyring;
+    use signet_common::keys::SigningKey;
+
+    fn session(root: &std::path::Path, keyring: &Keyring) -> Session {
+        let controller = Controller::parse("http://127.0.0.1:1").unwrap();
+        Session {
+            agent: at_rest(root, keyring.clone()),
+            trust: Arc::new(Trust { controller, join: None, fingerprint: None }),
+            source: BusSource::Given(Arc::new(MemoryBus::default())),
+            amqp: None,
+            answered: true,
+            begun: None,
+            pending: Backoff::new(PENDING_FIRST, RETRY_MAX),
+        }
+    }
+
+    fn welcomed(keyring: &Keyring, new_log: bool) -> Welcomed {
+        let welcome = Welcome {
+            iss: "controller".into(),
+            aud: vec![],
+            iat: Micros::now().seconds(),
+            jti: Jti::generate(),
+            nonce: String::new(),
+            standing: Standing::Accepted,
+            reason: None,
+            broker: None,
+            cursor: 0,
+            chain: None,
+            new_log,
+            keyring: keyring.version(),
+        };
+        Welcomed { welcome, keyring: keyring.clone(), signed: None, broker: None }
+    }
+
+    #[tokio::test]
+    async fn an_answer_does_not_push_a_newer_keyring_out() {
+        let root = tempfile::tempdir().unwrap();
+        let keys: Vec<SigningKey> = (0..2).map(|_| SigningKey::generate().unwrap()).collect();
+        let (one, _) = Keyring::first(&keys[0], 1).unwrap();
+        let (two, _) = one.next(&keys[0], &keys[1], 2, false).unwrap();
+        let mut session = session(root.path(), &two);
+        session.obey(welcomed(&one, false)).await;
+        assert_eq!(session.agent.desk().keyring.as_ref(), Some(&two));
+    }
+
+    #[tokio::test]
+    async fn a_controller_that_is_never_content_with_a_log_pushes_no_log_out() {
+        let root = tempfile::tempdir().unwrap();
+        let (keyring, _) = Keyring::first(&SigningKey::generate().unwrap(), 1).unwrap();
+        let mut session = session(root.path(), &keyring);
+        let old = || crate::journal::old_logs(root.path()).unwrap();
+        assert!(matches!(session.obey(welcomed(&keyring, true)).await, Next::Now));
+        let first = old();
+        assert_eq!(first.len(), 1);
+        for _ in 0..3 {
+            assert!(matches!(session.obey(welcomed(&keyring, true)).await, Next::After(_)));
+            assert_eq!(old(), first);
+        }
+    }
+
+    #[test]
+    fn a_journal_that_becomes_full_waits_for_no_hour() {
+        let log_id = LogId::generate();
+        let head = |unconfirmed, trouble| Head {
+            chain: ChainHash::genesis(&log_id),
+            log_id: log_id.clone(),
+            seq: 1,
+            urgent: 0,
+            confirmed: 0,
+            not_before: None,
+            unconfirmed,
+            trouble,
+        };
+        let (idle, full) = (head(900, None), head(1_000, Some(BusyReason::JournalFull)));
+        assert!(!is_worth_asking(&idle, &head(1_000, None)));
+        assert!(is_worth_asking(&idle, &head(900 + UNCONFIRMED_BYTES_ASK, None)));
+        assert!(is_worth_asking(&idle, &full));
+        assert!(!is_worth_asking(&full, &full), "that is what the shorter pause is for");
     }
 }

@@ -11,16 +11,8 @@ use signet_common::keyring::Keyring;
 use signet_common::limits::{CLOCK_SKEW_SECONDS_MAX, EXPIRY_SECONDS_MAX};
 use signet_common::messages::{Cancel, Command, KeyringPush, Rejection, Resume};
 
+use crate::limits::LATE_SECONDS_MAX;
 use crate::policy::Policy;
-
-/// What a controller may tell an agent.
-const ALLOWED: [PayloadType; 5] = [
-    PayloadType::Command,
-    PayloadType::Deploy,
-    PayloadType::Cancel,
-    PayloadType::Resume,
-    PayloadType::Keyring,
-];
 
 /// A verified message to this host, with an id that is new.
 #[derive(Debug)]
@@ -64,8 +56,8 @@ pub enum Checked {
         /// The same for a person.
         detail: String,
     },
-    /// It is the controller's word to this host, new, and past its `exp`: counted as [`Refusal::Expired`], and told, so
-    /// that nobody waits for it.
+    /// It is the controller's word to this host, new, and past its `exp`, but not for long: counted as
+    /// [`Refusal::Expired`], and told, so that nobody waits for it.
     Late {
         /// Its id.
         jti: Jti,
@@ -80,6 +72,8 @@ pub enum Checked {
 enum Stop {
     Refuse(Refusal),
     Late(Jti, i64),
+    /// Issued just before this log began.
+    Early(Jti, i64),
 }
 
 impl From<Refusal> for Stop {
@@ -115,9 +109,23 @@ pub struct Time {
 }
 
 impl Time {
-    /// Never earlier than this.
-    pub fn seen(&mut self, iat: i64) {
-        self.newest = self.newest.max(iat);
+    /// What was verified before this start.
+    pub fn recall(&mut self, newest: i64) {
+        self.newest = self.newest.max(newest);
+    }
+
+    /// A verified `iat`, when the clock says `clock`. One that is further ahead than clocks may differ is a controller's
+    /// wrong clock: it must not make everything expire here.
+    pub fn seen(&mut self, iat: i64, clock: i64) {
+        if iat <= self.now(clock).saturating_add(CLOCK_SKEW_SECONDS_MAX) {
+            self.recall(iat);
+        }
+    }
+
+    /// The newest `iat` that was verified: what outlives a restart. The clock doesn't, it may have been ahead.
+    #[must_use]
+    pub fn verified(self) -> i64 {
+        self.newest
     }
 
     /// Now, when the clock says `clock`.
@@ -135,6 +143,8 @@ pub struct Context<'a> {
     pub keyring: &'a Keyring,
     /// Everything issued before this is refused.
     pub not_before: i64,
+    /// Whether no log came before this one: then what was issued before it certainly never started here.
+    pub first_log: bool,
     /// The agent's clock.
     pub clock: i64,
     /// What may run here.
@@ -155,6 +165,12 @@ pub fn check(
         Ok((message, claims, exp)) => content(&message, claims, exp, context),
         Err(Stop::Refuse(refusal)) => Checked::Refuse(refusal),
         Err(Stop::Late(jti, exp)) => Checked::Late { jti, exp },
+        Err(Stop::Early(jti, exp)) => Checked::Reject {
+            jti,
+            exp,
+            reason: Rejection::NewLog,
+            detail: "it was issued before this host's log began".into(),
+        },
     }
 }
 
@@ -165,7 +181,7 @@ fn authentic(
     time: &mut Time,
     known: impl FnOnce(&Jti) -> bool,
 ) -> Result<(Authentic, Claims, i64), Stop> {
-    let message = envelope.verify(&ALLOWED, |id| context.keyring.find(id))?;
+    let message = envelope.verify(PayloadType::TO_AGENTS, |id| context.keyring.find(id))?;
     let claims = message.claims()?;
     let exp = claims.exp.ok_or(Refusal::Malformed)?;
     let whole = claims.iss == "controller"
@@ -181,15 +197,20 @@ fn authentic(
     let now = time.now(context.clock);
     let work = matches!(message.kind(), PayloadType::Command | PayloadType::Deploy);
     if claims.iat < context.not_before {
-        return Err(Refusal::Expired.into());
+        // Two controllers' clocks may differ a little. Replays of what is older make no event.
+        let skewed = claims.iat >= context.not_before.saturating_sub(CLOCK_SKEW_SECONDS_MAX) && exp >= now;
+        let told = work && context.first_log && skewed;
+        return Err(if told { Stop::Early(claims.jti, exp) } else { Refusal::Expired.into() });
     }
     if exp < now {
-        return Err(if work { Stop::Late(claims.jti, exp) } else { Refusal::Expired.into() });
+        // Its id may be forgotten by then, and then nothing is known about it any more.
+        let told = work && exp.saturating_add(LATE_SECONDS_MAX) >= now;
+        return Err(if told { Stop::Late(claims.jti, exp) } else { Refusal::Expired.into() });
     }
     if work && claims.iat > now.saturating_add(CLOCK_SKEW_SECONDS_MAX) {
         return Err(Refusal::Future.into());
     }
-    time.seen(claims.iat);
+    time.seen(claims.iat, context.clock);
     Ok((message, claims, exp))
 }
 
@@ -260,17 +281,22 @@ mod tests {
     }
 
     fn run(envelope: &Envelope, known: bool) -> String {
+        run_in(envelope, known, true, &mut Time::default())
+    }
+
+    fn run_in(envelope: &Envelope, known: bool, first_log: bool, time: &mut Time) -> String {
         let (keyring, _) = Keyring::first(&KEY, 1).unwrap();
         let policy = Policy::for_user("me");
         let context = Context {
             me: &me(),
             keyring: &keyring,
             not_before: NOW - 1_000,
+            first_log,
             clock: NOW,
             policy: &policy,
             own_user: "me",
         };
-        match check(envelope, &context, &mut Time::default(), |_| known) {
+        match check(envelope, &context, time, |_| known) {
             Checked::Do(instruction) => format!("do {}", instruction.jti()),
             Checked::Reject { reason, .. } => format!("reject {reason:?}"),
             Checked::Late { .. } => "late".to_owned(),
@@ -348,10 +374,15 @@ mod tests {
         for (iat, exp, expected) in [
             (NOW, NOW, "do"),
             (NOW, NOW - 1, "late"),
+            (NOW - 600, NOW - 120, "late"),
+            (NOW - 600, NOW - 121, "expired"),
             (NOW + 60, NOW + 660, "do"),
             (NOW + 61, NOW + 661, "future"),
             (NOW - 1_000, NOW + 1, "do"),
-            (NOW - 1_001, NOW + 1, "expired"),
+            (NOW - 1_001, NOW + 1, "reject NewLog"),
+            (NOW - 1_060, NOW + 1, "reject NewLog"),
+            (NOW - 1_061, NOW + 1, "expired"),
+            (NOW - 1_001, NOW - 1, "expired"),
             (NOW, NOW + 7 * 86_400, "do"),
             (NOW, NOW + 7 * 86_400 + 1, "malformed"),
         ] {
@@ -359,12 +390,32 @@ mod tests {
             let found = run(&signed(PayloadType::Command, &payload), false);
             assert!(found.starts_with(expected), "{iat} {exp}: {found}");
         }
+        (payload["iat"], payload["exp"]) = (json!(NOW - 1_001), json!(NOW + 1));
+        let message = signed(PayloadType::Command, &payload);
+        let found = run_in(&message, false, false, &mut Time::default());
+        assert_eq!(found, "expired", "it may have run under the log before");
+    }
+
+    #[test]
+    fn a_controllers_wrong_clock_does_not_make_everything_expire() {
+        let mut time = Time::default();
+        let mut cancel = json!({
+            "iss": "controller", "aud": [me()], "iat": NOW + 61, "exp": NOW + 600, "jti": Jti::generate(),
+            "cancels": Jti::generate(), "cancels_exp": NOW + 600,
+        });
+        let found = run_in(&signed(PayloadType::Cancel, &cancel), false, true, &mut time);
+        assert!(found.starts_with("do"), "it is obeyed all the same: {found}");
+        assert_eq!(time.verified(), 0);
+        cancel["iat"] = json!(NOW + 60);
+        run_in(&signed(PayloadType::Cancel, &cancel), false, true, &mut time);
+        assert_eq!((time.verified(), time.now(NOW)), (NOW + 60, NOW + 60));
     }
 
     #[test]
     fn a_turned_back_clock_does_not_revive_what_expired() {
         let mut time = Time::default();
-        time.seen(NOW);
+        time.seen(NOW, NOW + 100);
+        assert_eq!(time.verified(), NOW, "the clock itself is not remembered");
         assert_eq!(time.now(5), NOW);
         assert_eq!(time.now(NOW + 5), NOW + 5);
     }

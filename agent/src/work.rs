@@ -8,7 +8,7 @@ use signet_common::ids::Jti;
 use signet_common::messages::{BusyReason, Command};
 
 use crate::journal::number;
-use crate::limits::{CONTROL_IDS_MAX, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::limits::{CONTROL_IDS_MAX, LATE_SECONDS_MAX, WAITING_BYTES_MAX, WAITING_MAX};
 
 /// Where one message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,10 +169,10 @@ impl Work {
         self.control.push_back(number(jti));
     }
 
-    /// Forgets ids that expired before `now`, but for messages that are still here.
+    /// Forgets ids that expired [`LATE_SECONDS_MAX`] before `now`, but for messages that are still here.
     pub fn forget(&mut self, now: i64) {
         let here: HashSet<u128> = self.items.keys().map(number).collect();
-        self.known.retain(|id, exp| *exp >= now || here.contains(id));
+        self.known.retain(|id, exp| exp.saturating_add(LATE_SECONDS_MAX) >= now || here.contains(id));
     }
 
     /// Why no further message of this size can wait.
@@ -386,9 +386,9 @@ mod tests {
             work.step(&jti(command), Step::Accepted).unwrap();
         }
         work.step(&jti(&over), Step::Ended).unwrap();
-        work.forget(10);
-        assert!(work.knows(&jti(&over)), "it may still be replayed in its last second");
-        work.forget(11);
+        work.forget(10 + LATE_SECONDS_MAX);
+        assert!(work.knows(&jti(&over)), "else it would be told of again as one that came late");
+        work.forget(11 + LATE_SECONDS_MAX);
         assert!(!work.knows(&jti(&over)));
         assert!(work.knows(&jti(&here)));
     }

@@ -3,6 +3,8 @@
 
 mod commands;
 mod controller;
+mod disk;
 mod logs;
+mod program;
 mod standing;
 mod support;

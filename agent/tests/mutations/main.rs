@@ -51,6 +51,7 @@ impl World {
             me: &self.forger.to,
             keyring: &self.keyring,
             not_before: NOW - 3_600,
+            first_log: true,
             clock: NOW,
             policy: &self.policy,
             own_user: "root",

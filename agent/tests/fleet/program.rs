@@ -1,0 +1,86 @@
+//! The agent's program itself.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signet_agent::limits::HELLO_TIMEOUT;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
+/// Starts it with no more environment than is given.
+fn start(dir: &Path, controller: &str, env: &[(&str, &Path)]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_signet-agent"));
+    command.args([
+        "--controller",
+        controller,
+        "--hostname",
+        "web1",
+        "--join-token",
+        "development",
+        "--data-dir",
+    ]);
+    command.arg(dir).env_clear().envs(env.iter().copied()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn terminate(child: &Child) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+}
+
+#[tokio::test]
+async fn a_controller_that_never_answers_does_not_hold_up_the_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut child = start(dir.path(), &url, &[]);
+    let (mut asked, _) = listener.accept().await.unwrap();
+    asked.read_u8().await.unwrap();
+    let asked_to_stop = Instant::now();
+    terminate(&child);
+    tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert!(asked_to_stop.elapsed() < HELLO_TIMEOUT / 2, "{:?}", asked_to_stop.elapsed());
+}
+
+#[tokio::test]
+async fn a_certificate_from_the_systems_store_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        command.args(arguments.split(' ')).current_dir(dir.path()).stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    let make = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out store/own.pem -days 2 -subj /CN=own \
+                -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=IP:127.0.0.1";
+    let make = make.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(openssl(&make).status().unwrap().success());
+    // The names under which OpenSSL looks for certificates.
+    assert!(openssl("rehash store").status().unwrap().success());
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    // Answers every request with a page about the connection.
+    let serve = format!("s_server -quiet -accept {port} -cert store/own.pem -key key.pem -www");
+    let mut server = openssl(&serve).spawn().unwrap();
+
+    let url = format!("https://127.0.0.1:{port}");
+    let mut child = start(&dir.path().join("agent"), &url, &[("SSL_CERT_DIR", store.as_path())]);
+    let said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let found = tokio::task::spawn_blocking(move || {
+        let mut lines = std::io::BufRead::lines(said).map_while(Result::ok);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        // Before it listens, nobody can reach it.
+        lines.find(|line| {
+            line.contains("no nonce") || line.contains("certificate") || Instant::now() > deadline
+        })
+    });
+    let found = found.await.unwrap();
+    terminate(&child);
+    child.wait().unwrap();
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(found.as_ref().is_some_and(|line| line.contains("no nonce")), "{found:?}");
+}
