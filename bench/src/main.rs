@@ -20,6 +20,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum as _};
 
 use crate::figures::{Figure, Options};
+use crate::table::Row;
 
 /// Prints what Signet takes, beside its floors and a plain design
 ///
@@ -76,6 +77,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
     }
     if let Some(file) = &arguments.json {
+        let rows: Vec<_> = rows.iter().map(Row::json).collect();
         std::fs::write(file, serde_json::to_vec_pretty(&rows)?)?;
     }
     let missed = rows.iter().filter(|row| !row.met()).count();

@@ -25,14 +25,17 @@ impl Peer {
         let ground = Ground::new().await?;
         let database = ground.database.url().replacen("mysql://", "mysql+pymysql://", 1);
         let log = |name: &str| ground.path().join(format!("{name}.log"));
+        // -B: the sources' directory stays as it is.
         let mut controller = command(&python);
         controller
+            .arg("-B")
             .arg(source("controller.py"))
             .env("PEER_DATABASE_URL", database)
             .env("PEER_AMQP_URL", ground.vhost.url());
         let (controller, base, _) = Running::start_until(controller, &log("controller"), "peer: ready on ")?;
         let mut agent = command(&python);
         agent
+            .arg("-B")
             .arg(source("agent.py"))
             .args(["--controller", &base, "--hostname", hostname])
             .env("PEER_AMQP_URL", ground.vhost.url());
@@ -42,9 +45,10 @@ impl Peer {
         Ok(Self { api, _controller: controller, _agent: agent, ground })
     }
 
-    /// Counts what is stored of commands that have ended.
+    /// Counts the commands that have succeeded.
     pub(crate) async fn results(&self) -> anyhow::Result<Stored> {
-        Stored::open(&self.ground.database, "SELECT COUNT(*) FROM task_results").await
+        let count = "SELECT COUNT(*) FROM task_results WHERE exit_code = 0";
+        Stored::open(&self.ground.database, count).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -59,16 +60,22 @@ impl Running {
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;
         let stdout = child.stdout.take().context("a pipe")?;
         let running = Self { child, log: log.to_owned() };
-        let mut lines = BufReader::new(stdout).lines();
+        let (sender, said) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Read to the end also when nobody listens any more: what it says must not fill the pipe.
+                sender.send(line).ok();
+            }
+        });
         let rest = loop {
-            let Some(line) = lines.next().transpose()? else { bail!("it ended: {}", running.last_words()) };
+            let Ok(line) = said.recv_timeout(PATIENCE) else {
+                bail!("it is not ready: {}", running.last_words());
+            };
             if let Some(rest) = line.strip_prefix(prefix) {
                 break rest.to_owned();
             }
         };
         let took = begun.elapsed();
-        // Whatever it says later must not fill the pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
         Ok((running, rest, took))
     }
 

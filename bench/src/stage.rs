@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use signet_testkit::{MysqlDatabase, Services, Vhost, fresh_mysql_database, fresh_vhost};
 use sqlx::{AssertSqlSafe, MySqlPool};
 use tempfile::TempDir;
@@ -82,13 +82,16 @@ impl Stage {
             agent.env("SSL_CERT_FILE", &Services::shared().amqp_ca_file);
         }
         let log = self.ground.path().join(format!("{hostname}.log"));
-        self.agents.push(Running::start(agent, &log)?);
-        self.api.wait_online(self.agents.len()).await
+        let agent = Running::start(agent, &log)?;
+        self.api.wait_online(self.agents.len() + 1).await.with_context(|| agent.last_words())?;
+        self.agents.push(agent);
+        Ok(())
     }
 
-    /// Counts what is stored of commands that have ended.
+    /// Counts the commands that have succeeded.
     pub(crate) async fn results(&self) -> anyhow::Result<Stored> {
-        Stored::open(&self.ground.database, "SELECT COUNT(*) FROM results").await
+        let count = "SELECT COUNT(*) FROM deliveries WHERE state = 'succeeded'";
+        Stored::open(&self.ground.database, count).await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::stats::Runs;
 
@@ -56,7 +57,7 @@ pub(crate) struct Other {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     /// What was measured.
     pub(crate) figure: String,
@@ -73,6 +74,15 @@ pub(crate) struct Row {
 impl Row {
     fn ratio(&self) -> Option<f64> {
         self.other.as_ref().map(|other| self.ours.ratio(&other.runs))
+    }
+
+    /// Everything, with what follows from it.
+    pub(crate) fn json(&self) -> Value {
+        let Self { figure, unit, ours, other, target } = self;
+        json!({
+            "figure": figure, "unit": unit, "ours": ours, "median": ours.median(), "other": other,
+            "ratio": self.ratio(), "target": target, "met": self.met(),
+        })
     }
 
     /// Whether the target is met, by medians.

@@ -28,7 +28,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
     let primes = PrimePool::open(&options.cache)?;
     let (ground, stage) = (Ground::new().await?, Stage::new(Wire::Plain).await?);
     let results = stage.results().await?;
-    let _fleet = Fleet::start(&stage.api, &primes, agents).await?;
+    let mut fleet = Fleet::start(&stage.api, &primes, agents).await?;
     let (mut floors, mut ours) = (Runs::new(), Runs::new());
     for _ in 0..options.runs {
         let parts: Parts = floor::run(&ground, &["fan-out", "--hosts", &agents.to_string()]).await?;
@@ -38,6 +38,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
         stage.api.post(Whom::All).await?;
         results.wait(before + agents).await?;
         ours.push(begun.elapsed().as_secs_f64() * 1e3);
+        fleet.check()?;
     }
     Ok(vec![Row {
         figure: format!("one command to {agents} agents, all results stored"),

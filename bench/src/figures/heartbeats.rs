@@ -13,13 +13,14 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
     let agents = options.agents.unwrap_or(HEARTBEAT_AGENTS);
     let primes = PrimePool::open(&options.cache)?;
     let stage = Stage::new(Wire::Plain).await?;
-    let _fleet = Fleet::start(&stage.api, &primes, agents).await?;
+    let mut fleet = Fleet::start(&stage.api, &primes, agents).await?;
     tokio::time::sleep(SETTLE).await;
     let (mut cpu, mut memory) = (Runs::new(), Runs::new());
     for _ in 0..options.runs {
         cpu.push(cpu_share(&stage.controller, options.window).await?);
         memory.push(stage.controller.memory()?);
     }
+    fleet.check()?;
     // Whoever was lost meanwhile would make it look better than it is.
     stage.api.wait_online(agents).await?;
     let row = |figure: &str, unit, ours, most| Row {

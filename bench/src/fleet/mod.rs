@@ -19,14 +19,14 @@ use crate::limits::{AGENTS_PER_CONNECTION, HELLOS};
 
 /// Agents at work, until this is dropped.
 pub(crate) struct Fleet {
-    _agents: JoinSet<anyhow::Result<()>>,
+    agents: JoinSet<anyhow::Result<()>>,
 }
 
 impl Fleet {
     /// Enrols so many agents, starts them, and waits until the controller sees all of them online.
     pub(crate) async fn start(api: &Api, primes: &PrimePool, count: usize) -> anyhow::Result<Self> {
         ensure!(count <= primes.len(), "there are keys for {} agents", primes.len());
-        let (mut agents, mut bus) = (JoinSet::new(), None);
+        let mut agents = JoinSet::new();
         for first in (0..count).step_by(AGENTS_PER_CONNECTION) {
             let batch = first..count.min(first + AGENTS_PER_CONNECTION);
             let keys: Vec<_> = batch.clone().map(|n| primes.key(n)).collect::<Result<_, _>>()?;
@@ -34,17 +34,21 @@ impl Fleet {
             let welcomed: Vec<_> = stream::iter(hellos).buffer_unordered(HELLOS).try_collect().await?;
             let url =
                 welcomed.first().map(|welcomed| welcomed.broker.clone()).context("nobody was welcomed")?;
-            let shared = connect(&url).await?;
+            let bus = connect(&url).await?;
             for welcomed in welcomed {
-                let agent = Agent::new(welcomed, Arc::clone(&shared));
-                agents.spawn(agent.run());
+                agents.spawn(Agent::new(welcomed, Arc::clone(&bus)).run());
             }
-            bus = Some(shared);
         }
-        drop(bus);
-        let fleet = Self { _agents: agents };
         api.wait_online(count).await?;
-        Ok(fleet)
+        Ok(Self { agents })
+    }
+
+    /// Whether all agents are still at work.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        match self.agents.try_join_next() {
+            Some(ended) => ended?.context("a simulated agent"),
+            None => Ok(()),
+        }
     }
 }
 
