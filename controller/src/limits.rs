@@ -52,6 +52,18 @@ pub const BELLS_MAX: usize = 1_024;
 pub const RETRY_AFTER_SECONDS: u64 = 2;
 /// How long `GET /api/health` waits for the database, in seconds.
 pub const HEALTH_SECONDS_MAX: u64 = 2;
+/// Connections that are answered at the same time; the unit allows for more open files than that.
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// How long a client may take to send a request's header, in seconds; idle connections end after it too.
+pub const HEADER_SECONDS_MAX: u64 = 30;
+/// How long a client may take to send a request's body, in seconds.
+pub const BODY_SECONDS_MAX: u64 = 60;
+/// How long no connection is taken after one could not be, in milliseconds.
+pub const ACCEPT_PAUSE_MILLISECONDS: u64 = 250;
+/// Live views of tasks at the same time.
+pub const WATCHERS_MAX: usize = 256;
+/// When somebody may try again who was one too many, in seconds.
+pub const WATCHERS_RETRY_SECONDS: u64 = 10;
 /// How long a stopping controller waits for requests under way, in seconds.
 pub const DRAIN_SECONDS_MAX: u64 = 10;
 /// Longest request id that is taken over from a client, in bytes.
@@ -61,9 +73,9 @@ pub const FORWARDED_HOPS_MAX: usize = 32;
 /// Longest API token that is looked at, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 /// Servers and keys in one answer.
-pub const HOSTS_PAGE_MAX: u32 = 10_000;
+pub const HOSTS_PAGE_MAX: usize = 10_000;
 /// Rows of a list that are read at once while its answer is streamed.
-pub const LIST_CHUNK_ROWS: u32 = 500;
+pub const LIST_CHUNK_ROWS: usize = 500;
 /// Labels of one server.
 pub const LABELS_MAX: usize = 64;
 /// Longest name of a label, in bytes.
@@ -78,6 +90,8 @@ pub const CLAIMS_SHOWN_MAX: usize = 100;
 pub const TARGETS_SHOWN_MAX: usize = 10_000;
 /// Pieces of output deleted in one transaction of the retention.
 pub const OUTPUT_DELETE_PIECES_MAX: usize = 500;
+/// Messages emptied in one transaction of the retention.
+pub const RETENTION_MESSAGES_MAX: usize = 200;
 /// Tasks deleted in one transaction of the retention.
 pub const RETENTION_TASKS_MAX: usize = 10;
 /// Time between two rounds of the retention, in seconds.
@@ -92,8 +106,14 @@ pub const LIVE_POLL_MILLISECONDS: u64 = 2_000;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Tasks in one answer unless asked otherwise.
 pub const TASKS_LIMIT: usize = 1_000;
+/// Tasks that are read at once while the list is streamed: a command may have 128 KiB.
+pub const TASKS_AT_ONCE: usize = 50;
 /// Results in one answer unless asked otherwise.
 pub const RESULTS_LIMIT: usize = 1_000;
+/// Orphans in one answer.
+pub const ORPHANS_PAGE_MAX: usize = 10_000;
+/// Orphans that are read at once while the answer is streamed; each may be as large as a report.
+pub const ORPHANS_AT_ONCE: usize = 32;
 /// Longest reason for a pause, in characters.
 pub const PAUSE_REASON_CHARS_MAX: usize = 1_000;
 /// Results that are read and answered together.

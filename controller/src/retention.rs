@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::limits::RETENTION_SECONDS;
 use crate::settings::Retention;
 
@@ -17,12 +18,13 @@ const DAY_SECONDS: i64 = 86_400;
 pub(crate) async fn run(
     dispatch: Dispatch,
     commands: Commands,
+    hosts: Hosts,
     settings: Retention,
     stop: CancellationToken,
 ) {
     let lease = dispatch.lease("retention");
     loop {
-        if let Err(error) = round(&dispatch, &commands, &settings, &lease, &stop).await {
+        if let Err(error) = round(&dispatch, &commands, &hosts, &settings, &lease, &stop).await {
             tracing::warn!(%error, "the retention failed; it is tried again");
         }
         tokio::select! {
@@ -36,6 +38,7 @@ pub(crate) async fn run(
 async fn round(
     dispatch: &Dispatch,
     commands: &Commands,
+    hosts: &Hosts,
     settings: &Retention,
     lease: &crate::dispatch::Lease,
     stop: &CancellationToken,
@@ -46,7 +49,9 @@ async fn round(
     while !stop.is_cancelled() && lease.take().await? {
         let more_tasks = dispatch.forget_old(before(settings.task_days)).await?;
         let more_output = commands.retain_output(before(settings.output_days), settings.output_bytes).await?;
-        if !more_tasks && !more_output {
+        let more_bodies = dispatch.forget_bodies(now).await?;
+        if !more_tasks && !more_output && !more_bodies {
+            hosts.forget_nonces().await?;
             break;
         }
     }

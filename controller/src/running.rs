@@ -153,8 +153,8 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
     let retention = app.settings.retention.clone();
-    let retain = retention::run(app.dispatch.clone(), app.commands.clone(), retention, app.stop.clone());
-    work.spawn("the retention", retain);
+    let (dispatch, commands, hosts) = (app.dispatch.clone(), app.commands.clone(), app.hosts.clone());
+    work.spawn("the retention", retention::run(dispatch, commands, hosts, retention, app.stop.clone()));
     work.finished().await
 }
 

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{self, Stream};
 use serde_json::json;
 use signet_common::TaskId;
-use tokio::sync::broadcast;
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use super::model::{TargetView, TaskStatus};
@@ -29,6 +29,7 @@ struct Watcher {
     task: TaskId,
     bells: broadcast::Receiver<TaskId>,
     stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
     /// Told up to here, among the targets …
     targets: (i64, u64),
     /// … and among the pieces of output.
@@ -43,7 +44,7 @@ struct Watcher {
 /// Watches a task from after this live sequence on.
 ///
 /// # Errors
-/// 404 for an unknown task, and the database's.
+/// 404 for an unknown task, 429 when too many watch already, and the database's.
 pub(super) async fn watch(
     commands: Commands,
     bells: broadcast::Receiver<TaskId>,
@@ -52,11 +53,13 @@ pub(super) async fn watch(
     stop: CancellationToken,
 ) -> Result<Sse<impl Stream<Item = std::result::Result<Event, Infallible>>>> {
     commands.task(&task).await?;
+    let place = commands.watch()?;
     let watcher = Watcher {
         commands,
         task,
         bells,
         stop,
+        _place: place,
         targets: (after, u64::from(u32::MAX)),
         pieces: LivePlace { live_seq: after, hostname: "\u{10ffff}".into(), ..LivePlace::default() },
         whole: after,
@@ -114,6 +117,8 @@ impl Watcher {
     /// Reads what changed; says whether there was anything.
     async fn read(&mut self) -> Result<bool> {
         let summary = self.commands.summary(&self.task).await?;
+        // Before both lists: they are read one after the other, and what comes in between is in one of them alone.
+        let live_seq = self.commands.dispatch().live_seq(&self.task).await?;
         let pieces =
             store::live_pieces(self.commands.store(), &self.task, &self.pieces, LIVE_PIECES_MAX).await?;
         let targets = self.commands.dispatch().changed(&self.task, self.targets, LIVE_TARGETS_MAX).await?;
@@ -121,11 +126,10 @@ impl Watcher {
             (pieces.len() == LIVE_PIECES_MAX).then(|| pieces.last().map_or(0, |p| p.live_seq)),
             (targets.len() == LIVE_TARGETS_MAX).then(|| targets.last().map_or(0, |t| t.live_seq)),
         ];
-        let newest = pieces.iter().map(|p| p.live_seq).chain(targets.iter().map(|t| t.live_seq)).max();
         // A list that was cut may hold only a part of its last change.
         let whole = match cut.into_iter().flatten().min() {
             Some(seq) => (seq - 1).max(self.whole),
-            None => newest.unwrap_or(self.whole),
+            None => live_seq.max(self.whole),
         };
         let before = self.ready.len();
         for piece in &pieces {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use signet_common::TaskId;
-use signet_common::messages::Stream;
+use signet_common::messages::{Outcome, Stream};
 use signet_common::time::Micros;
 
 use super::store::{self, NewResult, Piece};
@@ -39,6 +39,7 @@ impl Outcomes for CommandOutcomes {
                             piece(stream, 0, data.as_slice());
                         }
                     }
+                    count(result.outcome);
                     results.push(NewResult { task_id: &one.task_id, hostname: &one.hostname, result });
                 }
                 // The delivery says it all.
@@ -52,4 +53,17 @@ impl Outcomes for CommandOutcomes {
     async fn forget(&self, tx: &mut Tx, tasks: &[TaskId]) -> Result<()> {
         Ok(store::delete(tx, tasks).await?)
     }
+}
+
+/// A transaction that is tried again counts its ends twice: rare, and no figure to keep books by.
+fn count(outcome: Outcome) {
+    let outcome = match outcome {
+        Outcome::Succeeded => "succeeded",
+        Outcome::Failed => "failed",
+        Outcome::TimedOut => "timed_out",
+        Outcome::Cancelled => "cancelled",
+        Outcome::Interrupted => "interrupted",
+        Outcome::Expired => "expired",
+    };
+    metrics::counter!("signet_results_total", "outcome" => outcome).increment(1);
 }

@@ -17,14 +17,14 @@ use super::output;
 use super::request::CommandRequest;
 use super::results::{self, ResultView};
 use super::service::Repeat;
-use super::store::Filter;
+use super::store::{Filter, Place};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
 use crate::http::extract::{Caller, Json, JsonBytes, Path, Query};
-use crate::http::list::{json_array, link_next};
+use crate::http::list::{cursor, json_array, link_next, page_limit};
 use crate::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, LIST_CHUNK_ROWS, PAUSE_REASON_CHARS_MAX, RESULTS_LIMIT, TASKS_LIMIT,
+    IDEMPOTENCY_KEY_BYTES_MAX, PAUSE_REASON_CHARS_MAX, RESULTS_LIMIT, TASKS_AT_ONCE, TASKS_LIMIT,
 };
 
 /// The slice's routes.
@@ -93,23 +93,6 @@ impl TaskQuery {
             since: self.since.as_ref().map(moment).transpose()?,
         })
     }
-
-    /// Cursors are `microseconds-task_id`.
-    fn before(&self) -> Result<(i64, String)> {
-        let Some(text) = &self.cursor else { return Ok((i64::MAX, String::new())) };
-        let place =
-            text.split_once('-').and_then(|(at, id)| Some((at.parse().ok()?, id.parse::<TaskId>().ok()?)));
-        let (at, id) = place.ok_or_else(|| Error::invalid("cursor", "cursor is malformed"))?;
-        Ok((at, id.to_string()))
-    }
-}
-
-fn limit(asked: Option<u32>, default: usize, max: usize) -> Result<usize> {
-    match asked {
-        Some(0) => Err(Error::invalid("limit", "limit must be at least 1")),
-        Some(n) => Ok((n as usize).min(max)),
-        None => Ok(default),
-    }
 }
 
 /// Tasks, newest first.
@@ -117,27 +100,25 @@ fn limit(asked: Option<u32>, default: usize, max: usize) -> Result<usize> {
     responses((status = 200, body = Vec<TaskView>)))]
 async fn list_tasks(State(app): State<App>, uri: Uri, Query(query): Query<TaskQuery>) -> Result<Response> {
     let filter = query.filter()?;
-    let limit = limit(query.limit, TASKS_LIMIT, 10 * TASKS_LIMIT)?;
-    let mut place = query.before()?;
-    let mut tasks = Vec::new();
-    let mut more = true;
-    // One beyond the page tells whether there is another page.
-    while more && tasks.len() <= limit {
-        let want = (LIST_CHUNK_ROWS as usize).min(limit + 1 - tasks.len());
-        let some = app.commands.list(&filter, &place, want).await?;
-        more = some.len() == want;
-        if let Some((_, last)) = some.last() {
-            place = last.clone();
+    let limit = page_limit(query.limit, TASKS_LIMIT, 10 * TASKS_LIMIT)?;
+    let from = cursor::<i64, TaskId>(query.cursor.as_deref())?;
+    let from = from.map_or((i64::MAX, String::new()), |(at, id)| (at, id.to_string()));
+    let next = app.commands.list_end(&filter, &from, limit).await?;
+    let commands = app.commands.clone();
+    let read = move |(from, left): (Place, usize)| {
+        let (commands, filter) = (commands.clone(), filter.clone());
+        async move {
+            let wanted = left.min(TASKS_AT_ONCE);
+            let tasks = commands.list(&filter, &from, wanted).await?;
+            let last = tasks.last().map(|(_, place)| place.clone());
+            let more =
+                last.filter(|_| tasks.len() == wanted && left > wanted).map(|last| (last, left - wanted));
+            Ok((tasks.into_iter().map(|(view, _)| view).collect::<Vec<_>>(), more))
         }
-        tasks.extend(some);
-    }
-    let more = tasks.len() > limit;
-    tasks.truncate(limit);
-    let last = tasks.last().map(|(_, place)| format!("{}-{}", place.0, place.1)).filter(|_| more);
-    let views: Vec<TaskView> = tasks.into_iter().map(|(view, _)| view).collect();
-    let mut response = axum::Json(views).into_response();
-    if let Some(last) = last {
-        link_next(&mut response, &uri, &last);
+    };
+    let mut response = json_array((from, limit), read).await?;
+    if let Some((at, id)) = next {
+        link_next(&mut response, &uri, &format!("{at}-{id}"));
     }
     Ok(response)
 }
@@ -175,19 +156,13 @@ async fn get_results(
     Query(query): Query<ResultQuery>,
 ) -> Result<Response> {
     let id = task_id(&id)?;
-    let limit = limit(query.limit, RESULTS_LIMIT, 10 * RESULTS_LIMIT)?;
+    let limit = page_limit(query.limit, RESULTS_LIMIT, 10 * RESULTS_LIMIT)?;
     let base64 = match query.encoding.as_deref() {
         None | Some("utf-8") => false,
         Some("base64") => true,
         Some(_) => return Err(Error::invalid("encoding", "encoding must be utf-8 or base64")),
     };
-    let from = match &query.cursor {
-        None => (0, 0),
-        Some(text) => text
-            .split_once('-')
-            .and_then(|(seq, at)| Some((seq.parse().ok()?, at.parse().ok()?)))
-            .ok_or_else(|| Error::invalid("cursor", "cursor is malformed"))?,
-    };
+    let from: results::Place = cursor(query.cursor.as_deref())?.unwrap_or_default();
     app.commands.task(&id).await?;
     let next = app.commands.dispatch().finished(&id, from, limit + 1).await?;
     let last = (next.len() > limit).then(|| next.get(limit - 1)).flatten();

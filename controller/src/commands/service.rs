@@ -1,21 +1,23 @@
 //! What commands do: ask for one, look at it, cancel it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, Point};
 use signet_common::messages::Command;
 use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::model::{TargetView, Task, TaskDetail, TaskView};
 use super::request::{Checked, unknown_node};
 use super::status::status;
-use super::store::{self, Filter, Origin};
+use super::store::{self, Filter, Origin, Place};
 use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
-use crate::limits::{OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX};
+use crate::limits::{OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX, WATCHERS_MAX, WATCHERS_RETRY_SECONDS};
 use crate::store::{Store, StoreError, in_transaction};
 
 /// Commands. Cheap to clone.
@@ -24,6 +26,7 @@ pub struct Commands {
     store: Store,
     hosts: Hosts,
     dispatch: Dispatch,
+    watchers: Arc<Semaphore>,
 }
 
 /// How a request asks to be recognised when it comes again.
@@ -41,11 +44,17 @@ impl Commands {
     /// Commands over these parts.
     #[must_use]
     pub fn new(store: Store, hosts: Hosts, dispatch: Dispatch) -> Self {
-        Self { store, hosts, dispatch }
+        Self { store, hosts, dispatch, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
     }
 
     pub(super) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Room for one more live view, until it is dropped.
+    pub(super) fn watch(&self) -> Result<OwnedSemaphorePermit> {
+        let room = self.watchers.clone().try_acquire_owned();
+        room.map_err(|_| Error::TooManyRequests(WATCHERS_RETRY_SECONDS))
     }
 
     pub(super) fn dispatch(&self) -> &Dispatch {
@@ -139,12 +148,22 @@ impl Commands {
         Ok(self.dispatch.may_publish() && self.dispatch.paused().await?.is_none())
     }
 
+    /// Where a page of the list ends, if there are more tasks behind it.
+    pub(super) async fn list_end(
+        &self,
+        filter: &Filter,
+        before: &Place,
+        limit: usize,
+    ) -> Result<Option<Place>> {
+        Ok(store::list_end(&self.store, filter, before, limit).await?)
+    }
+
     pub(super) async fn list(
         &self,
         filter: &Filter,
-        before: &(i64, String),
+        before: &Place,
         limit: usize,
-    ) -> Result<Vec<(TaskView, (i64, String))>> {
+    ) -> Result<Vec<(TaskView, Place)>> {
         let tasks = store::list(&self.store, filter, before, limit).await?;
         let ids: Vec<TaskId> = tasks.iter().map(|t| t.task_id.clone()).collect();
         let tallies = self.dispatch.tallies(&ids).await?;
@@ -182,7 +201,7 @@ impl Commands {
         let task = self.task(id).await?;
         let tallies = self.dispatch.tallies(std::slice::from_ref(id)).await?;
         let mut counts = BTreeMap::new();
-        for (state, _, number) in tallies.get(id).into_iter().flatten() {
+        for (state, number) in tallies.get(id).into_iter().flatten() {
             *counts.entry(state.as_str()).or_insert(0) += number;
         }
         let paused = self.dispatch.paused().await?;

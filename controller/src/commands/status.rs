@@ -5,9 +5,9 @@ use crate::dispatch::model::{Delivery, State};
 
 /// A task's status from how many targets are in which state. `can_send`: the bus is up and dispatch not paused.
 #[must_use]
-pub(super) fn status(tally: &[(State, String, u64)], can_send: bool) -> TaskStatus {
-    let has = |test: fn(State) -> bool| tally.iter().any(|(s, _, n)| *n > 0 && test(*s));
-    let only = |state: State| tally.iter().all(|(s, _, n)| *n == 0 || *s == state);
+pub(super) fn status(tally: &[(State, u64)], can_send: bool) -> TaskStatus {
+    let has = |test: fn(State) -> bool| tally.iter().any(|(s, n)| *n > 0 && test(*s));
+    let only = |state: State| tally.iter().all(|(s, n)| *n == 0 || *s == state);
     if !has(|s| !s.is_final()) {
         return match () {
             () if only(State::Rejected) => TaskStatus::Rejected,
@@ -62,8 +62,8 @@ pub(super) fn stderr_suffix(delivery: &Delivery) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn tally(states: &[State]) -> Vec<(State, String, u64)> {
-        states.iter().map(|s| (*s, String::new(), 1)).collect()
+    fn tally(states: &[State]) -> Vec<(State, u64)> {
+        states.iter().map(|s| (*s, 1)).collect()
     }
 
     #[test]

@@ -26,6 +26,9 @@ statements! {
             command, options, timeout, user_name, created_at) VALUES {rows:11}");
     SELECT_TASK = same(task!("WHERE task_id = ?"));
     SELECT_BY_KEY = same(task!("WHERE account = ? AND idempotency_key = ?"));
+    LIST_END = same("SELECT created_at, task_id FROM tasks WHERE (created_at < ? OR (created_at = ? AND task_id < ?)) \
+            AND created_at >= ? AND (? IS NULL OR target_type = ?) AND (? IS NULL OR target = ?) \
+            ORDER BY created_at DESC, task_id DESC LIMIT 2 OFFSET ?");
     LIST = same(task!("WHERE (created_at < ? OR (created_at = ? AND task_id < ?)) AND created_at >= ? \
             AND (? IS NULL OR target_type = ?) AND (? IS NULL OR target = ?) \
             ORDER BY created_at DESC, task_id DESC LIMIT ?"));
@@ -159,27 +162,38 @@ pub(super) struct Filter {
     pub(super) since: Option<Micros>,
 }
 
+/// A reader's place among the tasks: when the last one was made, and its id.
+pub(super) type Place = (i64, String);
+
+fn narrowed(statement: Statement, filter: &Filter, before: &Place) -> Query {
+    let kind = filter.target_type.map(TargetType::as_str);
+    let target = filter.target.as_deref();
+    let query = statement.bind(before.0).bind(before.0).bind(before.1.as_str());
+    let query = query.bind(filter.since.unwrap_or(Micros(0)));
+    query.bind(kind).bind(kind).bind(target).bind(target)
+}
+
 /// Tasks from before this place, newest first.
 pub(super) async fn list(
     store: &Store,
     filter: &Filter,
-    before: &(i64, String),
+    before: &Place,
     limit: usize,
 ) -> Result<Vec<Task>, StoreError> {
-    let kind = filter.target_type.map(TargetType::as_str);
-    let target = filter.target.as_deref();
-    let query = LIST
-        .bind(before.0)
-        .bind(before.0)
-        .bind(before.1.as_str())
-        .bind(filter.since.unwrap_or(Micros(0)))
-        .bind(kind)
-        .bind(kind)
-        .bind(target)
-        .bind(target)
-        .bind(limit as u64);
-    let rows: Vec<TaskRow> = store.all(query).await?;
+    let rows: Vec<TaskRow> = store.all(narrowed(LIST, filter, before).bind(limit as u64)).await?;
     rows.into_iter().map(|r| <(Task, String)>::try_from(r).map(|(task, _)| task)).collect()
+}
+
+/// The place of the last task of a page, if there are more behind it.
+pub(super) async fn list_end(
+    store: &Store,
+    filter: &Filter,
+    before: &Place,
+    limit: usize,
+) -> Result<Option<Place>, StoreError> {
+    let offset = limit.saturating_sub(1) as u64;
+    let rows: Vec<Place> = store.all(narrowed(LIST_END, filter, before).bind(offset)).await?;
+    Ok(if rows.len() > 1 { rows.into_iter().next() } else { None })
 }
 
 /// How one command ended, beyond its delivery.

@@ -16,6 +16,7 @@ mod reconciler;
 mod release;
 mod send;
 mod service;
+mod shown;
 mod standing;
 mod store;
 
@@ -31,7 +32,7 @@ pub use send::{BatchSize, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};
 pub use store::ALL as STATEMENTS;
-pub use store::Stored;
+pub use store::{OrphanRow, Stored};
 
 use crate::error::Result;
 use crate::store::Tx;

@@ -24,8 +24,8 @@ use crate::store::{Store, Tx, in_transaction};
 /// A target of a task as others see it: the delivery itself.
 pub type Target = Stored;
 
-/// How many targets of a task stand where, and why those that are refused.
-pub type Tallies = HashMap<TaskId, Vec<(State, String, u64)>>;
+/// How many targets of a task stand where.
+pub type Tallies = HashMap<TaskId, Vec<(State, u64)>>;
 
 const PAUSED: &str = "dispatch_paused";
 
@@ -273,17 +273,17 @@ impl Dispatch {
         for count in store::count_states(&self.0.store, tasks).await? {
             let task = count.task_id.parse().map_err(|e| Error::Internal(format!("{e}")))?;
             let state = count.state.parse().map_err(Error::Internal)?;
-            all.entry(task).or_default().push((state, count.reason, count.number.unsigned_abs()));
+            all.entry(task).or_default().push((state, count.number.unsigned_abs()));
         }
         Ok(all)
     }
 
-    /// All deliveries by state, for the metrics.
+    /// Open deliveries by state, for the metrics: those that ended are history, and grow for ever.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn totals(&self) -> Result<Vec<(String, i64)>> {
-        Ok(store::count_all_states(&self.0.store).await?.into_iter().map(|c| (c.state, c.number)).collect())
+    pub async fn open_totals(&self) -> Result<Vec<(String, i64)>> {
+        Ok(store::count_open(&self.0.store).await?.into_iter().map(|c| (c.state, c.number)).collect())
     }
 
     /// How many verified reports could not be stored.
@@ -292,14 +292,6 @@ impl Dispatch {
     /// When the database fails.
     pub async fn parked(&self) -> Result<i64> {
         Ok(store::count_parked(&self.0.store).await?)
-    }
-
-    /// Reports of a host about messages that this database does not know.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn orphans(&self, agent: &AgentId, limit: usize) -> Result<Vec<store::OrphanRow>> {
-        Ok(store::orphans(&self.0.store, agent, limit).await?)
     }
 
     /// A claim to a piece of periodic work.

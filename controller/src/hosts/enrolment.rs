@@ -13,14 +13,14 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, Jti, PublicKey};
 
 use super::model::KeyStanding;
-use super::service::DEFAULT_GROUP;
+use super::service::{DEFAULT_GROUP, group_name};
 use super::store;
 use crate::app::App;
 use crate::dispatch::HelloAnswer;
 use crate::error::{Error, Result};
-use crate::limits::{GROUP_CHARS_MAX, NONCE_SECONDS};
+use crate::limits::NONCE_SECONDS;
 use crate::settings::BusSettings;
-use crate::store::{Tx, in_transaction};
+use crate::store::{StoreError, Tx, in_transaction};
 
 /// The header that carries the keyring chain of an answer: base64 of a JSON array, oldest first.
 pub(super) const KEYRING_HEADER: &str = "signet-keyring";
@@ -28,17 +28,35 @@ pub(super) const KEYRING_HEADER: &str = "signet-keyring";
 /// Length of an X25519 public key (RFC 7748).
 const X25519_BYTES: usize = 32;
 
-/// Makes a nonce that one hello may use.
-pub(super) async fn nonce(app: &App) -> Result<String> {
-    let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Internal("no randomness".into()))?;
-    let nonce = hex::encode(bytes);
-    let now = Micros::now();
-    in_transaction!(app.store, |tx| -> Result<()> {
-        store::delete_old_nonces(tx, now).await?;
-        Ok(store::insert_nonce(tx, &nonce, now.plus_seconds(NONCE_SECONDS)).await?)
-    })?;
-    Ok(nonce)
+/// What the tag of a nonce is bound to.
+const NONCE_USE: &[u8] = b"hello-nonce";
+/// When a nonce was made, and something random.
+pub(super) const NONCE_BODY_BYTES: usize = 16;
+
+/// A nonce that one hello may use: when it was made, something random, and a tag that only this installation can make.
+/// Nothing is kept of it before it is used, so that strangers who ask for one cost nothing.
+pub(super) fn nonce(app: &App) -> Result<String> {
+    let mut body = [0; NONCE_BODY_BYTES];
+    aws_lc_rs::rand::fill(&mut body).map_err(|_| Error::Internal("no randomness".into()))?;
+    body[..8].copy_from_slice(&Micros::now().seconds().to_be_bytes());
+    let tag = app.keys.master().tag(&[NONCE_USE, &body].concat());
+    Ok(hex::encode([&body[..], &tag].concat()))
+}
+
+/// Whether a nonce is one of ours and not too old; a used one is found in the transaction.
+fn believed(app: &App, nonce: &str) -> bool {
+    let Ok(bytes) = hex::decode(nonce) else { return false };
+    let Some((body, tag)) = bytes.split_first_chunk::<NONCE_BODY_BYTES>() else { return false };
+    let made_at = body.first_chunk().map(|time| i64::from_be_bytes(*time));
+    made_at.is_some_and(|at| fresh(at, Micros::now().seconds()))
+        // One way to write it, because the text is what is noted when it is used.
+        && hex::encode(&bytes) == nonce
+        && app.keys.master().tagged(&[NONCE_USE, body].concat(), tag)
+}
+
+/// Another controller's clock may be ahead of ours.
+fn fresh(made_at: i64, now: i64) -> bool {
+    now.saturating_sub(made_at).saturating_abs() <= NONCE_SECONDS
 }
 
 /// What a hello is answered with.
@@ -63,7 +81,7 @@ enum Outcome {
 
 /// Answers a hello.
 pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answer> {
-    let caller = proven(body, ip)?;
+    let caller = proven(app, body, ip)?;
     let local = app.settings.local_agent.as_ref() == Some(&caller.id);
     if matches!(app.settings.bus, BusSettings::InProcess) && !local {
         return Err(Error::Conflict(
@@ -95,11 +113,15 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
     answer(app, &caller, outcome, now).await
 }
 
-/// Checks the signature with the key that the hello itself brings: it proves possession, nothing more.
-fn proven(body: &DsseJson, ip: IpAddr) -> Result<Caller> {
+/// Checks the nonce, and the signature with the key that the hello itself brings: it proves possession, nothing more.
+fn proven(app: &App, body: &DsseJson, ip: IpAddr) -> Result<Caller> {
     let envelope = body.envelope().map_err(|_| Error::invalid("payload", "not a DSSE envelope"))?;
     let claimed: Hello = serde_json::from_slice(&envelope.body)
         .map_err(|_| Error::invalid("payload", "the payload is not a hello"))?;
+    // First, because it is the cheapest to check and the hardest to invent.
+    if !believed(app, &claimed.controller_nonce) {
+        return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
+    }
     let key =
         PublicKey::from_pem(&claimed.public_key).map_err(|e| Error::invalid("public_key", e.to_string()))?;
     let verified = envelope
@@ -154,23 +176,31 @@ async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros
     }
     let host = &caller.hello.hostname;
     let group = caller.hello.group.as_deref().filter(|g| !g.is_empty()).unwrap_or(DEFAULT_GROUP);
-    if group.chars().count() > GROUP_CHARS_MAX {
-        return Err(Error::invalid("group", format!("group is longer than {GROUP_CHARS_MAX} characters")));
-    }
+    group_name(group)?;
     let owner = store::server_agent(tx, host).await?;
-    store::insert_agent(tx, &caller.key, host, KeyStanding::Pending, Some(group), now).await?;
+    let inserted = store::insert_agent(tx, &caller.key, host, KeyStanding::Pending, Some(group), now).await;
+    inserted.map_err(meanwhile)?;
     if matches!(owner, Some(Some(_))) {
         tracing::warn!(hostname = %host, agent = %caller.id, "another key claims a known host");
         return Ok(Some(waiting(host)));
     }
     if owner.is_none() {
-        store::insert_server(tx, host, &caller.ip.to_string(), group, None, now).await?;
+        let inserted = store::insert_server(tx, host, &caller.ip.to_string(), group, None, now).await;
+        inserted.map_err(meanwhile)?;
     } else {
         store::set_server_ip(tx, host, &caller.ip.to_string()).await?;
     }
     app.hosts.attach(tx, &app.dispatch, &caller.id, host, now).await?;
     tracing::info!(hostname = %host, agent = %caller.id, "enrolled");
     Ok(None)
+}
+
+/// What was not there a moment ago is there now: another hello was quicker, and the next try finds it.
+fn meanwhile(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Duplicate(what) => StoreError::Conflict(what),
+        other => other,
+    }
 }
 
 fn token_holds(app: &App, caller: &Caller) -> bool {
@@ -219,4 +249,16 @@ async fn answer(app: &App, caller: &Caller, outcome: Outcome, now: Micros) -> Re
         welcome: signed.map_err(|e| Error::Internal(e.to_string()))?.to_dsse(),
         keyring: STANDARD.encode(chain),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_counts_for_two_minutes() {
+        assert!(fresh(1_000, 1_000) && fresh(1_000, 1_120) && fresh(1_120, 1_000));
+        assert!(!fresh(1_000, 1_121) && !fresh(1_121, 1_000));
+        assert!(!fresh(i64::MIN, i64::MAX) && !fresh(i64::MAX, i64::MIN));
+    }
 }

@@ -1,5 +1,6 @@
 //! Servers, groups, enrolment, keys, heartbeats. `/api/servers`, `/api/client-keys`, `/api/agents`.
 
+mod agents;
 mod enrolment;
 mod heartbeats;
 mod known_keys;

@@ -1,32 +1,29 @@
-//! HTTP in, HTTP out.
+//! HTTP in, HTTP out: servers, and their keys as the document has them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use http::header::CONTENT_TYPE;
-use http::{HeaderName, StatusCode, Uri};
+use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use signet_common::bus::Queue;
-use signet_common::envelope::DsseJson;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, PublicKey};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::enrolment::{self, KEYRING_HEADER};
-use super::model::KeyStanding;
-use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, unknown_server};
+use super::agents;
+use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, group_name, unknown_server};
 use super::store::{AgentRow, ServerFilter};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
-use crate::http::extract::{Json, Path, Peer, Query};
-use crate::http::list::link_next;
+use crate::http::extract::{Json, Path, Query};
+use crate::http::list::{link_next, page_limit};
 use crate::limits::{
-    GROUP_CHARS_MAX, HOSTS_PAGE_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIST_CHUNK_ROWS,
+    HOSTS_PAGE_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIST_CHUNK_ROWS,
 };
 
 /// The slice's routes.
@@ -37,13 +34,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_server, patch_server, delete_server))
         .routes(routes!(list_client_keys))
         .routes(routes!(get_client_key, put_client_key))
-        .routes(routes!(get_nonce))
-        .routes(routes!(get_controller_key))
-        .routes(routes!(post_hello))
-        .routes(routes!(list_agents))
-        .routes(routes!(accept_agent))
-        .routes(routes!(revoke_agent))
-        .routes(routes!(get_orphans))
+        .merge(agents::routes())
 }
 
 /// A server: the document's seven fields first, in its order.
@@ -62,6 +53,12 @@ struct ServerView {
     memory_usage: Option<f64>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
+    /// A policy file narrows what runs there; absent when none does.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    narrowed: bool,
+    /// Nothing is sent there until an admin accepts it; absent when it isn't so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    set_aside: bool,
 }
 
 impl ServerView {
@@ -75,6 +72,8 @@ impl ServerView {
             ip: server.row.ip,
             group: server.row.grp,
             labels: server.labels,
+            narrowed: server.row.narrowed.is_some_and(|n| n != 0),
+            set_aside: server.set_aside,
         }
     }
 }
@@ -129,6 +128,10 @@ struct AgentState {
     refused: serde_json::Value,
 }
 
+pub(super) fn hosts_limit(asked: Option<u32>) -> Result<usize> {
+    page_limit(asked, HOSTS_PAGE_MAX, HOSTS_PAGE_MAX)
+}
+
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ServerQuery {
@@ -144,13 +147,6 @@ struct ServerQuery {
     label: Option<String>,
 }
 
-fn limit(asked: Option<u32>) -> Result<usize> {
-    match asked {
-        Some(0) => Err(Error::invalid("limit", "limit must be at least 1")),
-        asked => Ok(asked.unwrap_or(HOSTS_PAGE_MAX).min(HOSTS_PAGE_MAX) as usize),
-    }
-}
-
 /// Servers by name.
 #[utoipa::path(get, path = "/api/servers", tag = "servers", params(ServerQuery),
     responses((status = 200, body = Vec<ServerView>)))]
@@ -159,7 +155,7 @@ async fn list_servers(
     uri: Uri,
     Query(query): Query<ServerQuery>,
 ) -> Result<Response> {
-    let limit = limit(query.limit)?;
+    let limit = hosts_limit(query.limit)?;
     let label = query.label.as_deref().map(|l| {
         let pair = l.split_once('=').ok_or_else(|| Error::invalid("label", "label must be name=value"))?;
         Ok::<_, Error>((pair.0.to_owned(), pair.1.to_owned()))
@@ -176,8 +172,8 @@ async fn list_servers(
     let mut views = Vec::new();
     let mut more = true;
     while more && views.len() < limit {
-        let some = app.hosts.servers(&filter, &after, LIST_CHUNK_ROWS as usize).await?;
-        more = some.len() == LIST_CHUNK_ROWS as usize;
+        let some = app.hosts.servers(&app.dispatch, &filter, &after, LIST_CHUNK_ROWS).await?;
+        more = some.len() == LIST_CHUNK_ROWS;
         for server in some {
             if views.len() == limit {
                 more = true;
@@ -216,13 +212,7 @@ fn address(text: &str) -> Result<IpAddr> {
 }
 
 fn group(text: String) -> Result<String> {
-    let count = text.chars().count();
-    if count == 0 || count > GROUP_CHARS_MAX || text.trim() != text || text.contains(char::is_control) {
-        let what =
-            format!("group must have 1 to {GROUP_CHARS_MAX} printable characters and no blanks around them");
-        return Err(Error::invalid("group", what));
-    }
-    Ok(text)
+    group_name(&text).map(|()| text)
 }
 
 fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
@@ -252,7 +242,7 @@ async fn post_server(State(app): State<App>, Json(body): Json<ServerBody>) -> Re
         group: group(body.group.unwrap_or_else(|| DEFAULT_GROUP.into()))?,
         labels: labels(body.labels.unwrap_or_default())?,
     };
-    let server = app.hosts.add_server(&new).await?;
+    let server = app.hosts.add_server(&app.dispatch, &new).await?;
     Ok((StatusCode::CREATED, axum::Json(ServerView::new(server, Micros::now()))).into_response())
 }
 
@@ -264,7 +254,8 @@ fn known(text: &str) -> Result<Hostname> {
 #[utoipa::path(get, path = "/api/servers/{hostname}", tag = "servers", params(("hostname" = String, Path)),
     responses((status = 200, body = ServerDetail), (status = 404)))]
 async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<axum::Json<ServerDetail>> {
-    let server = app.hosts.server(&known(&host)?).await?;
+    let host = known(&host)?;
+    let server = app.hosts.server(&app.dispatch, &host).await?;
     let id: Option<AgentId> = server
         .row
         .agent_id
@@ -278,11 +269,9 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         fingerprint = Some(app.hosts.agent(id).await?.known()?.key.id().to_string());
         standing = app.dispatch.standings(std::slice::from_ref(id)).await?.remove(id);
     }
-    let claims = app.hosts.agents(Some(KeyStanding::Pending), "", HOSTS_PAGE_MAX as usize).await?;
-    let mut pending = Vec::new();
-    for row in claims.iter().filter(|row| row.hostname == server.row.hostname) {
-        pending.push(row.known()?.key.id().to_string());
-    }
+    let claims = app.hosts.claims(&host).await?;
+    let fingerprint_of = |row: &AgentRow| Ok(row.known()?.key.id().to_string());
+    let pending = claims.iter().map(fingerprint_of).collect::<Result<_>>()?;
     Ok(axum::Json(ServerDetail {
         created_at: Micros(server.row.created_at).rfc3339(),
         agent_id: id.map(Into::into),
@@ -338,7 +327,7 @@ async fn patch_server(
     let ip = body.ip.as_deref().map(address).transpose()?;
     let group = body.group.map(group).transpose()?;
     let labels = body.labels.map(labels).transpose()?;
-    let server = app.hosts.change_server(&known(&host)?, ip, group, labels).await?;
+    let server = app.hosts.change_server(&app.dispatch, &known(&host)?, ip, group, labels).await?;
     Ok(axum::Json(ServerView::new(server, Micros::now())))
 }
 
@@ -355,7 +344,7 @@ async fn delete_server(State(app): State<App>, Path(host): Path<String>) -> Resu
 }
 
 /// The key no longer counts, so that a queue that stays is only litter.
-async fn delete_queue(app: &App, agent: AgentId) {
+pub(super) async fn delete_queue(app: &App, agent: AgentId) {
     if let Err(error) = app.bus.delete(&Queue::Agent(agent.clone())).await {
         tracing::warn!(%agent, %error, "the agent's queue was not deleted");
     }
@@ -399,7 +388,7 @@ async fn list_client_keys(
     uri: Uri,
     Query(query): Query<KeyQuery>,
 ) -> Result<Response> {
-    let limit = limit(query.limit)?;
+    let limit = hosts_limit(query.limit)?;
     let mut keys = app.hosts.host_keys(&query.cursor.unwrap_or_default(), limit + 1).await?;
     let more = keys.len() > limit;
     keys.truncate(limit);
@@ -438,147 +427,4 @@ async fn put_client_key(
     let key = PublicKey::from_pem(&body.public_key_pem)
         .map_err(|_| Error::invalid("public_key_pem", texts::PUBLIC_KEY))?;
     Ok(axum::Json(app.hosts.put_host_key(&app.dispatch, &host, &key).await?.into()))
-}
-
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct NonceView {
-    /// Counts in one hello, within two minutes.
-    nonce: String,
-}
-
-/// A nonce for one hello.
-#[utoipa::path(get, path = "/api/agents/nonce", tag = "agents", security(()),
-    responses((status = 200, body = NonceView)))]
-async fn get_nonce(State(app): State<App>) -> Result<axum::Json<NonceView>> {
-    Ok(axum::Json(NonceView { nonce: enrolment::nonce(&app).await? }))
-}
-
-/// The fleet's current signing key in PEM, for agents that are enrolled by hand.
-#[utoipa::path(get, path = "/api/agents/controller-key", tag = "agents",
-    responses((status = 200, content_type = "application/x-pem-file", body = String)))]
-async fn get_controller_key(State(app): State<App>) -> Result<Response> {
-    let pem = app.keys.keyring()?.current().to_pem();
-    Ok(([(CONTENT_TYPE, "application/x-pem-file")], pem + "\n").into_response())
-}
-
-/// An agent introduces itself, signed with its own key; the answer is signed with the fleet's. Both are DSSE envelopes;
-/// the header `signet-keyring` carries the keyring chain.
-#[utoipa::path(post, path = "/api/agents/hello", tag = "agents", security(()),
-    request_body(content = String, content_type = "application/json"),
-    responses((status = 200), (status = 401), (status = 403), (status = 409)))]
-async fn post_hello(State(app): State<App>, peer: Peer, Json(body): Json<DsseJson>) -> Result<Response> {
-    let answer = enrolment::hello(&app, peer.ip, &body).await?;
-    let headers = [(HeaderName::from_static(KEYRING_HEADER), answer.keyring)];
-    Ok((headers, axum::Json(answer.welcome)).into_response())
-}
-
-/// A key that an agent came with.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct AgentView {
-    agent_id: String,
-    hostname: String,
-    fingerprint: String,
-    /// `accepted`, `pending`, `replaced` or `revoked`
-    standing: &'static str,
-    created_at: String,
-    updated_at: String,
-}
-
-impl TryFrom<AgentRow> for AgentView {
-    type Error = Error;
-    fn try_from(row: AgentRow) -> Result<Self> {
-        let known = row.known()?;
-        Ok(Self {
-            agent_id: row.agent_id,
-            hostname: row.hostname,
-            fingerprint: known.key.id().to_string(),
-            standing: known.standing.as_str(),
-            created_at: Micros(row.created_at).rfc3339(),
-            updated_at: Micros(row.updated_at).rfc3339(),
-        })
-    }
-}
-
-#[derive(Debug, Clone, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct AgentQuery {
-    /// At most this many; 10,000 unless given.
-    limit: Option<u32>,
-    /// Where the page before ended, from its `Link`.
-    cursor: Option<String>,
-    /// Only these.
-    standing: Option<String>,
-}
-
-/// Every key that an agent came with, by agent id.
-#[utoipa::path(get, path = "/api/agents", tag = "agents", params(AgentQuery),
-    responses((status = 200, body = Vec<AgentView>)))]
-async fn list_agents(State(app): State<App>, uri: Uri, Query(query): Query<AgentQuery>) -> Result<Response> {
-    let limit = limit(query.limit)?;
-    let parse = |text: &str| {
-        let unknown =
-            || Error::invalid("standing", "standing must be accepted, pending, replaced or revoked");
-        KeyStanding::parse(text).ok_or_else(unknown)
-    };
-    let standing = query.standing.as_deref().map(parse).transpose()?;
-    let mut rows = app.hosts.agents(standing, &query.cursor.unwrap_or_default(), limit + 1).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let last = rows.last().map(|r| r.agent_id.clone()).filter(|_| more);
-    let views: Vec<AgentView> = rows.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-    let mut response = axum::Json(views).into_response();
-    if let Some(last) = last {
-        link_next(&mut response, &uri, &last);
-    }
-    Ok(response)
-}
-
-fn agent_id(text: &str) -> Result<AgentId> {
-    text.parse().map_err(|_| Error::NotFound("Agent not found".into()))
-}
-
-/// Accepts a pending key after its fingerprint was compared, or a host that was set aside.
-#[utoipa::path(post, path = "/api/agents/{agent_id}/accept", tag = "agents", params(("agent_id" = String, Path)),
-    responses((status = 200, body = AgentView), (status = 404), (status = 409)))]
-async fn accept_agent(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<AgentView>> {
-    let id = agent_id(&id)?;
-    app.hosts.accept(&app.dispatch, &id).await?;
-    tracing::warn!(agent = %id, "agent accepted");
-    Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))
-}
-
-/// Revokes a key: nothing it says counts any more.
-#[utoipa::path(post, path = "/api/agents/{agent_id}/revoke", tag = "agents", params(("agent_id" = String, Path)),
-    responses((status = 200, body = AgentView), (status = 404)))]
-async fn revoke_agent(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<AgentView>> {
-    let id = agent_id(&id)?;
-    app.hosts.revoke(&app.dispatch, &id).await?;
-    delete_queue(&app, id.clone()).await;
-    tracing::warn!(agent = %id, "agent revoked");
-    Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))
-}
-
-/// An event about a message that this database does not know, or that was not for this host.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-struct OrphanView {
-    log_id: String,
-    seq: i64,
-    received_at: String,
-    /// As the agent wrote it.
-    event: serde_json::Value,
-}
-
-/// What an agent reported about messages that this database does not know, as after a restore.
-#[utoipa::path(get, path = "/api/agents/{agent_id}/orphans", tag = "agents", params(("agent_id" = String, Path)),
-    responses((status = 200, body = Vec<OrphanView>), (status = 404)))]
-async fn get_orphans(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<Vec<OrphanView>>> {
-    let id = agent_id(&id)?;
-    app.hosts.agent(&id).await?;
-    let mut views = Vec::new();
-    for row in app.dispatch.orphans(&id, HOSTS_PAGE_MAX as usize).await? {
-        let event = serde_json::from_slice(&row.event).map_err(|e| Error::Internal(e.to_string()))?;
-        let received_at = Micros(row.received_at).rfc3339();
-        views.push(OrphanView { log_id: row.log_id, seq: row.seq, received_at, event });
-    }
-    Ok(axum::Json(views))
 }

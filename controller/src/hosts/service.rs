@@ -1,6 +1,6 @@
 //! What hosts do: who is there, whose keys count, servers and their keys for people.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
 use super::store::{self, AgentRow, ServerFilter, ServerRow};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
+use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX};
 use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// The group of a server that names none.
@@ -29,6 +30,8 @@ pub struct Hosts {
 pub(super) struct Server {
     pub(super) row: ServerRow,
     pub(super) labels: BTreeMap<String, String>,
+    /// Nothing is sent to it until an admin accepts it.
+    pub(super) set_aside: bool,
 }
 
 impl Server {
@@ -101,28 +104,40 @@ impl Hosts {
 
     pub(super) async fn servers(
         &self,
+        dispatch: &Dispatch,
         filter: &ServerFilter,
         after: &str,
         limit: usize,
     ) -> Result<Vec<Server>> {
         let rows = store::list_servers(&self.store, filter, after, limit).await?;
+        self.complete(dispatch, rows).await
+    }
+
+    pub(super) async fn server(&self, dispatch: &Dispatch, host: &Hostname) -> Result<Server> {
+        let row = store::server(&self.store, host).await?.ok_or_else(unknown_server)?;
+        self.complete(dispatch, vec![row]).await?.pop().ok_or_else(unknown_server)
+    }
+
+    /// Rows with their labels, and what holds them.
+    async fn complete(&self, dispatch: &Dispatch, rows: Vec<ServerRow>) -> Result<Vec<Server>> {
         let names: Vec<String> = rows.iter().map(|r| r.hostname.clone()).collect();
         let mut labels: HashMap<String, BTreeMap<String, String>> = HashMap::new();
         for (host, name, value) in store::labels(&self.store, &names).await? {
             labels.entry(host).or_default().insert(name, value);
         }
-        let server =
-            |row: ServerRow| Server { labels: labels.remove(&row.hostname).unwrap_or_default(), row };
+        let agents: Vec<AgentId> = rows.iter().filter_map(|r| r.agent_id.as_deref()?.parse().ok()).collect();
+        let standings = dispatch.standings(&agents).await?;
+        let set_aside: HashSet<&str> =
+            standings.iter().filter(|(_, s)| s.is_set_aside()).map(|(id, _)| id.as_str()).collect();
+        let server = |row: ServerRow| Server {
+            labels: labels.remove(&row.hostname).unwrap_or_default(),
+            set_aside: row.agent_id.as_deref().is_some_and(|id| set_aside.contains(id)),
+            row,
+        };
         Ok(rows.into_iter().map(server).collect())
     }
 
-    pub(super) async fn server(&self, host: &Hostname) -> Result<Server> {
-        let row = store::server(&self.store, host).await?.ok_or_else(unknown_server)?;
-        let labels = store::labels(&self.store, std::slice::from_ref(&row.hostname)).await?;
-        Ok(Server { row, labels: labels.into_iter().map(|(_, name, value)| (name, value)).collect() })
-    }
-
-    pub(super) async fn add_server(&self, new: &NewServer) -> Result<Server> {
+    pub(super) async fn add_server(&self, dispatch: &Dispatch, new: &NewServer) -> Result<Server> {
         let now = Micros::now();
         let added = in_transaction!(self.store, |tx| -> Result<()> {
             store::insert_server(tx, &new.hostname, &new.ip.to_string(), &new.group, None, now).await?;
@@ -131,28 +146,28 @@ impl Hosts {
         match added {
             Err(Error::Store(StoreError::Duplicate(_))) => Err(Error::Conflict("主机名已存在".into())),
             Err(error) => Err(error),
-            Ok(()) => self.server(&new.hostname).await,
+            Ok(()) => self.server(dispatch, &new.hostname).await,
         }
     }
 
     pub(super) async fn change_server(
         &self,
+        dispatch: &Dispatch,
         host: &Hostname,
         ip: Option<IpAddr>,
         group: Option<String>,
         labels: Option<BTreeMap<String, String>>,
     ) -> Result<Server> {
-        let now = self.server(host).await?;
-        let ip = ip.map_or(now.row.ip, |ip| ip.to_string());
-        let group = group.unwrap_or(now.row.grp);
+        let ip = ip.map(|ip| ip.to_string());
         in_transaction!(self.store, |tx| -> Result<()> {
-            store::update_server(tx, host, &ip, &group).await?;
+            store::server_agent(tx, host).await?.ok_or_else(unknown_server)?;
+            store::update_server(tx, host, ip.as_deref(), group.as_deref()).await?;
             match &labels {
                 Some(labels) => Ok(store::set_labels(tx, host, labels).await?),
                 None => Ok(()),
             }
         })?;
-        self.server(host).await
+        self.server(dispatch, host).await
     }
 
     /// Forgets a server and revokes its key. Gives the agent whose queue is to go.
@@ -213,6 +228,7 @@ impl Hosts {
                 Some(row) if row.hostname != host.as_str() && row.standing()? == KeyStanding::Accepted => {
                     return Err(Error::Conflict(format!("this key belongs to {}", row.hostname)));
                 }
+                Some(row) if row.standing()? == KeyStanding::Revoked => return Err(revoked()),
                 Some(_) => {}
             }
             self.attach(tx, dispatch, &id, host, now).await
@@ -255,6 +271,19 @@ impl Hosts {
         store::agent_of(&self.store, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))
     }
 
+    /// Pending keys that claim this name.
+    pub(super) async fn claims(&self, host: &Hostname) -> Result<Vec<AgentRow>> {
+        Ok(store::claims(&self.store, host, CLAIMS_SHOWN_MAX).await?)
+    }
+
+    /// Forgets what nobody could use again anyway.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_nonces(&self) -> Result<()> {
+        Ok(store::delete_old_nonces(&self.store, Micros::now()).await?)
+    }
+
     pub(super) async fn beat(&self, id: &AgentId) -> Result<Option<store::BeatRow>> {
         Ok(store::beat(&self.store, id).await?)
     }
@@ -270,9 +299,7 @@ impl Hosts {
                 KeyStanding::Accepted => {
                     Err(Error::Conflict("this agent is accepted and not set aside".into()))
                 }
-                KeyStanding::Revoked => {
-                    Err(Error::Conflict("this key was revoked; the host needs a new one".into()))
-                }
+                KeyStanding::Revoked => Err(revoked()),
                 KeyStanding::Pending | KeyStanding::Replaced => {
                     if store::server_agent(tx, &host).await?.is_none() {
                         let group = row.wanted_group.as_deref().unwrap_or(DEFAULT_GROUP);
@@ -305,6 +332,22 @@ impl Hosts {
         self.keys_changed();
         Ok(())
     }
+}
+
+/// 409 of a key that was revoked: that lasts, whoever asks.
+fn revoked() -> Error {
+    Error::Conflict("this key was revoked; the host needs a new one".into())
+}
+
+/// Checks the name of a group. Blanks around it would be another name on one database and the same on the other.
+pub(super) fn group_name(text: &str) -> Result<()> {
+    let count = text.chars().count();
+    if count == 0 || count > GROUP_CHARS_MAX || text.trim() != text || text.contains(char::is_control) {
+        let what =
+            format!("group must have 1 to {GROUP_CHARS_MAX} printable characters and no blanks around them");
+        return Err(Error::invalid("group", what));
+    }
+    Ok(())
 }
 
 /// 404 of a server that is not there.

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, PublicKey, StartId};
 
+use super::enrolment::NONCE_BODY_BYTES;
 use super::model::{Candidate, KeyStanding, KnownKey, Reachable, Target};
-use crate::limits::BATCH_ROWS_MAX;
+use crate::limits::{BATCH_ROWS_MAX, NONCE_SECONDS};
 use crate::store::{Flavour, Query, Store, StoreError, Tx, Value, statements};
 
 /// What decides whether an agent is reachable.
@@ -21,7 +22,7 @@ macro_rules! server {
     ($rest:literal) => {
         concat!(
             "SELECT s.hostname, s.ip, s.grp, s.agent_id, s.created_at, h.received_at, h.stopping, h.cpu_usage, \
-                h.memory_usage FROM servers s LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ",
+                h.memory_usage, h.narrowed FROM servers s LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ",
             $rest
         )
     };
@@ -68,7 +69,7 @@ statements! {
     LOCK_SERVER = same("UPDATE servers SET grp = grp WHERE hostname = ?");
     SELECT_SERVER_AGENT = same("SELECT agent_id FROM servers WHERE hostname = ?");
     INSERT_SERVER = same("INSERT INTO servers (hostname, ip, grp, agent_id, created_at) VALUES (?, ?, ?, ?, ?)");
-    UPDATE_SERVER = same("UPDATE servers SET ip = ?, grp = ? WHERE hostname = ?");
+    UPDATE_SERVER = same("UPDATE servers SET ip = COALESCE(?, ip), grp = COALESCE(?, grp) WHERE hostname = ?");
     SET_SERVER_AGENT = same("UPDATE servers SET agent_id = ? WHERE hostname = ?");
     SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip = ''");
     DELETE_SERVER = same("DELETE FROM servers WHERE hostname = ?");
@@ -78,6 +79,7 @@ statements! {
     DELETE_LABELS = same("DELETE FROM server_labels WHERE hostname = ?");
     SELECT_AGENT = same(agent!("WHERE agent_id = ?"));
     LIST_AGENTS = same(agent!("WHERE agent_id > ? AND (? IS NULL OR standing = ?) ORDER BY agent_id LIMIT ?"));
+    CLAIMS = same(agent!("WHERE hostname = ? AND standing = 'pending' ORDER BY agent_id LIMIT ?"));
     LIST_KEYS = same(agent!("WHERE standing = 'accepted' AND hostname > ? ORDER BY hostname LIMIT ?"));
     FIRST_KEYS = same("SELECT hostname, MIN(created_at) AS first_at FROM agents WHERE hostname IN ({list}) AND \
             standing IN ('accepted', 'replaced') GROUP BY hostname");
@@ -119,7 +121,6 @@ statements! {
     COUNT_ONLINE = same("SELECT COUNT(*) AS number FROM servers s JOIN heartbeats h ON h.agent_id = s.agent_id \
             WHERE h.received_at > ? AND h.stopping = 0");
     INSERT_NONCE = same("INSERT INTO nonces (nonce, expires_at) VALUES (?, ?)");
-    USE_NONCE = same("DELETE FROM nonces WHERE nonce = ? AND expires_at >= ?");
     DELETE_OLD_NONCES = same("DELETE FROM nonces WHERE expires_at < ?");
 }
 
@@ -213,6 +214,7 @@ pub(super) struct ServerRow {
     pub(super) stopping: Option<i64>,
     pub(super) cpu_usage: Option<f64>,
     pub(super) memory_usage: Option<f64>,
+    pub(super) narrowed: Option<i64>,
 }
 
 /// What a list of servers is narrowed to.
@@ -265,12 +267,12 @@ pub(super) async fn insert_server(
     tx.run(query).await.map(drop)
 }
 
-/// Changes a server's address and group.
+/// Changes a server's address and group; what is absent stays.
 pub(super) async fn update_server(
     tx: &mut Tx,
     host: &Hostname,
-    ip: &str,
-    group: &str,
+    ip: Option<&str>,
+    group: Option<&str>,
 ) -> Result<(), StoreError> {
     tx.run(UPDATE_SERVER.bind(ip).bind(group).bind(host)).await.map(drop)
 }
@@ -364,6 +366,15 @@ pub(super) async fn list_agents(
 ) -> Result<Vec<AgentRow>, StoreError> {
     let standing = standing.map(KeyStanding::as_str);
     store.all(LIST_AGENTS.bind(after).bind(standing).bind(standing).bind(limit as u64)).await
+}
+
+/// Pending keys that claim this name.
+pub(super) async fn claims(
+    store: &Store,
+    host: &Hostname,
+    limit: usize,
+) -> Result<Vec<AgentRow>, StoreError> {
+    store.all(CLAIMS.bind(host).bind(limit as u64)).await
 }
 
 /// Accepted keys by hostname, after this one.
@@ -491,17 +502,19 @@ pub(super) async fn count_online(store: &Store, since: Micros) -> Result<i64, St
     Ok(row.map_or(0, |(n,)| n))
 }
 
-/// Keeps a nonce until it is used or too old.
-pub(super) async fn insert_nonce(tx: &mut Tx, nonce: &str, expires_at: Micros) -> Result<(), StoreError> {
-    tx.run(INSERT_NONCE.bind(nonce).bind(expires_at)).await.map(drop)
-}
-
-/// Uses a nonce up; says whether it was there and not too old.
+/// Uses a nonce up, for as long as any controller may believe it; says whether this was the first time.
 pub(super) async fn use_nonce(tx: &mut Tx, nonce: &str, now: Micros) -> Result<bool, StoreError> {
-    Ok(tx.run(USE_NONCE.bind(nonce).bind(now)).await? == 1)
+    // Time and randomness tell it from all others; the rest is its tag.
+    let unique: String = nonce.chars().take(2 * NONCE_BODY_BYTES).collect();
+    match tx.run(INSERT_NONCE.bind(unique).bind(now.plus_seconds(2 * NONCE_SECONDS))).await {
+        Err(StoreError::Duplicate(_)) => Ok(false),
+        inserted => inserted.map(|_| true),
+    }
 }
 
 /// Forgets nonces that are too old.
-pub(super) async fn delete_old_nonces(tx: &mut Tx, now: Micros) -> Result<(), StoreError> {
-    tx.run(DELETE_OLD_NONCES.bind(now)).await.map(drop)
+pub(super) async fn delete_old_nonces(store: &Store, now: Micros) -> Result<(), StoreError> {
+    let mut tx = store.begin().await?;
+    tx.run(DELETE_OLD_NONCES.bind(now)).await?;
+    tx.commit().await
 }

@@ -1,5 +1,7 @@
 //! What handlers take in. Everything that is wrong becomes an [`Error`], never a plain text of the framework's.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -11,6 +13,7 @@ pub use super::auth::Caller;
 use super::dialect::{REQUIRED, Surface};
 pub use super::edge::Peer;
 use crate::error::Error;
+use crate::limits::BODY_SECONDS_MAX;
 
 /// A JSON body. Unknown fields are ignored, nothing is coerced; an absent content type counts as JSON.
 #[derive(Debug, Clone, Copy)]
@@ -63,9 +66,15 @@ fn is_json(media_type: &str) -> bool {
 /// The whole body, within the route's limit.
 ///
 /// # Errors
-/// [`Error::TooLarge`], or [`Error::Invalid`] when the client breaks off.
+/// [`Error::TooLarge`], or [`Error::Invalid`] when the client breaks off or takes too long.
 pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+    body_within(Duration::from_secs(BODY_SECONDS_MAX), request, state).await
+}
+
+async fn body_within<S: Send + Sync>(limit: Duration, request: Request, state: &S) -> Result<Bytes, Error> {
+    let read = tokio::time::timeout(limit, Bytes::from_request(request, state)).await;
+    let read = read.map_err(|_| Error::invalid("body", "the body took too long to come"))?;
+    read.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) => {
             Error::TooLarge("the body is larger than allowed here".into())
         }
@@ -195,6 +204,16 @@ mod tests {
         let (mut parts, ()) = http::Request::get("/x?limit=many").body(()).unwrap().into_parts();
         match Query::<Page>::from_request_parts(&mut parts, &()).await.unwrap_err() {
             Error::Invalid { field, .. } => assert_eq!(field, "limit"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_comes_is_given_up_on() {
+        let never = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+        let request = Request::new(axum::body::Body::from_stream(never));
+        match body_within(Duration::from_millis(10), request, &()).await.unwrap_err() {
+            Error::Invalid { field, .. } => assert_eq!(field, "body"),
             other => panic!("{other:?}"),
         }
     }

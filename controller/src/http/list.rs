@@ -1,6 +1,7 @@
 //! Long lists: bare JSON arrays, read and sent chunk by chunk, with the next page in `Link`.
 
 use std::future::Future;
+use std::str::FromStr;
 
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse as _, Response};
@@ -66,6 +67,28 @@ pub fn link_next(response: &mut Response, uri: &Uri, cursor: &str) {
     let query = others.chain([format!("cursor={cursor}").as_str()]).collect::<Vec<_>>().join("&");
     let link = format!("<{}?{query}>; rel=\"next\"", uri.path());
     response.headers_mut().extend(HeaderValue::from_str(&link).ok().map(|link| (LINK, link)));
+}
+
+/// How many rows a page has: as many as were asked for, `default` unless any, `max` at most.
+///
+/// # Errors
+/// 400 for none.
+pub fn page_limit(asked: Option<u32>, default: usize, max: usize) -> Result<usize, Error> {
+    match asked {
+        Some(0) => Err(Error::invalid("limit", "limit must be at least 1")),
+        Some(n) => Ok((n as usize).min(max)),
+        None => Ok(default),
+    }
+}
+
+/// Reads a cursor of two parts, `first-second`.
+///
+/// # Errors
+/// 400 for one that is not ours.
+pub fn cursor<A: FromStr, B: FromStr>(text: Option<&str>) -> Result<Option<(A, B)>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let place = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    place.map(Some).ok_or_else(|| Error::invalid("cursor", "cursor is malformed"))
 }
 
 #[cfg(test)]

@@ -1,19 +1,34 @@
 //! The listeners.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::extract::Request;
-use axum::serve::ListenerExt as _;
-use axum::{ServiceExt, middleware};
-use tokio::net::TcpListener;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::middleware;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tower::Layer as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::{Layer as _, Service, ServiceExt as _};
 
 use super::{edge, router};
 use crate::app::App;
-use crate::limits::DRAIN_SECONDS_MAX;
+use crate::limits::{ACCEPT_PAUSE_MILLISECONDS, CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HEADER_SECONDS_MAX};
+
+/// How long a client may take to ask, from the connection or its last answer on.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(HEADER_SECONDS_MAX);
+/// How long nothing is taken after a connection could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(ACCEPT_PAUSE_MILLISECONDS);
 
 /// Bound sockets; nothing is answered yet.
 #[derive(Debug)]
@@ -45,41 +60,151 @@ impl Listeners {
     /// Answers requests until the app stops; then takes no new ones, and waits a bounded time for those under way.
     ///
     /// # Errors
-    /// When a listener fails.
+    /// When a listener's task fails.
     pub async fn serve(self, app: App) -> anyhow::Result<()> {
         let stop = app.stop.clone();
         let service = middleware::from_fn_with_state(app.clone(), edge::edge).layer(router(app));
-        let mut servers = JoinSet::new();
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let connections = TaskTracker::new();
+        let mut listeners = JoinSet::new();
         for listener in self.0 {
-            // Answers are small and awaited: never hold them back to fill a packet.
-            let listener = listener.tap_io(|stream| {
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "no TCP_NODELAY");
-                }
-            });
-            let service = service.clone();
-            let make = ServiceExt::<Request>::into_make_service_with_connect_info::<SocketAddr>(service);
-            let stop = stop.clone();
-            servers.spawn(async move {
-                axum::serve(listener, make).with_graceful_shutdown(stop.cancelled_owned()).await
-            });
+            listeners.spawn(accept(
+                listener,
+                service.clone(),
+                room.clone(),
+                connections.clone(),
+                stop.clone(),
+            ));
         }
-        let drained = async {
-            while let Some(ended) = servers.join_next().await {
-                ended.context("a listener panicked")?.context("a listener failed")?;
+        while let Some(ended) = listeners.join_next().await {
+            ended.context("a listener panicked")?;
+        }
+        connections.close();
+        let drain = Duration::from_secs(DRAIN_SECONDS_MAX);
+        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+            tracing::warn!("stopped with requests under way");
+        }
+        Ok(())
+    }
+}
+
+/// Takes connections while there is room for them; who comes then waits in the system's own queue.
+async fn accept<S>(
+    listener: TcpListener,
+    service: S,
+    room: Arc<Semaphore>,
+    connections: TaskTracker,
+    stop: CancellationToken,
+) where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let next = async || {
+        let place = room.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+        listener.accept().await.map(|accepted| (accepted, place))
+    };
+    loop {
+        let taken = tokio::select! {
+            () = stop.cancelled() => return,
+            taken = next() => taken,
+        };
+        match taken {
+            Ok(((stream, peer), place)) => {
+                let answered = answer(stream, peer, service.clone(), stop.clone(), HEADER_TIME_MAX);
+                connections.spawn(async move {
+                    answered.await;
+                    drop(place);
+                });
             }
-            anyhow::Ok(())
-        };
-        let too_late = async {
-            stop.cancelled().await;
-            tokio::time::sleep(Duration::from_secs(DRAIN_SECONDS_MAX)).await;
-        };
-        tokio::select! {
-            ended = drained => ended,
-            () = too_late => {
-                tracing::warn!("stopped with requests under way");
-                Ok(())
+            // Most likely no file descriptor is left: without a pause this would be a busy loop.
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not taken");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Answers the requests of one connection, one after the other.
+async fn answer<S>(stream: TcpStream, peer: SocketAddr, service: S, stop: CancellationToken, header: Duration)
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    // Answers are small and awaited: never hold them back to fill a packet.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        service.clone().oneshot(request.map(Body::new))
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(header);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, %peer, "a connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// Serves one connection of a client that says this, and gives what it hears until the end.
+    async fn heard(says: &[u8], header: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let router = axum::Router::new().fallback(async || "hello");
+        let served = tokio::spawn(answer(stream, peer, router, CancellationToken::new(), header));
+        client.write_all(says).await.unwrap();
+        let mut text = String::new();
+        tokio::time::timeout(Duration::from_secs(10), client.read_to_string(&mut text))
+            .await
+            .unwrap()
+            .unwrap();
+        served.await.unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn who_never_ends_a_header_is_hung_up_on() {
+        let soon = Duration::from_millis(50);
+        for unfinished in ["", "GET / HTTP/1.1\r\nhost: x\r\nx-slow: "] {
+            assert!(!heard(unfinished.as_bytes(), soon).await.contains("hello"));
+        }
+        let whole = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        assert!(heard(whole.as_bytes(), soon).await.ends_with("hello"));
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_than_there_is_room_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+        let router = axum::Router::new().fallback(async || "hello");
+        let room = Arc::new(Semaphore::new(1));
+        let accepting = tokio::spawn(accept(listener, router, room, connections.clone(), stop.clone()));
+        let ask = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(ask).await.unwrap();
+        let mut byte = [0];
+        first.read_exact(&mut byte).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(ask).await.unwrap();
+        assert_eq!(connections.len(), 1, "the second one waits");
+        drop(first);
+        second.read_exact(&mut byte).await.unwrap();
+        stop.cancel();
+        accepting.await.unwrap();
     }
 }

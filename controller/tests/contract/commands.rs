@@ -6,10 +6,12 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use signet_common::messages::{Event, Outcome, Rejection, Stream};
 use signet_common::time::Micros;
-use signet_testkit::{Pair, on_both_pairs};
+use signet_controller::limits::WATCHERS_MAX;
+use signet_controller::store::Statement;
+use signet_testkit::{Pair, eventually, on_both_pairs};
 
 use crate::support::fake_agent::{FakeAgent, ended, exited};
-use crate::support::{ADMIN_TOKEN, Answer, TestApp};
+use crate::support::{ADMIN_TOKEN, Answer, PATIENCE, TestApp};
 
 on_both_pairs!(
     a_key_makes_one_task,
@@ -20,6 +22,8 @@ on_both_pairs!(
     sizes_are_bounded,
     large_outputs_are_answered_host_by_host,
     no_body_is_a_fault_of_ours,
+    secrets_go_when_nothing_needs_them,
+    only_so_many_watch_at_the_same_time,
 );
 
 fn everywhere() -> Value {
@@ -292,4 +296,54 @@ async fn no_body_is_a_fault_of_ours(pair: Pair) {
             assert!(answer.status.as_u16() < 500, "{path} {}: {body}", answer.text);
         }
     }
+}
+
+async fn secrets_go_when_nothing_needs_them(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "a", "web").await;
+    let body =
+        json!({ "target_type": "all", "command": "true", "env": { "TOKEN": "s3cret" }, "stdin": "s3cret" });
+    let done = app.post("/api/commands", &body).await.expect(201);
+    agent.run_next(exited(0, "", "")).await;
+    let path = format!("/api/tasks/{}", done["task_id"].as_str().unwrap());
+    app.eventually(&path, |task| task["status"] == "done").await;
+    app.post("/api/commands", &body).await.expect(201);
+    let kept = async || {
+        let query = Statement::same("SELECT COUNT(*) AS number FROM messages WHERE LENGTH(body) > 0").query();
+        app.running.app.store.first::<(i64,)>(query).await.unwrap().unwrap().0
+    };
+    let dispatch = &app.running.app.dispatch;
+    dispatch.forget_bodies(Micros::now()).await.unwrap();
+    assert_eq!(kept().await, 2, "it may still be started");
+    let later = Micros::now().plus_seconds(86_400);
+    assert!(!dispatch.forget_bodies(later).await.unwrap());
+    assert_eq!(kept().await, 1, "what is open keeps its message");
+    let task = app.get(&path).await.expect(200);
+    assert_eq!((&task["env"], &task["stdin_bytes"]), (&json!(["TOKEN"]), &json!(6)));
+}
+
+async fn only_so_many_watch_at_the_same_time(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let paused = json!({ "paused": true, "reason": null });
+    app.put("/api/dispatch", &paused).await.expect(200);
+    let mut agent = FakeAgent::new(&app, "b", "web").await;
+    agent.hello(&app).await;
+    let body = json!({ "target_type": "node", "target": "b", "command": "true" });
+    let task = app.post("/api/commands", &body).await.expect(201);
+    let path = format!("/api/tasks/{}/events", task["task_id"].as_str().unwrap());
+    let watch = async || app.request(reqwest::Method::GET, &path).send().await.unwrap();
+    let mut watching = Vec::new();
+    for _ in 0..WATCHERS_MAX {
+        let answer = watch().await;
+        assert_eq!(answer.status(), 200);
+        watching.push(answer);
+    }
+    let refused = app.get(&path).await;
+    assert!(refused.headers.contains_key("retry-after"));
+    refused.expect(429);
+    watching.pop();
+    eventually(PATIENCE, "the place to be free again", async || {
+        (watch().await.status() == 200).then_some(())
+    })
+    .await;
 }

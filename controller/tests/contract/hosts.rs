@@ -2,11 +2,13 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use signet_common::Jti;
 use signet_common::PublicKey;
 use signet_common::bus::Queue;
 use signet_common::keyring::Keyring;
-use signet_common::messages::Standing;
-use signet_testkit::{Pair, on_both_pairs};
+use signet_common::messages::{Event, Hello, Standing};
+use signet_controller::store::Statement;
+use signet_testkit::{Pair, eventually, on_both_pairs};
 
 use crate::support::fake_agent::{FakeAgent, exited, opened};
 use crate::support::{PATIENCE, TestApp};
@@ -16,7 +18,13 @@ on_both_pairs!(
     what_is_no_server_is_refused,
     a_deleted_server_is_gone,
     a_second_claimant_waits,
-    a_host_is_enrolled_by_hand
+    a_host_is_enrolled_by_hand,
+    a_nonce_costs_nothing_and_counts_once,
+    hellos_of_one_key_at_the_same_time_are_one_enrolment,
+    what_no_group_is_called_is_refused,
+    a_revoked_key_stays_revoked,
+    the_list_shows_what_holds_a_host,
+    orphans_come_page_by_page,
 );
 
 async fn add(app: &TestApp, hostname: &str, labels: Value) {
@@ -158,4 +166,114 @@ async fn a_host_is_enrolled_by_hand(pair: Pair) {
     assert_eq!(agent.hello(&app).await.standing, Standing::Accepted);
     agent.consume().await;
     agent.come_online(&app).await;
+}
+
+async fn nonces_kept(app: &TestApp) -> i64 {
+    let count = Statement::same("SELECT COUNT(*) AS number FROM nonces").query();
+    app.running.app.store.first::<(i64,)>(count).await.unwrap().unwrap().0
+}
+
+async fn a_nonce_costs_nothing_and_counts_once(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let agent = FakeAgent::new(&app, "server1", "web").await;
+    let hello = agent.draft(&app).await;
+    agent.draft(&app).await;
+    assert_eq!(nonces_kept(&app).await, 0, "only used ones are kept");
+    // Anything that is not to the letter what was given out is refused before anything is written.
+    let given = &hello.controller_nonce;
+    let altered = |at: usize| {
+        let other = if given.as_bytes()[at] == b'0' { "1" } else { "0" };
+        format!("{}{other}{}", &given[..at], &given[at + 1..])
+    };
+    let last = given.len() - 1;
+    for wrong in ["", "x", &given.to_uppercase(), &given[..last], &altered(3), &altered(20), &altered(last)] {
+        let hello = Hello { controller_nonce: wrong.to_owned(), ..hello.clone() };
+        let answer = agent.say(&app, &hello).await;
+        assert_eq!(answer.status, 401, "{wrong}: {}", answer.text);
+    }
+    assert_eq!(nonces_kept(&app).await, 0);
+    assert_eq!(agent.say(&app, &hello).await.status, 200);
+    assert_eq!(nonces_kept(&app).await, 1);
+    assert_eq!(agent.say(&app, &hello).await.status, 401, "once");
+}
+
+async fn hellos_of_one_key_at_the_same_time_are_one_enrolment(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let agent = FakeAgent::new(&app, "server1", "web").await;
+    let again = FakeAgent::new(&app, "server1", "web").await;
+    let mut hellos = Vec::new();
+    for claimant in [&agent, &agent, &agent, &again, &again] {
+        hellos.push((claimant, claimant.draft(&app).await));
+    }
+    let answers = hellos.iter().map(|(claimant, hello)| claimant.say(&app, hello));
+    for answer in futures_util::future::join_all(answers).await {
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let agents = app.get("/api/agents").await.expect(200);
+    let standings: Vec<&str> =
+        agents.as_array().unwrap().iter().map(|a| a["standing"].as_str().unwrap()).collect();
+    assert!(standings == ["accepted", "pending"] || standings == ["pending", "accepted"], "{agents}");
+}
+
+async fn what_no_group_is_called_is_refused(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    for group in ["web ", " web", "we\nb", &"x".repeat(129)] {
+        let agent = FakeAgent::new(&app, "server1", group).await;
+        let hello = agent.draft(&app).await;
+        let answer = agent.say(&app, &hello).await.expect(400);
+        assert!(answer["detail"].as_str().unwrap().starts_with("group must"), "{answer}");
+    }
+    assert_eq!(app.get("/api/servers").await.expect(200), json!([]));
+}
+
+async fn a_revoked_key_stays_revoked(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let agent = FakeAgent::enrol(&app, "server1", "web").await;
+    app.post(&format!("/api/agents/{}/revoke", agent.id), &json!({})).await.expect(200);
+    let key = json!({ "public_key_pem": agent.key.public().to_pem() });
+    for host in ["server1", "server2"] {
+        let refused = app.put(&format!("/api/client-keys/{host}"), &key).await.expect(409);
+        assert!(refused["detail"].as_str().unwrap().contains("revoked"), "{refused}");
+    }
+    assert_eq!(app.get("/api/servers/server2").await.status, 404, "what was refused leaves no trace");
+}
+
+async fn the_list_shows_what_holds_a_host(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "server1", "web").await;
+    let plain = app.get("/api/servers").await.expect(200);
+    assert!(plain[0].get("narrowed").is_none() && plain[0].get("set_aside").is_none(), "{plain}");
+    agent.heartbeat_with(|beat| beat.narrowed = true).await;
+    app.eventually("/api/servers", |list| list[0]["narrowed"] == true).await;
+    // A journal that ends before what was taken in: the disk was rolled back.
+    agent.report((0..2).map(|at| Event::Accepted { jti: Jti::generate(), at })).await;
+    app.eventually("/api/servers/server1", |host| host["cursor"] == 2).await;
+    agent.journal.truncate(1);
+    agent.restart();
+    assert_eq!(agent.hello(&app).await.standing, Standing::SetAside);
+    let aside = app.get("/api/servers").await.expect(200);
+    assert_eq!(aside[0]["set_aside"], true, "{aside}");
+}
+
+async fn orphans_come_page_by_page(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "server1", "web").await;
+    agent.report((0..5).map(|at| Event::Accepted { jti: Jti::generate(), at })).await;
+    let path = format!("/api/agents/{}/orphans", agent.id);
+    let whole = eventually(PATIENCE, "the orphans to be kept", async || {
+        let whole = app.get(&path).await.expect(200);
+        (whole.as_array().unwrap().len() == 5).then_some(whole)
+    })
+    .await;
+    let (mut next, mut paged) = (Some(format!("{path}?limit=2")), Vec::new());
+    while let Some(page) = next {
+        let answer = app.get(&page).await;
+        let link = answer.headers.get("link").map(|link| link.to_str().unwrap().to_owned());
+        next = link.map(|link| link[1..link.find('>').unwrap()].to_owned());
+        let rows = answer.expect(200);
+        assert!(rows.as_array().unwrap().len() <= 2);
+        paged.extend(rows.as_array().unwrap().clone());
+    }
+    assert_eq!(Value::from(paged), whole);
+    assert_eq!(app.get(&format!("{path}?cursor=x")).await.status, 400);
 }

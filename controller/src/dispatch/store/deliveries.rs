@@ -317,8 +317,6 @@ pub(crate) struct StateCount {
     pub task_id: String,
     /// The state.
     pub state: String,
-    /// The reason.
-    pub reason: String,
     /// How many.
     pub number: i64,
 }
@@ -341,9 +339,9 @@ pub(crate) struct Count {
     pub state: String,
 }
 
-/// All deliveries by state, for the metrics.
-pub(crate) async fn count_all_states(store: &Store) -> Result<Vec<Count>, StoreError> {
-    store.all(COUNT_ALL_STATES.query()).await
+/// Open deliveries by state, for the metrics.
+pub(crate) async fn count_open(store: &Store) -> Result<Vec<Count>, StoreError> {
+    store.all(COUNT_OPEN.query()).await
 }
 
 /// How many each agent has that were sent and not accepted.

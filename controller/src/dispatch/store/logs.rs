@@ -216,15 +216,6 @@ pub struct OrphanRow {
     pub received_at: i64,
 }
 
-/// An agent's orphans.
-pub(crate) async fn orphans(
-    store: &Store,
-    agent: &AgentId,
-    limit: usize,
-) -> Result<Vec<OrphanRow>, StoreError> {
-    store.all(SELECT_ORPHANS.bind(agent).bind(limit as u64)).await
-}
-
 /// Deletes some orphans from before `before`; says how many.
 pub(crate) async fn delete_old_orphans(
     store: &Store,

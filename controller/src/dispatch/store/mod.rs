@@ -3,12 +3,14 @@
 mod deliveries;
 mod dispatches;
 mod logs;
+mod shown;
 
 pub use deliveries::Stored;
 pub(super) use deliveries::*;
 pub(super) use dispatches::*;
-pub(super) use logs::OrphanRow;
+pub use logs::OrphanRow;
 pub(super) use logs::*;
+pub(super) use shown::*;
 
 use crate::store::statements;
 
@@ -85,9 +87,10 @@ statements! {
     SELECT_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE jti IN \
             ({list})");
     UPDATE_SIGNATURE = same("UPDATE messages SET keyid = ?, sig = ? WHERE jti = ?");
-    COUNT_STATES = same("SELECT task_id, state, reason, COUNT(*) AS number FROM deliveries WHERE task_id \
-            IN ({list}) GROUP BY task_id, state, reason");
-    COUNT_ALL_STATES = same("SELECT state, COUNT(*) AS number FROM deliveries GROUP BY state");
+    COUNT_STATES = same("SELECT task_id, state, COUNT(*) AS number FROM deliveries WHERE task_id IN ({list}) \
+            GROUP BY task_id, state");
+    COUNT_OPEN = same("SELECT state, COUNT(*) AS number FROM deliveries WHERE state IN ('waiting', 'sent', \
+            'accepted', 'running') GROUP BY state");
     COUNT_UNACCEPTED = same("SELECT agent_id, COUNT(*) AS number FROM deliveries WHERE state = 'sent' AND \
             agent_id IN ({list}) GROUP BY agent_id");
     AGENTS_WAITING = same("SELECT DISTINCT agent_id FROM deliveries WHERE state = 'waiting' AND agent_id \
@@ -168,8 +171,14 @@ statements! {
         "INSERT IGNORE INTO orphans (agent_id, log_id, seq, event, received_at) VALUES {rows:5}",
         "INSERT OR IGNORE INTO orphans (agent_id, log_id, seq, event, received_at) VALUES {rows:5}",
     );
-    SELECT_ORPHANS = same("SELECT agent_id, log_id, seq, event, received_at FROM orphans WHERE agent_id = \
-            ? ORDER BY log_id, seq LIMIT ?");
+    SELECT_ORPHANS = same("SELECT agent_id, log_id, seq, event, received_at FROM orphans WHERE agent_id = ? AND \
+            (log_id > ? OR (log_id = ? AND seq > ?)) ORDER BY log_id, seq LIMIT ?");
+    ORPHANS_END = same("SELECT log_id, seq FROM orphans WHERE agent_id = ? AND \
+            (log_id > ? OR (log_id = ? AND seq > ?)) ORDER BY log_id, seq LIMIT 2 OFFSET ?");
+    LIVE_SEQ = same("SELECT live_seq FROM dispatches WHERE task_id = ?");
+    SPENT_MESSAGES = same("SELECT m.jti FROM messages m JOIN dispatches d ON d.task_id = m.task_id AND d.open = 0 \
+            WHERE m.kept = 1 AND m.exp < ? ORDER BY m.exp LIMIT ?");
+    EMPTY_MESSAGES = same("UPDATE messages SET body = x'', kept = 0 WHERE jti IN ({list})");
     INSERT_PARKED = differ(
         "INSERT IGNORE INTO parked (jti, agent_id, body, error, received_at) VALUES (?, ?, ?, ?, ?)",
         "INSERT OR IGNORE INTO parked (jti, agent_id, body, error, received_at) VALUES (?, ?, ?, ?, ?)",
