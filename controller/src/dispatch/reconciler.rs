@@ -129,6 +129,10 @@ impl Dispatch {
             Ok(locked.into_keys().collect())
         })?;
         tasks.iter().for_each(|task| self.live().ring(task));
+        if overdue.len() >= SWEEP_ROWS_MAX {
+            // There are more.
+            self.wake().notify_one();
+        }
         Ok(())
     }
 
@@ -212,15 +216,18 @@ impl Dispatch {
         if agents.is_empty() || !self.may_publish() {
             return Ok(());
         }
+        // Looked at first: most have nothing that may go, and nothing is written for them.
         let mut tx = self.store().begin().await?;
         let able = if self.is_paused(&mut tx).await? {
             BTreeSet::new()
         } else {
             self.able_among(&mut tx, agents, now).await?
         };
-        drop(tx);
         let able: Vec<AgentId> = able.into_iter().collect();
-        for some in able.chunks(PUMP_AGENTS_MAX) {
+        let ready = self.next_for(&mut tx, &able, now).await?;
+        drop(tx);
+        let ready: BTreeSet<AgentId> = ready.into_iter().map(|d| d.agent_id).collect();
+        for some in ready.into_iter().collect::<Vec<_>>().chunks(PUMP_AGENTS_MAX) {
             let (sent, tasks) = in_transaction!(self.store(), |tx| -> Result<(Vec<Due>, Vec<TaskId>)> {
                 self.take_waiting(tx, some, now).await
             })?;
@@ -230,13 +237,8 @@ impl Dispatch {
         Ok(())
     }
 
-    /// Marks as sent what waits for these agents, as far as each has room; gives it, and its tasks.
-    async fn take_waiting(
-        &self,
-        tx: &mut Tx,
-        agents: &[AgentId],
-        now: Micros,
-    ) -> Result<(Vec<Due>, Vec<TaskId>)> {
+    /// What waits for these agents, is released, and has room there.
+    async fn next_for(&self, tx: &mut Tx, agents: &[AgentId], now: Micros) -> Result<Vec<Due>> {
         let busy = store::unaccepted(tx, agents).await?;
         let mut waiting = Vec::new();
         for agent in agents {
@@ -246,6 +248,19 @@ impl Dispatch {
                 waiting.extend(store::waiting_of(tx, agent, now, room).await?);
             }
         }
+        Ok(waiting)
+    }
+
+    /// Marks as sent what waits for these agents, as far as each has room; gives it, and its tasks.
+    async fn take_waiting(
+        &self,
+        tx: &mut Tx,
+        agents: &[AgentId],
+        now: Micros,
+    ) -> Result<(Vec<Due>, Vec<TaskId>)> {
+        // Intake and the sweep must not both fill the same room.
+        store::lock_cursors(tx, agents).await?;
+        let mut waiting = self.next_for(tx, agents, now).await?;
         let locked = store::lock_dispatches(tx, waiting.iter().map(|d| &d.task_id)).await?;
         let keys: Vec<(TaskId, Hostname)> =
             waiting.iter().map(|d| (d.task_id.clone(), d.hostname.clone())).collect();

@@ -68,7 +68,7 @@ async fn ten_thousand_commands_for_a_host_that_stays_away_expire(pair: Pair) {
     let app = TestApp::start(pair).await;
     let mut agent = offline(&app).await;
     waiting_for(&app, &agent, 10_000, 1).await;
-    eventually(PATIENCE, "all to expire", async || {
+    eventually(2 * PATIENCE, "all to expire", async || {
         (app.number("SELECT COUNT(*) FROM deliveries WHERE state = 'expired'").await == 10_000).then_some(())
     })
     .await;

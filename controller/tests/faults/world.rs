@@ -10,8 +10,9 @@ use signet_testkit::eventually;
 
 use super::programs::{self, Program, TOKEN};
 
-/// Longer than what a killed controller's claim to the sweep and a lost connection to the broker keep waiting together.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than what a killed controller's claim to the sweep and a lost connection to the broker keep waiting together, or
+/// what it takes until a reports queue that lost its leader with the broker is made anew: four tries of 20 s, and pauses.
+const PATIENCE: Duration = Duration::from_secs(180);
 const HOST: &str = "alpha";
 /// What every command ends with: a code that nothing else gives.
 pub const EXIT_CODE: i64 = 3;
