@@ -32,3 +32,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) const STORED_EVERY: Duration = Duration::from_millis(1);
 /// What has just started is left alone for this long before its idling is measured: a heartbeat and a half.
 pub(crate) const SETTLE: Duration = Duration::from_secs(15);
+/// How long a program may take to stop before it is killed.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(20);
+/// Pause between two looks whether it has stopped.
+pub(crate) const STOPPED_EVERY: Duration = Duration::from_millis(5);

@@ -13,8 +13,8 @@ use crate::stage::{Ground, Stored};
 /// The peer's controller and its one agent.
 pub(crate) struct Peer {
     pub(crate) api: Api,
-    _controller: Running,
     _agent: Running,
+    _controller: Running,
     ground: Ground,
 }
 
@@ -42,7 +42,7 @@ impl Peer {
         let agent = Running::start(agent, &log("agent"))?;
         let api = Api::new(&base, None)?;
         api.wait_online(1).await.with_context(|| agent.last_words())?;
-        Ok(Self { api, _controller: controller, _agent: agent, ground })
+        Ok(Self { api, _agent: agent, _controller: controller, ground })
     }
 
     /// Counts the commands that have succeeded.

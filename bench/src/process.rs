@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::limits::PATIENCE;
+use crate::limits::{PATIENCE, STOP_MAX, STOPPED_EVERY};
 
 /// A program of this workspace, built beside this one.
 pub(crate) fn program(name: &str) -> anyhow::Result<PathBuf> {
@@ -33,7 +33,7 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// A running program, killed when it is dropped.
+/// A running program, ended when it is dropped.
 pub(crate) struct Running {
     child: Child,
     log: PathBuf,
@@ -101,11 +101,18 @@ impl Running {
 
     /// Ends it with SIGTERM and waits for that.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
         kill(self.pid()?, Signal::SIGTERM)?;
         let begun = Instant::now();
         while self.child.try_wait()?.is_none() {
-            anyhow::ensure!(begun.elapsed() < PATIENCE, "it does not stop: {}", self.last_words());
-            std::thread::sleep(Duration::from_millis(5));
+            anyhow::ensure!(begun.elapsed() < STOP_MAX, "it does not stop: {}", self.last_words());
+            std::thread::sleep(STOPPED_EVERY);
         }
         Ok(())
     }
@@ -117,9 +124,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself; nothing is left to do then.
-        self.child.kill().ok();
-        self.child.wait().ok();
+        // Gently: an agent that is killed leaves its cgroup behind.
+        if let Err(error) = self.end() {
+            eprintln!("signet-bench: {error:#}");
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
     }
 }
 

@@ -41,11 +41,11 @@ impl Ground {
     }
 }
 
-/// A controller on MariaDB and RabbitMQ, and its agents. The programs end before their ground goes.
+/// A controller on MariaDB and RabbitMQ, and its agents. They end in this order: agents, controller, the ground below.
 pub(crate) struct Stage {
     pub(crate) api: Api,
-    pub(crate) controller: Running,
     pub(crate) agents: Vec<Running>,
+    pub(crate) controller: Running,
     ground: Ground,
     wire: Wire,
 }
@@ -68,7 +68,7 @@ impl Stage {
         let log = ground.path().join("controller.log");
         let (controller, base, _) = Running::start_until(controller, &log, "signet: ready on ")?;
         let api = Api::new(&base, Some(ADMIN_TOKEN))?;
-        Ok(Self { api, controller, agents: Vec::new(), ground, wire })
+        Ok(Self { api, agents: Vec::new(), controller, ground, wire })
     }
 
     /// Starts a true agent with this name and waits until it is online.
