@@ -17,6 +17,12 @@ pub(crate) struct Server {
     pub memory_usage: Option<f64>,
     #[serde(default)]
     pub labels: std::collections::BTreeMap<String, String>,
+    /// A policy file narrows what runs there.
+    #[serde(default)]
+    pub narrowed: bool,
+    /// Nothing is sent there until an admin accepts it.
+    #[serde(default)]
+    pub set_aside: bool,
 }
 
 /// A task.
@@ -33,6 +39,11 @@ pub(crate) struct Task {
 }
 
 impl Task {
+    /// Whether a host has still to answer.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.status.as_str(), "pending" | "sent" | "received")
+    }
+
     /// The target as it is written on the command line.
     pub(crate) fn target(&self) -> String {
         let text = self.target.as_deref().unwrap_or_default();

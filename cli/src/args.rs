@@ -11,7 +11,7 @@ use crate::exit::{Exit, Failure};
 /// Signet, a fleet control plane: signed commands to every host and back.
 ///
 /// Exit codes: 0 it worked (on every host), 1 some host failed, 2 bad usage, 3 the controller is away or refuses,
-/// 130 ended by Ctrl-C.
+/// 4 not every host has answered yet, 130 ended by Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "signet", version, about)]
 pub(crate) struct CommandLine {

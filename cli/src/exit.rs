@@ -12,6 +12,8 @@ pub(crate) enum Exit {
     Success,
     /// 1: some host failed, or the doctor found something.
     SomeFailed,
+    /// 4: not every host has answered.
+    Unfinished,
     /// 130: ended by Ctrl-C, as shells say it.
     Interrupted,
 }
@@ -21,6 +23,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Success => 0,
             Exit::SomeFailed => 1,
+            Exit::Unfinished => 4,
             Exit::Interrupted => 130,
         })
     }

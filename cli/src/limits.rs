@@ -11,7 +11,7 @@ pub(crate) const STREAM_SILENCE_MAX: Duration = Duration::from_secs(45);
 /// Largest answer that is held in memory, in bytes. Output of commands is streamed and not held.
 pub(crate) const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// A request that may be repeated is tried this often when its connection breaks.
-pub(crate) const SEND_TRIES_MAX: u32 = 3;
+pub(crate) const SEND_TRIES_MAX: u32 = 6;
 /// Largest event of a live stream, in bytes: a piece of output is 64 KiB before its base64.
 pub(crate) const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Events that wait to be shown.

@@ -183,6 +183,42 @@ mod sqlite_memory {
     }
 
     #[test]
+    fn results_of_an_open_task_are_no_success() {
+        let home = Home::new();
+        let up = home.up("127.0.0.1:0", &[]);
+        let asked = up.json(&home, &["run", "box", "--no-wait", "--timeout", "60", "--", "sleep 60"]);
+        let id = asked["task_id"].as_str().unwrap();
+        let (exit, _, why) = code(&up.signet(&home, &["results", id]));
+        assert!(exit == 4 && why.contains("not every host"), "{why}");
+        assert!(up.signet(&home, &["cancel", id]).status.success());
+        let began = Instant::now();
+        while code(&up.signet(&home, &["results", id])).0 != 1 {
+            assert!(began.elapsed() < PATIENCE, "it is never cancelled");
+        }
+    }
+
+    #[test]
+    fn the_doctor_tells_that_the_database_is_away() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let body = r#"{"detail":"the database is not reachable"}"#;
+                let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length";
+                write!(stream, "{head}: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        });
+        let home = Home::new();
+        let url = format!("http://{address}");
+        let answer = home.signet().args(["--url", &url, "--token", "t", "doctor", "web1"]).output().unwrap();
+        let (exit, said, why) = code(&answer);
+        assert!(exit == 1 && said.contains("controller") && said.contains("not reachable"), "{said} {why}");
+    }
+
+    #[test]
     fn output_is_bytes_for_a_pipe_and_objects_for_a_program() {
         let home = Home::new();
         let up = home.up("127.0.0.1:0", &[]);

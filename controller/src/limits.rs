@@ -135,6 +135,8 @@ pub const KNOWN_KEYS_WHOLE_SECONDS: i64 = 600;
 pub const KNOWN_KEYS_OVERLAP_SECONDS: i64 = 180;
 /// How long one scrape of the metrics waits for the database, and for each queue's depth, in seconds.
 pub const METRICS_SECONDS_MAX: u64 = 2;
+/// How long the page of a server waits for its queue's depth, in seconds.
+pub const DEPTH_SECONDS_MAX: u64 = 2;
 /// What is read and dropped of a refused request's body before the answer, in bytes.
 pub const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long that may take, in seconds.

@@ -77,6 +77,12 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
             "SIGNET_JOIN_TOKEN lets anyone who knows it enrol hosts for ever: for development only"
         );
     }
+    if matches!(settings.bus, BusSettings::Amqp { agent_url: None, .. }) {
+        tracing::warn!(
+            "SIGNET_AGENT_AMQP_URL is unset: agents are told the controller's own user at the broker, and each of them \
+             may read and delete every queue"
+        );
+    }
     let store = Store::open(settings.database_url.reveal())?;
     let listeners = Listeners::bind(&settings.listen).await?;
     let addrs = listeners.addresses()?;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Deserialize;
 
+use crate::api::Task;
 use crate::client::{parsed, part};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -14,7 +15,7 @@ use crate::text::one_line;
 
 /// Show the results of a task; identical ones once
 ///
-/// The exit code is that of `signet run`: 1 when some host failed.
+/// The exit code is that of `signet run`: 1 when some host failed; 4 while some host has not answered.
 #[derive(Debug, Args)]
 pub(crate) struct Results {
     /// The task's id
@@ -69,6 +70,13 @@ impl Results {
                     }
                 }
             }
+        }
+        let task: Task = parsed(&context.client.get(&format!("/api/tasks/{}", part(&self.id)))?)?;
+        if task.is_open() {
+            context
+                .term
+                .warn(&format!("not every host has answered yet: signet task --follow {}", task.task_id));
+            return Ok(Exit::Unfinished);
         }
         Ok(if some_failed { Exit::SomeFailed } else { Exit::Success })
     }

@@ -52,6 +52,8 @@ impl Servers {
             let server: Server = parsed(server)?;
             let labels: Vec<String> =
                 server.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let notes = [("set aside", server.set_aside), ("narrowed", server.narrowed)];
+            let notes: Vec<&str> = notes.into_iter().filter(|(_, is)| *is).map(|(note, _)| note).collect();
             rows.push(vec![
                 looking(Look::Bold, server.hostname),
                 looking(state_look(&server.status), server.status),
@@ -61,11 +63,12 @@ impl Servers {
                 plain(percent(server.cpu_usage)),
                 plain(percent(server.memory_usage)),
                 plain(labels.join(" ")),
+                plain(notes.join(", ")),
             ]);
         }
         table::print(
             context.term,
-            &["HOST", "STATUS", "GROUP", "IP", "HEARTBEAT", "CPU", "MEMORY", "LABELS"],
+            &["HOST", "STATUS", "GROUP", "IP", "HEARTBEAT", "CPU", "MEMORY", "LABELS", "NOTES"],
             rows,
         )?;
         Ok(Exit::Success)

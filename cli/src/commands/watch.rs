@@ -1,6 +1,7 @@
 //! Following a task to its end.
 
 use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
 use std::time::Instant;
 
 use ureq::http::Method;
@@ -11,7 +12,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::follow::{News, follow};
 use crate::interrupt::Interrupt;
-use crate::limits::TICK;
+use crate::limits::{LOST_MAX, RECONNECT_FIRST, RECONNECT_MAX, TICK};
 use crate::term::Look;
 use crate::view::View;
 
@@ -20,7 +21,8 @@ use crate::view::View;
 /// # Errors
 /// When the controller is away for long, or standard output can't be written to.
 pub(crate) fn watch(context: &Context, task_id: &str, interrupt: &Interrupt) -> Result<Exit, Failure> {
-    let detail: TaskDetail = parsed(&context.client.get(&format!("/api/tasks/{}", part(task_id)))?)?;
+    let path = format!("/api/tasks/{}", part(task_id));
+    let detail: TaskDetail = parsed(&patiently(|| context.client.get(&path))?)?;
     let mut view = View::new(context.term, detail.targets);
     let followed = events(context, task_id, interrupt, &mut view);
     if followed.is_err() {
@@ -43,18 +45,44 @@ pub(crate) fn watch(context: &Context, task_id: &str, interrupt: &Interrupt) -> 
     Ok(if cancelled { Exit::Interrupted } else { exit })
 }
 
+/// Asks again while the controller is away, as the live stream does: the task is there, and goes on.
+fn patiently<T>(mut ask: impl FnMut() -> Result<T, ClientError>) -> Result<T, ClientError> {
+    let (began, mut pause) = (Instant::now(), RECONNECT_FIRST);
+    loop {
+        match ask() {
+            Err(error) if error.passes() && began.elapsed() < LOST_MAX => thread::sleep(pause),
+            done => return done,
+        }
+        pause = (pause * 2).min(RECONNECT_MAX);
+    }
+}
+
 /// Takes in what happens until all is over; says whether it was cancelled here.
 fn events(context: &Context, task_id: &str, interrupt: &Interrupt, view: &mut View) -> Result<bool, Failure> {
     let news = follow(&context.client, task_id);
     let (mut cancelled, mut away) = (false, false);
     let mut ticked = Instant::now();
+    // When the controller was last asked in vain to cancel.
+    let mut asked: Option<Instant> = None;
     loop {
-        if interrupt.pressed() && !cancelled {
-            cancelled = true;
-            let text = format!("cancelling on {} hosts; Ctrl-C again leaves them alone", view.open());
-            view.say(Look::Warn, &text);
+        if interrupt.pressed() && !cancelled && asked.is_none_or(|at| at.elapsed() >= RECONNECT_MAX) {
             let path = format!("/api/tasks/{}/cancel", part(task_id));
-            context.client.send(&Method::POST, &path, &[], None)?;
+            match context.client.send(&Method::POST, &path, &[], None) {
+                Ok(_) => {
+                    cancelled = true;
+                    let text = format!("cancelling on {} hosts; Ctrl-C again leaves them alone", view.open());
+                    view.say(Look::Warn, &text);
+                }
+                // The wish stays: it is tried again until the controller is back.
+                Err(error) if error.passes() => {
+                    if asked.is_none() {
+                        let text = format!("not cancelled yet: {error}; Ctrl-C again leaves the task alone");
+                        view.say(Look::Warn, &text);
+                    }
+                    asked = Some(Instant::now());
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         if ticked.elapsed() >= TICK {
             ticked = Instant::now();

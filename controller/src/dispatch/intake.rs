@@ -201,11 +201,12 @@ impl Dispatch {
         let mut taken = TakenEvents::default();
         for (agent, events) in news {
             for event in events {
-                let Some(jti) = event.event.jti().cloned() else {
-                    tracing::warn!(%agent, seq = event.seq, "events of this host are gone");
+                if let Event::Gap { from, to, .. } = &event.event {
+                    tracing::warn!(%agent, from, to, "events of this host are gone");
                     metrics::counter!("signet_gaps_total").increment(1);
-                    continue;
-                };
+                    store::note_gap(tx, &agent, (to + 1).saturating_sub(*from), now).await?;
+                }
+                let Some(jti) = event.event.jti().cloned() else { continue };
                 match deliveries.get_mut(&(agent.clone(), jti)) {
                     Some(row) => {
                         let live_seq = locked.get(&row.task_id).map_or(row.live_seq, |l| l.live_seq);

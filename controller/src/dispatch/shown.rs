@@ -53,6 +53,14 @@ impl Dispatch {
         Ok(store::orphans_end(self.store(), agent, after, limit).await?)
     }
 
+    /// How many events a host lost before they were taken in, and when it last said so; nothing when it lost none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn gaps(&self, agent: &AgentId) -> Result<Option<(i64, Micros)>> {
+        Ok(store::gaps(self.store(), agent).await?)
+    }
+
     /// Empties a few messages that nobody may start any more and whose tasks have ended: what stood in them (`env` and
     /// `stdin` may be secrets) is needed for nothing else. Says whether there is more.
     ///

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -23,7 +24,8 @@ use crate::http::dialect::texts;
 use crate::http::extract::{Json, Path, Query};
 use crate::http::list::{link_next, page_limit};
 use crate::limits::{
-    HOSTS_PAGE_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIST_CHUNK_ROWS,
+    DEPTH_SECONDS_MAX, HOSTS_PAGE_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
+    LIST_CHUNK_ROWS,
 };
 
 /// The slice's routes.
@@ -97,8 +99,42 @@ struct ServerDetail {
     newest_keyring: u64,
     /// Other keys that claim this name, with their fingerprints.
     pending: Vec<String>,
+    /// What its journal lost before it was taken in; null when nothing.
+    gaps: Option<GapsView>,
+    /// Its queue at the broker; null without an agent.
+    queue: Option<QueueView>,
     /// What its newest heartbeat says; null before the first.
     agent: Option<AgentState>,
+}
+
+/// Events that are gone for good: nobody knows what became of what they told.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct GapsView {
+    /// How many.
+    events: i64,
+    /// When the host last said so.
+    last_at: String,
+}
+
+/// A queue as the broker sees it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct QueueView {
+    /// `there`, `missing`, or `unknown` while the broker does not say
+    state: &'static str,
+    /// Messages that wait in it.
+    waiting: u64,
+}
+
+/// Asks the broker, for a bounded time: this page must show the rest when the broker is away.
+async fn queue(app: &App, agent: &AgentId) -> QueueView {
+    let queue = Queue::Agent(agent.clone());
+    let asked = tokio::time::timeout(Duration::from_secs(DEPTH_SECONDS_MAX), app.bus.depth(&queue)).await;
+    let (state, waiting) = match asked {
+        Ok(Ok(Some(waiting))) => ("there", waiting),
+        Ok(Ok(None)) => ("missing", 0),
+        Ok(Err(_)) | Err(_) => ("unknown", 0),
+    };
+    QueueView { state, waiting }
 }
 
 /// What an agent's newest heartbeat says.
@@ -263,8 +299,10 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         .map(str::parse)
         .transpose()
         .map_err(|e| Error::Internal(format!("{e}")))?;
-    let (mut agent, mut fingerprint, mut standing) = (None, None, None);
+    let (mut agent, mut fingerprint, mut standing, mut waits, mut gaps) = (None, None, None, None, None);
     if let Some(id) = &id {
+        waits = Some(queue(&app, id).await);
+        gaps = app.dispatch.gaps(id).await?;
         agent = app.hosts.beat(id).await?.map(agent_state).transpose()?;
         fingerprint = Some(app.hosts.agent(id).await?.known()?.key.id().to_string());
         standing = app.dispatch.standings(std::slice::from_ref(id)).await?.remove(id);
@@ -281,6 +319,8 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         cursor: standing.as_ref().map(|s| s.cursor),
         newest_keyring: app.keys.keyring()?.version(),
         pending,
+        gaps: gaps.map(|(events, at)| GapsView { events, last_at: at.rfc3339() }),
+        queue: waits,
         agent,
         server: ServerView::new(server, Micros::now()),
     }))

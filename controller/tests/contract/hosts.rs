@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use signet_common::Jti;
 use signet_common::PublicKey;
 use signet_common::bus::Queue;
+use signet_common::chain::{ChainHash, Chained};
 use signet_common::keyring::Keyring;
 use signet_common::messages::{Event, Hello, Standing};
 use signet_controller::store::Statement;
@@ -25,6 +26,7 @@ on_both_pairs!(
     a_revoked_key_stays_revoked,
     the_list_shows_what_holds_a_host,
     orphans_come_page_by_page,
+    what_a_journal_lost_is_shown,
 );
 
 async fn add(app: &TestApp, hostname: &str, labels: Value) {
@@ -276,4 +278,20 @@ async fn orphans_come_page_by_page(pair: Pair) {
     }
     assert_eq!(Value::from(paged), whole);
     assert_eq!(app.get(&format!("{path}?cursor=x")).await.status, 400);
+}
+
+async fn what_a_journal_lost_is_shown(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "server1", "web").await;
+    let path = "/api/servers/server1";
+    let whole = app.get(path).await.expect(200);
+    assert_eq!((&whole["gaps"], &whole["queue"]), (&Value::Null, &json!({ "state": "there", "waiting": 0 })));
+    agent.write((0..3).map(|at| Event::Accepted { jti: Jti::generate(), at }));
+    let chain_at_to = agent.chain();
+    let gap = Chained::next(ChainHash::default(), 3, Event::Gap { from: 1, to: 3, chain_at_to }).unwrap();
+    agent.journal.clear();
+    agent.journal.push(gap);
+    agent.report_after(0).await;
+    let gone = app.eventually(path, |host| host["gaps"] != Value::Null).await;
+    assert_eq!((&gone["gaps"]["events"], gone["gaps"]["last_at"].is_string()), (&json!(3), true), "{gone}");
 }

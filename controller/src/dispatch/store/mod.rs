@@ -175,6 +175,8 @@ statements! {
             (log_id > ? OR (log_id = ? AND seq > ?)) ORDER BY log_id, seq LIMIT ?");
     ORPHANS_END = same("SELECT log_id, seq FROM orphans WHERE agent_id = ? AND \
             (log_id > ? OR (log_id = ? AND seq > ?)) ORDER BY log_id, seq LIMIT 2 OFFSET ?");
+    NOTE_GAP = same("UPDATE logs SET gap_events = gap_events + ?, gap_at = ? WHERE agent_id = ?");
+    SELECT_GAPS = same("SELECT gap_events, gap_at FROM logs WHERE agent_id = ? AND gap_at IS NOT NULL");
     LIVE_SEQ = same("SELECT live_seq FROM dispatches WHERE task_id = ?");
     SPENT_MESSAGES = same("SELECT m.jti FROM messages m JOIN dispatches d ON d.task_id = m.task_id AND d.open = 0 \
             WHERE m.kept = 1 AND m.exp < ? ORDER BY m.exp LIMIT ?");

@@ -4,7 +4,7 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, TaskId};
 
 use super::*;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx};
 
 /// A task's live sequence.
 pub(crate) async fn live_seq(store: &Store, task: &TaskId) -> Result<i64, StoreError> {
@@ -44,4 +44,20 @@ pub(crate) async fn empty_messages(store: &Store, now: Micros, limit: usize) -> 
         tx.commit().await?;
     }
     Ok(rows.len())
+}
+
+/// Adds to the events that an agent lost; its log is locked already.
+pub(crate) async fn note_gap(
+    tx: &mut Tx,
+    agent: &AgentId,
+    events: u64,
+    now: Micros,
+) -> Result<(), StoreError> {
+    tx.run(NOTE_GAP.bind(events).bind(now).bind(agent)).await.map(drop)
+}
+
+/// How many events an agent lost, and when it last said so; nothing when it lost none.
+pub(crate) async fn gaps(store: &Store, agent: &AgentId) -> Result<Option<(i64, Micros)>, StoreError> {
+    let row: Option<(i64, i64)> = store.first(SELECT_GAPS.bind(agent)).await?;
+    Ok(row.map(|(events, at)| (events, Micros(at))))
 }
