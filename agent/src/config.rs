@@ -337,6 +337,24 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_of_the_token_goes_before_the_other_spellings_variable() {
+        // The variables of the two spellings, as arguments that have a value without being given.
+        let read = |given: &[&str]| {
+            let command = CommandLine::command()
+                .mut_arg("join_token", |arg| arg.env(None).default_value("from-env"))
+                .mut_arg("join_token_file", |arg| arg.env(None).default_value("/from/env"));
+            let flags = CommandLine::read_from(command.get_matches_from(given)).unwrap().flags;
+            (flags.join_token, flags.join_token_file)
+        };
+        let (token, file) = (Some("t".to_owned()), Some(PathBuf::from("/f")));
+        assert_eq!(read(&["signet-agent", "--join-token", "t"]), (token.clone(), None));
+        assert_eq!(read(&["signet-agent", "--join-token-file", "/f"]), (None, file.clone()));
+        assert_eq!(read(&["signet-agent", "show-key", "--join-token", "t"]), (token.clone(), None));
+        let both = ["signet-agent", "--join-token", "t", "--join-token-file", "/f"];
+        assert_eq!(read(&both), (token, file), "that is told as a mistake");
+    }
+
+    #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
     }
