@@ -8,7 +8,7 @@ use signet_common::{Hostname, TaskId};
 
 use super::model::{Options, TargetType, Task};
 use crate::limits::BATCH_ROWS_MAX;
-use crate::store::{Query, Statement, Store, StoreError, Tx, Value, statements};
+use crate::store::{Query, Statement, Store, StoreError, Tx, Value, corrupt, statements};
 
 /// The columns of a task.
 macro_rules! task {
@@ -88,10 +88,6 @@ struct TaskRow {
     user_name: Option<String>,
     created_at: i64,
     body_digest: String,
-}
-
-fn corrupt(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("a stored value is corrupt: {error}"))
 }
 
 impl TryFrom<TaskRow> for (Task, String) {

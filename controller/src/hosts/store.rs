@@ -8,7 +8,7 @@ use signet_common::{AgentId, Hostname, PublicKey, StartId};
 use super::enrolment::NONCE_BODY_BYTES;
 use super::model::{Candidate, KeyStanding, KnownKey, Reachable, Target};
 use crate::limits::{BATCH_ROWS_MAX, NONCE_SECONDS};
-use crate::store::{Flavour, Query, Store, StoreError, Tx, Value, statements};
+use crate::store::{Flavour, Query, Store, StoreError, Tx, Value, corrupt, statements};
 
 /// What decides whether an agent is reachable.
 macro_rules! reachable {
@@ -122,10 +122,6 @@ statements! {
             WHERE h.received_at > ? AND h.stopping = 0");
     INSERT_NONCE = same("INSERT INTO nonces (nonce, expires_at) VALUES (?, ?)");
     DELETE_OLD_NONCES = same("DELETE FROM nonces WHERE expires_at < ?");
-}
-
-pub(super) fn corrupt(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("a stored value is corrupt: {error}"))
 }
 
 #[derive(sqlx::FromRow)]

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use query::statements;
 pub use query::{Query, Row, Statement, Value};
 pub use retry::{AsStoreError, StoreError};
-pub(crate) use retry::{Attempt, giving, in_transaction};
+pub(crate) use retry::{Attempt, corrupt, giving, in_transaction};
 pub use tx::Tx;
 
 use crate::limits;

@@ -25,6 +25,11 @@ pub enum StoreError {
     Failed(String),
 }
 
+/// A stored value that is not what its column says: the database was changed by hand.
+pub(crate) fn corrupt(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Failed(format!("a stored value is corrupt: {error}"))
+}
+
 /// MySQL: deadlock, lock wait timeout, record changed since last read.
 const MYSQL_RETRY: [u16; 3] = [1213, 1205, 1020];
 /// MySQL: what a server says that is full, starting, stopping or read-only for a while.

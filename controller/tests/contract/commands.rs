@@ -24,6 +24,7 @@ on_both_pairs!(
     no_body_is_a_fault_of_ours,
     secrets_go_when_nothing_needs_them,
     only_so_many_watch_at_the_same_time,
+    a_view_that_cannot_be_resumed_is_refused,
 );
 
 fn everywhere() -> Value {
@@ -346,4 +347,22 @@ async fn only_so_many_watch_at_the_same_time(pair: Pair) {
         (watch().await.status() == 200).then_some(())
     })
     .await;
+}
+
+async fn a_view_that_cannot_be_resumed_is_refused(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    app.post("/api/servers", &json!({ "hostname": "a", "ip": "10.0.0.1" })).await.expect(201);
+    let task = app.post("/api/commands", &everywhere()).await.expect(201);
+    let path = format!("/api/tasks/{}/events", task["task_id"].as_str().unwrap());
+    for wrong in ["x", "1.5", "99999999999999999999", "-"] {
+        let request = app.request(reqwest::Method::GET, &path).header("last-event-id", wrong);
+        let refused = TestApp::send(request).await.expect(400);
+        assert!(refused["detail"].as_str().unwrap().starts_with("Last-Event-ID"), "{refused}");
+        assert_eq!(app.get(&format!("{path}?last_event_id={wrong}")).await.status, 400);
+    }
+    assert_eq!(app.get("/api/tasks/nobody/events").await.status, 404);
+    // A place beyond the end, as after a restored database: what is left to tell is how it ended.
+    let request = app.request(reqwest::Method::GET, &path).header("last-event-id", "1000000");
+    let told = TestApp::send(request).await;
+    assert!(told.status == 200 && told.text.contains("event: done"), "{}", told.text);
 }

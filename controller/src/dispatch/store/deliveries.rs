@@ -9,7 +9,7 @@ use signet_common::{AgentId, Hostname, Jti, TaskId};
 use super::*;
 use crate::dispatch::model::{Delivery, Happening, State, apply};
 use crate::limits::{BATCH_ROWS_MAX, RESEND_SECONDS};
-use crate::store::{Query, Store, StoreError, Tx, Value};
+use crate::store::{Query, Store, StoreError, Tx, Value, corrupt};
 /// A delivery with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
@@ -86,11 +86,6 @@ struct DeliveryRow {
     term_signal: Option<i64>,
     final_seq: Option<i64>,
     live_seq: i64,
-}
-
-/// A stored text that is not what its column says: the database was changed by hand.
-pub(super) fn corrupt(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("a stored value is corrupt: {error}"))
 }
 
 impl TryFrom<DeliveryRow> for Stored {

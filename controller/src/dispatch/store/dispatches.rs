@@ -6,10 +6,9 @@ use signet_common::envelope::Envelope;
 use signet_common::time::Micros;
 use signet_common::{Jti, TaskId};
 
-use super::deliveries::corrupt;
 use super::*;
 use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
-use crate::store::{Store, StoreError, Tx, Value};
+use crate::store::{Store, StoreError, Tx, Value, corrupt};
 
 /// What a task's deliveries share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]

@@ -6,11 +6,10 @@ use signet_common::chain::ChainHash;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, LogId, StartId};
 
-use super::deliveries::corrupt;
 use super::*;
 use crate::dispatch::logs::{Cursor, Hold};
 use crate::limits::BATCH_ROWS_MAX;
-use crate::store::{Store, StoreError, Tx, Value};
+use crate::store::{Store, StoreError, Tx, Value, corrupt};
 
 /// An agent's row: its cursor and what liveness needs beside it.
 #[derive(Debug, Clone, PartialEq)]
