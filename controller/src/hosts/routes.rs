@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
-use signet_common::bus::Queue;
+use signet_common::bus::{Health, Queue};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, PublicKey};
 use utoipa::{IntoParams, ToSchema};
@@ -127,6 +127,9 @@ struct QueueView {
 
 /// Asks the broker, for a bounded time: this page must show the rest when the broker is away.
 async fn queue(app: &App, agent: &AgentId) -> QueueView {
+    if *app.bus.health().borrow() == Health::Down {
+        return QueueView { state: "unknown", waiting: 0 };
+    }
     let queue = Queue::Agent(agent.clone());
     let asked = tokio::time::timeout(Duration::from_secs(DEPTH_SECONDS_MAX), app.bus.depth(&queue)).await;
     let (state, waiting) = match asked {
