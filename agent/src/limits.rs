@@ -106,5 +106,7 @@ pub const TREE_LOOK_EVERY: Duration = Duration::from_millis(10);
 pub const LAUNCH_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes read from a pipe at once.
 pub const PIPE_READ_BYTES: usize = 64 * 1024;
+/// Reads that take all that one pipe can hold: Linux's default for its largest is 1 MiB.
+pub const PIPE_READS_MAX: usize = 16;
 /// Events of one running command that may wait for whoever listens; what comes meanwhile is put together.
 pub const RUN_EVENTS_MAX: usize = 4;

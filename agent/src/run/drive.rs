@@ -12,7 +12,7 @@ use super::output::Capture;
 use super::tree::{Tree, TreeEvent};
 use super::{End, RunEvent};
 use crate::launch::wire::Exit;
-use crate::limits::{KILL_GRACE, OUTPUT_GRACE, PIPE_READ_BYTES, TERM_GRACE};
+use crate::limits::{KILL_GRACE, OUTPUT_GRACE, PIPE_READ_BYTES, PIPE_READS_MAX, TERM_GRACE};
 
 /// A command that has just been executed.
 pub(crate) struct Started {
@@ -121,16 +121,39 @@ impl Driver {
     /// Reads what is there, one buffer at most, so that everything else gets its turn.
     fn read(&mut self, which: usize) {
         let Some(pipe) = &self.pipes[which] else { return };
-        match pipe.try_read(&mut self.buffer) {
+        let read = pipe.try_read(&mut self.buffer);
+        self.took(which, read);
+    }
+
+    /// Takes what was read. False when there is no more for now.
+    fn took(&mut self, which: usize, read: io::Result<usize>) -> bool {
+        match read {
             Ok(0) => self.pipes[which] = None,
             Ok(length) => {
                 let stream = if which == 0 { Stream::Stdout } else { Stream::Stderr };
                 self.capture.push(stream, &self.buffer[..length], Instant::now());
+                return true;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
                 tracing::warn!(%error, "a command's output cannot be read");
                 self.pipes[which] = None;
+            }
+        }
+        false
+    }
+
+    /// Takes what the pipes hold, at most what they can: on a busy host this task may have had no turn for longer than any
+    /// phase lasts, and what was written in time is not lost for that.
+    fn drain(&mut self) {
+        for which in 0..self.pipes.len() {
+            for _ in 0..PIPE_READS_MAX {
+                let Some(pipe) = &self.pipes[which] else { break };
+                // Not through the runtime, which may not have looked at the pipe since.
+                let read = nix::unistd::read(pipe, &mut self.buffer).map_err(io::Error::from);
+                if !self.took(which, read) {
+                    break;
+                }
             }
         }
     }
@@ -180,6 +203,7 @@ impl Driver {
 
     async fn finish(mut self, events: &mpsc::Sender<RunEvent>) -> CommandResult {
         let (exit, ended) = self.exit.unwrap_or((Exit::Lost, Instant::now()));
+        self.drain();
         let over = Instant::now();
         while let Some(event) = self.capture.take_rest(over) {
             if events.send(event).await.is_err() {
@@ -248,5 +272,42 @@ async fn tell_when_due<'a>(
             events.reserve().await
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::tree::BelowLauncher;
+    use std::io::Write as _;
+
+    #[tokio::test]
+    async fn what_was_written_is_taken_however_late_the_driver_is() {
+        let child = tokio::process::Command::new("true").spawn().unwrap();
+        let (control, _launcher) = tokio::net::UnixStream::pair().unwrap();
+        let tree =
+            BelowLauncher::new(child, control, bytes::BytesMut::new(), None, signet_common::Jti::generate());
+        let (stdout, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"in time").unwrap();
+        let stdout = pipe::Receiver::from_owned_fd(stdout.into()).unwrap();
+        let now = Instant::now();
+        let driver = Driver {
+            tree: Tree::Launcher(Box::new(tree)),
+            pipes: [Some(stdout), None],
+            buffer: vec![0; PIPE_READ_BYTES],
+            capture: Capture::new(1_024, now),
+            started: now,
+            timeout: Duration::from_secs(1),
+            phase: Phase::Over,
+            until: now,
+            ended_by: None,
+            exit: Some((Exit::Code(0), now)),
+            killed: 0,
+            left: 0,
+        };
+        assert!(driver.is_done(), "its time was up before it had a turn");
+        let (events, _listener) = mpsc::channel(1);
+        let result = driver.finish(&events).await;
+        assert_eq!((result.stdout.as_slice(), result.stdout_summary.bytes), (&b"in time"[..], 7));
     }
 }

@@ -119,7 +119,7 @@ async fn cancels_what_runs_what_waits_and_what_never_came() {
     let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
     let one_slot = signet_agent::AgentConfig { slots: 1, ..config(&controller, dir.path()) };
     let agent = Agent::start(&controller, one_slot).await;
-    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000" })).await;
+    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000", "timeout": 600 })).await;
     controller.started(&runs).await;
     let waits = controller.command(&agent.id, json!({})).await;
     controller.wait("accepted", |state| state.find("accepted", &waits).then_some(())).await;
@@ -147,7 +147,7 @@ async fn what_expires_while_it_waits_never_starts() {
     let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
     let one_slot = signet_agent::AgentConfig { slots: 1, ..config(&controller, dir.path()) };
     let agent = Agent::start(&controller, one_slot).await;
-    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000" })).await;
+    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000", "timeout": 600 })).await;
     controller.started(&runs).await;
     let waits = controller.command(&agent.id, json!({ "exp": now() + 2 })).await;
     let result = controller.result(&waits).await;
@@ -182,7 +182,7 @@ async fn more_than_may_wait_is_busy_and_comes_again() {
     let (controller, dir) = (Controller::start().await, tempfile::tempdir().unwrap());
     let one_slot = signet_agent::AgentConfig { slots: 1, ..config(&controller, dir.path()) };
     let agent = Agent::start(&controller, one_slot).await;
-    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000" })).await;
+    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000", "timeout": 600 })).await;
     controller.started(&runs).await;
     // 65 messages of about 1 MB are more than the bytes that may wait.
     let stdin = "x".repeat(1_000_000);
@@ -229,7 +229,7 @@ async fn what_does_not_end_in_time_is_interrupted_at_a_stop() {
     let stop_grace = Duration::from_millis(200);
     let hasty = signet_agent::AgentConfig { stop_grace, ..config(&controller, dir.path()) };
     let agent = Agent::start(&controller, hasty).await;
-    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000" })).await;
+    let runs = controller.command(&agent.id, json!({ "command": "sleep 1000", "timeout": 600 })).await;
     controller.started(&runs).await;
     agent.stop().await;
     let result = controller.result(&runs).await;
