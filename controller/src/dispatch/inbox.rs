@@ -35,12 +35,19 @@ pub(super) trait Inbox: Send {
 /// Consumes until `stop`. Without the database or the broker it pauses, and gives nothing back.
 pub(super) async fn run(dispatch: Dispatch, mut inbox: impl Inbox, stop: CancellationToken) {
     loop {
-        let done = tokio::select! {
+        let consumer = tokio::select! {
             () = stop.cancelled() => return,
-            done = consume(&dispatch, &mut inbox) => done,
+            consumer = subscribe(&dispatch, &inbox) => consumer,
+        };
+        let done = match consumer {
+            Ok(consumer) => consume(consumer, &mut inbox, &stop).await,
+            Err(error) => Err(error),
         };
         if let Err(error) = done {
             tracing::debug!(%error, "intake pauses");
+        }
+        if stop.is_cancelled() {
+            return;
         }
         pause(&dispatch, &stop).await;
     }
@@ -57,15 +64,30 @@ async fn pause(dispatch: &Dispatch, stop: &CancellationToken) {
     }
 }
 
-async fn consume<I: Inbox>(dispatch: &Dispatch, inbox: &mut I) -> Result<()> {
-    let gone = |e: BusError| Error::Unavailable { message: e.to_string(), retry_after: 1 };
+fn gone(error: BusError) -> Error {
+    Error::Unavailable { message: error.to_string(), retry_after: 1 }
+}
+
+async fn subscribe<I: Inbox>(dispatch: &Dispatch, _: &I) -> Result<Box<dyn Consumer>> {
     dispatch.store().ping().await?;
     let bus = dispatch.bus().clone();
     bus.declare(&Queue::Refused).await.map_err(gone)?;
     bus.declare(&I::QUEUE).await.map_err(gone)?;
-    let mut consumer = bus.consume(&I::QUEUE, Mode::SingleActive, I::PREFETCH).await.map_err(gone)?;
+    bus.consume(&I::QUEUE, Mode::SingleActive, I::PREFETCH).await.map_err(gone)
+}
+
+/// Takes batch after batch. A stop waits for the one in hand: a transaction that is dropped in its `BEGIN` would leave its
+/// connection inside it.
+async fn consume(
+    mut consumer: Box<dyn Consumer>,
+    inbox: &mut impl Inbox,
+    stop: &CancellationToken,
+) -> Result<()> {
     loop {
-        let first = consumer.next().await.map_err(gone)?;
+        let first = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            first = consumer.next() => first.map_err(gone)?,
+        };
         let last_tag = inbox.take_batch(&mut *consumer, first).await?;
         consumer.ack_through(last_tag).await.map_err(gone)?;
         inbox.acknowledged().await;

@@ -35,14 +35,8 @@ pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
     let mut health = dispatch.bus().health();
     let mut was = Health::Down;
     loop {
-        // What a stop interrupts is rolled back, or due again by its rows.
-        tokio::select! {
-            () = stop.cancelled() => break,
-            done = turn(&dispatch, &lease, &mut was) => {
-                if let Err(error) = done {
-                    tracing::warn!(%error, "the sweep failed; it is tried again");
-                }
-            }
+        if let Err(error) = turn(&dispatch, &lease, &mut was, &stop).await {
+            tracing::warn!(%error, "the sweep failed; it is tried again");
         }
         tokio::select! {
             () = stop.cancelled() => break,
@@ -54,7 +48,9 @@ pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
     lease.release().await;
 }
 
-async fn turn(dispatch: &Dispatch, lease: &Lease, was: &mut Health) -> Result<()> {
+/// One sweep. A stop is heeded between steps and not inside: a transaction that is dropped in its `BEGIN` would leave its
+/// connection inside it.
+async fn turn(dispatch: &Dispatch, lease: &Lease, was: &mut Health, stop: &CancellationToken) -> Result<()> {
     let now = Micros::now();
     let is = *dispatch.bus().health().borrow();
     let came_back = is == Health::Up && *was != Health::Up;
@@ -64,14 +60,16 @@ async fn turn(dispatch: &Dispatch, lease: &Lease, was: &mut Health) -> Result<()
     } else {
         is
     };
-    if !lease.take().await? {
+    if stop.is_cancelled() || !lease.take().await? {
         return Ok(());
     }
     step("ending what is overdue", dispatch.end_overdue(now)).await;
     step("releasing batches", dispatch.release_batches(now)).await;
-    if is == Health::Up {
+    if is == Health::Up && !stop.is_cancelled() {
         step("sending cancels", dispatch.send_cancels(now)).await;
         step("sending resumes", dispatch.send_resumes(now)).await;
+    }
+    if is == Health::Up && !stop.is_cancelled() {
         step("sending again", dispatch.resend(now)).await;
         step("sending what waits", dispatch.pump_all(now)).await;
     }
