@@ -6,6 +6,8 @@ pub const MYSQL_CONNECTIONS_MAX: u32 = 16;
 pub const SQLITE_READERS_MAX: u32 = 4;
 /// How long a request waits for a connection, in seconds.
 pub const ACQUIRE_SECONDS_MAX: u64 = 5;
+/// A connection to the database that rested so long is asked whether it still lives before it is used, in seconds.
+pub const IDLE_CONNECTION_SECONDS: u64 = 1;
 /// How often a transaction is tried when another is in its way.
 pub const TRANSACTION_TRIES_MAX: u32 = 10;
 /// Largest request body, in bytes.

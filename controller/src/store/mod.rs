@@ -67,6 +67,16 @@ impl Store {
             let pool = MySqlPoolOptions::new()
                 .max_connections(limits::MYSQL_CONNECTIONS_MAX)
                 .acquire_timeout(Duration::from_secs(limits::ACQUIRE_SECONDS_MAX))
+                // One that was at work a moment ago is not asked whether it lives: that would double the round trips.
+                .test_before_acquire(false)
+                .before_acquire(|connection, was| {
+                    Box::pin(async move {
+                        if was.idle_for.as_secs() >= limits::IDLE_CONNECTION_SECONDS {
+                            sqlx::Connection::ping(connection).await?;
+                        }
+                        Ok(true)
+                    })
+                })
                 // Old readers must not hold a snapshot: each statement sees what is committed.
                 .after_connect(|connection, _| {
                     Box::pin(async move {
@@ -91,9 +101,11 @@ impl Store {
             .foreign_keys(false);
         let write = SqlitePoolOptions::new()
             .max_connections(1)
+            .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(limits::ACQUIRE_SECONDS_MAX))
             .connect_lazy_with(options.clone());
         let read = SqlitePoolOptions::new()
+            .test_before_acquire(false)
             .max_connections(limits::SQLITE_READERS_MAX)
             .acquire_timeout(Duration::from_secs(limits::ACQUIRE_SECONDS_MAX))
             .connect_lazy_with(options);
