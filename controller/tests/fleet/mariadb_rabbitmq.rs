@@ -125,12 +125,14 @@ async fn cancels_reach_what_runs_what_waits_and_what_was_never_sent() {
     let mut fleet = fleet().await;
     let sleeping = json!({"target_type": "node", "target": "a", "command": "sleep 1000", "timeout": 2000});
     let mut running = Vec::new();
-    // As many as an agent runs at once, and one more.
-    for _ in 0..9 {
+    // As many as an agent runs at once, and then one more: commands to one host have no order among themselves.
+    for _ in 0..8 {
         running.push(fleet.ask(sleeping.clone()).await);
     }
-    fleet.state(&running[0], "a", "running").await;
-    let queued = running.pop().unwrap();
+    for id in &running {
+        fleet.state(id, "a", "running").await;
+    }
+    let queued = fleet.ask(sleeping).await;
     fleet.state(&queued, "a", "accepted").await;
     // First the one that waits: the others' ends would give it a slot.
     fleet.app.post(&format!("/api/tasks/{queued}/cancel"), &json!({})).await.expect(200);
@@ -158,18 +160,20 @@ async fn cancels_reach_what_runs_what_waits_and_what_was_never_sent() {
 async fn a_killed_agent_reports_what_it_interrupted_and_runs_what_it_had_accepted() {
     let mut fleet = fleet().await;
     let marks = fleet.root.path().join("marks");
-    let mut tasks = Vec::new();
-    for n in 0..9 {
-        // As many as an agent runs at once, all still at work when it is killed, and one more.
-        let then = if n < 8 { "sleep 300" } else { "true" };
+    let command = |n: usize, then: &str| {
         let command = format!("echo {n} >> {}; {then}", marks.display());
-        let body = json!({"target_type": "node", "target": "a", "command": command, "timeout": 600});
-        tasks.push(fleet.ask(body).await);
+        json!({"target_type": "node", "target": "a", "command": command, "timeout": 600})
+    };
+    // As many as an agent runs at once, all still at work when it is killed, and then one more: commands to one host
+    // have no order among themselves.
+    let mut tasks = Vec::new();
+    for n in 0..8 {
+        tasks.push(fleet.ask(command(n, "sleep 300")).await);
     }
-    let queued = tasks.pop().unwrap();
     for id in &tasks {
         fleet.state(id, "a", "running").await;
     }
+    let queued = fleet.ask(command(8, "true")).await;
     fleet.state(&queued, "a", "accepted").await;
     fleet.agents[0].kill();
     fleet.agents[0].spawn();
