@@ -2,7 +2,7 @@
 //! [`crate::report`], [`crate::heartbeat`], [`crate::session`].
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signet_common::bus::Bus;
@@ -96,8 +96,8 @@ pub(crate) struct Agent {
     pub vitals: tokio::sync::Mutex<Vitals>,
     /// From here on only the last heartbeat is sent.
     pub farewell: CancellationToken,
-    /// Whether this agent's journal is its first: then what was issued before it never started here.
-    pub first_log: bool,
+    /// Whether this agent's journal is the first that its key ever had: then what was issued before it never started here.
+    pub first_log: AtomicBool,
     /// Commands and last words that are under way.
     pub tasks: TaskTracker,
     /// Ends every loop.
@@ -119,7 +119,7 @@ pub(crate) struct Parts {
     pub time: Time,
     pub keyring: Option<Keyring>,
     /// Whether an older log lies beside the journal.
-    pub had_log: bool,
+    pub is_new: bool,
 }
 
 impl Agent {
@@ -156,7 +156,7 @@ impl Agent {
             welcomed: watch::Sender::new(()),
             vitals: tokio::sync::Mutex::new(Vitals::new()),
             farewell: CancellationToken::new(),
-            first_log: !parts.had_log,
+            first_log: AtomicBool::new(parts.is_new),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
@@ -269,6 +269,6 @@ pub(crate) fn at_rest(root: &std::path::Path, keyring: Keyring) -> Arc<Agent> {
         work: Work::new(1, HashMap::new()),
         time: Time::default(),
         keyring: Some(keyring),
-        had_log: false,
+        is_new: true,
     })
 }

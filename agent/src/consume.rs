@@ -4,6 +4,7 @@
 //! journaled, obeyed, or counted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use signet_common::Envelope;
 use signet_common::bus::{Bus, BusError, Consumer, Mode, Queue, Taken};
@@ -180,7 +181,7 @@ fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruct
         me: &agent.id,
         keyring,
         not_before,
-        first_log: agent.first_log,
+        first_log: agent.first_log.load(Ordering::Relaxed),
         clock: Micros::now().seconds(),
         policy: &agent.policy,
         own_user: &agent.own_user,

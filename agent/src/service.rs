@@ -17,7 +17,7 @@ use crate::config::AgentConfig;
 use crate::heartbeat;
 use crate::hello::Trust;
 use crate::http::{Controller, provide_cryptography};
-use crate::identity::{DataDir, Enrolment};
+use crate::identity::{DataDir, Enrolment, read_key};
 use crate::journal::{Journal, Opened};
 use crate::limits::{FIRST_WORD, FORGET_EVERY, RETENTION_EVERY, STOP_END, STOP_REPORT, WAITING_EVERY};
 use crate::pulse::{self, Pulse};
@@ -55,7 +55,7 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
         work: Work::new(config.slots, known),
         time,
         keyring: begun.keyring,
-        had_log: begun.had_log,
+        is_new: begun.is_new,
     });
     tracing::info!(agent = %agent.id, hostname = %agent.hostname, version = env!("CARGO_PKG_VERSION"), "starting");
     let recovering = recover::recover(&agent, recovered.unfinished, &recovered.boot_id);
@@ -96,7 +96,7 @@ struct Begun {
     trust: Trust,
     runner: Runner,
     opened: Opened,
-    had_log: bool,
+    is_new: bool,
 }
 
 /// Everything that reads or makes files. Off the loop: making a key takes a third of a second, reading a large journal
@@ -114,6 +114,7 @@ async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Res
             group: config.group,
             fingerprint: config.fingerprint,
         })?;
+        let had_key = read_key(data.path())?.is_some();
         let key = data.key()?;
         let runner = Runner::new(RunnerConfig {
             data_dir: config.data_dir,
@@ -122,8 +123,8 @@ async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Res
         });
         let runner = runner.context("the data directory")?;
         let opened = Journal::open(data.path(), &boot_id)?;
-        let had_log = data.has_old_log()?;
-        Ok(Begun { data, key, keyring, trust, runner, opened, had_log })
+        let is_new = !had_key && !data.has_old_log()?;
+        Ok(Begun { data, key, keyring, trust, runner, opened, is_new })
     };
     tokio::task::spawn_blocking(begin).await?
 }

@@ -1,17 +1,18 @@
 //! The standing with the controller: when to say hello, and what its answer means.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use signet_common::bus::Bus;
 use signet_common::bus::amqp::{AmqpBus, AmqpOptions, Role};
-use signet_common::ids::{Jti, LogId};
-use signet_common::messages::{BusyReason, Rejection, Standing, Welcome};
+use signet_common::ids::LogId;
+use signet_common::messages::{BusyReason, Standing, Welcome};
 use signet_common::time::Micros;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Gate, Rewind};
-use crate::execute::{self, entries, rejected};
+use crate::execute;
 use crate::hello::{self, HelloError, Trust, Welcomed};
 use crate::journal::Head;
 use crate::limits::{HELLO_EVERY, HELLO_GAP, PENDING_FIRST, RETRY_FIRST, RETRY_MAX, UNCONFIRMED_BYTES_ASK};
@@ -123,6 +124,7 @@ impl Session {
         {
             let mut desk = agent.desk();
             desk.time.seen(welcome.iat, Micros::now().seconds());
+            desk.time.told(welcome.iat);
             // One that was pushed while this hello was under way may be newer.
             if desk.keyring.as_ref().is_none_or(|held| held.version() < keyring.version()) {
                 if let Some(signed) = signed
@@ -237,12 +239,13 @@ impl Session {
         }
     }
 
-    /// Sets the log aside. What waits will never run: the controller has ended it.
+    /// Sets the log aside. What waits will never run: the controller has ended it. Nothing is said of it here, because a
+    /// journal that was put back doesn't know what had started.
     async fn begin_new_log(&mut self) -> Next {
         let agent = &self.agent;
         agent.link.send_replace(None);
         let head = agent.journal.head().borrow().clone();
-        if head.seq == 0 && self.begun == Some(head.log_id) {
+        if head.seq == 0 && head.not_before.is_none() && self.begun == Some(head.log_id) {
             // Another would be no newer, and each one pushes an older one out.
             tracing::error!("the controller wants a new log, and this one is");
             return Next::After(jittered(HELLO_GAP));
@@ -253,21 +256,17 @@ impl Session {
             tracing::error!(%error, "no new log can begin");
             return Next::After(jittered(HELLO_GAP));
         }
+        agent.first_log.store(false, Ordering::Relaxed);
         self.begun = Some(agent.journal.head().borrow().log_id.clone());
-        let waiting: Vec<Jti> = {
+        {
             let mut desk = agent.desk();
-            let all = desk.work.waiting_where(|_| true);
-            let all: Vec<Jti> = all.into_iter().map(|c| c.get().jti.clone()).collect();
-            for jti in &all {
+            let waiting = desk.work.waiting_where(|_| true);
+            for jti in waiting.iter().map(|command| &command.get().jti) {
                 if let Err(illegal) = desk.work.step(jti, Step::Ended) {
                     tracing::error!(%illegal, "a message is out of step");
                 }
             }
-            all
-        };
-        let why = "it had not started when a new log began";
-        let ends = waiting.iter().map(|jti| rejected(jti, Rejection::NewLog, why.to_owned())).collect();
-        agent.write_end(entries(ends)).await;
+        }
         drop(taking);
         self.answered = false;
         Next::Now
@@ -290,6 +289,7 @@ mod tests {
     use crate::http::Controller;
     use signet_common::bus::memory::MemoryBus;
     use signet_common::chain::ChainHash;
+    use signet_common::ids::Jti;
     use signet_common::keyring::Keyring;
     use signet_common::keys::SigningKey;
 

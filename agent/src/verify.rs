@@ -106,6 +106,7 @@ impl Refused {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Time {
     newest: i64,
+    told: i64,
 }
 
 impl Time {
@@ -117,9 +118,15 @@ impl Time {
     /// A verified `iat`, when the clock says `clock`. One that is further ahead than clocks may differ is a controller's
     /// wrong clock: it must not make everything expire here.
     pub fn seen(&mut self, iat: i64, clock: i64) {
-        if iat <= self.now(clock).saturating_add(CLOCK_SKEW_SECONDS_MAX) {
+        if iat <= clock.max(self.newest).saturating_add(CLOCK_SKEW_SECONDS_MAX) {
             self.recall(iat);
         }
+    }
+
+    /// When a hello was answered: its nonces are fresh, so that a clock that is hours behind, as after a long rest without
+    /// one, starts nothing late. It counts in this start alone: the controller's clock may be wrong, too.
+    pub fn told(&mut self, iat: i64) {
+        self.told = self.told.max(iat);
     }
 
     /// The newest `iat` that was verified: what outlives a restart. The clock doesn't, it may have been ahead.
@@ -131,7 +138,7 @@ impl Time {
     /// Now, when the clock says `clock`.
     #[must_use]
     pub fn now(self, clock: i64) -> i64 {
-        clock.max(self.newest)
+        clock.max(self.newest).max(self.told)
     }
 }
 
@@ -418,6 +425,17 @@ mod tests {
         assert_eq!(time.verified(), NOW, "the clock itself is not remembered");
         assert_eq!(time.now(5), NOW);
         assert_eq!(time.now(NOW + 5), NOW + 5);
+    }
+
+    #[test]
+    fn what_a_hello_tells_counts_now_and_is_not_remembered() {
+        let mut time = Time::default();
+        time.seen(NOW + 7_200, NOW);
+        assert_eq!(time.now(NOW), NOW, "a stored message's time must be near");
+        time.told(NOW + 7_200);
+        assert_eq!((time.now(NOW), time.verified()), (NOW + 7_200, 0));
+        time.seen(NOW + 7_200, NOW);
+        assert_eq!(time.verified(), 0);
     }
 
     #[test]

@@ -33,11 +33,12 @@ pub(crate) struct Global {
         value_name = "URL"
     )]
     pub url: String,
-    /// API token [default for a controller on this machine: admin.token of the default data directory]
-    #[arg(long, global = true, env = "SIGNET_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    /// API token [env: SIGNET_TOKEN] [default for a controller on this machine: admin.token of the default data directory]
+    // The variables are read where a flag of the other kind can go before them.
+    #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// File that holds the API token
-    #[arg(long, global = true, env = "SIGNET_TOKEN_FILE", value_name = "FILE")]
+    /// File that holds the API token [env: SIGNET_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<String>,
     /// Tables and text, or the API's own objects
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]

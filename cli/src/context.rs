@@ -98,14 +98,21 @@ pub(crate) fn default_data_dir() -> Option<PathBuf> {
 /// The token that was given, else the one that a controller on this machine left for its owner. That one is for this
 /// machine alone: sent to any other address, it would be whoever listens there.
 fn token(global: &Global) -> Result<Option<Token>, Failure> {
-    let set = |text: &Option<String>| text.clone().filter(|t| !t.trim().is_empty());
-    if let Some(text) = set(&global.token) {
-        return Ok(Some(Token::new(&text)));
-    }
-    if let Some(file) = set(&global.token_file) {
-        let text = std::fs::read_to_string(&file);
-        let text = text.map_err(|e| Failure::Usage(format!("--token-file: {file}: {e}")))?;
-        return Ok(Some(Token::new(&text)));
+    let variable = |name: &str| std::env::var(name).ok();
+    let ways = [
+        (global.token.clone(), global.token_file.clone()),
+        (variable("SIGNET_TOKEN"), variable("SIGNET_TOKEN_FILE")),
+    ];
+    for (text, file) in ways {
+        let set = |text: Option<String>| text.filter(|t| !t.trim().is_empty());
+        if let Some(text) = set(text) {
+            return Ok(Some(Token::new(&text)));
+        }
+        if let Some(file) = set(file) {
+            let text = std::fs::read_to_string(&file);
+            let text = text.map_err(|e| Failure::Usage(format!("--token-file: {file}: {e}")))?;
+            return Ok(Some(Token::new(&text)));
+        }
     }
     if client::names_loopback(&global.url) {
         return Ok(left_token());

@@ -34,6 +34,12 @@ pub const SWEEP_ROWS_MAX: usize = 500;
 pub const SWEEP_MILLISECONDS: u64 = 500;
 /// How long the sweeping controller's lease lasts, in seconds.
 pub const LEASE_SECONDS: i64 = 10;
+/// Events that one gap counts for at most: an agent may say any number.
+pub const GAP_EVENTS_MAX: u64 = 1 << 40;
+/// Shortest time from the end of a sweep to the next, in milliseconds: who wakes it often does not keep it turning.
+pub const SWEEP_PAUSE_MILLISECONDS: u64 = 50;
+/// How long a statement waits for a row that another transaction holds, in seconds; then it is tried again.
+pub const LOCK_WAIT_SECONDS: u64 = 5;
 /// Reports in the intake's hands.
 pub const REPORTS_PREFETCH: u16 = 500;
 /// Heartbeats in the intake's hands.

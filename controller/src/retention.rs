@@ -35,6 +35,14 @@ pub(crate) async fn run(
     lease.release().await;
 }
 
+/// Whether there is more of it; a failure ends it for this round.
+fn done(what: &str, more: Result<bool>) -> bool {
+    more.unwrap_or_else(|error| {
+        tracing::warn!(%error, what, "what is too old could not be deleted");
+        false
+    })
+}
+
 async fn round(
     dispatch: &Dispatch,
     commands: &Commands,
@@ -47,9 +55,11 @@ async fn round(
     let before = |days: u32| now.plus_seconds(-i64::from(days) * DAY_SECONDS);
     // The lease is renewed with each small batch, so that a long clean-up stays one controller's.
     while !stop.is_cancelled() && lease.take().await? {
-        let more_tasks = dispatch.forget_old(before(settings.task_days)).await?;
-        let more_output = commands.retain_output(before(settings.output_days), settings.output_bytes).await?;
-        let more_bodies = dispatch.forget_bodies(now).await?;
+        // Each by itself: one that fails must not keep the others from their work.
+        let more_bodies = done("bodies of messages", dispatch.forget_bodies(now).await);
+        let output = commands.retain_output(before(settings.output_days), settings.output_bytes);
+        let more_output = done("output", output.await);
+        let more_tasks = done("tasks", dispatch.forget_old(before(settings.task_days)).await);
         if !more_tasks && !more_output && !more_bodies {
             hosts.forget_nonces().await?;
             break;

@@ -22,7 +22,7 @@ use super::service::Dispatch;
 use super::store::{self, LogRow, Orphan, Stored};
 use super::{Happened, What};
 use crate::error::{Error, Result};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, REPORTS_PREFETCH};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, GAP_EVENTS_MAX, REPORTS_PREFETCH};
 use crate::store::{StoreError, Tx, in_transaction};
 
 /// A report whose signature, type and audience are right.
@@ -204,7 +204,13 @@ impl Dispatch {
                 if let Event::Gap { from, to, .. } = &event.event {
                     tracing::warn!(%agent, from, to, "events of this host are gone");
                     metrics::counter!("signet_gaps_total").increment(1);
-                    store::note_gap(tx, &agent, (to + 1).saturating_sub(*from), now).await?;
+                    store::note_gap(
+                        tx,
+                        &agent,
+                        to.saturating_sub(*from).saturating_add(1).min(GAP_EVENTS_MAX),
+                        now,
+                    )
+                    .await?;
                 }
                 let Some(jti) = event.event.jti().cloned() else { continue };
                 match deliveries.get_mut(&(agent.clone(), jti)) {

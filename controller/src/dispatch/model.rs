@@ -200,6 +200,15 @@ pub fn apply(delivery: &Delivery, happening: &Happening<'_>, now: Micros) -> Opt
         finished_at: Some(now),
         ..delivery.clone()
     };
+    // What has started can't have been refused or have expired: such a word comes from a journal that was put back.
+    let never_started = match happening {
+        Happening::Rejected(_, rejection, _) => *rejection != Rejection::Exec,
+        Happening::Result(_, result) => result.outcome == Outcome::Expired,
+        _ => false,
+    };
+    if never_started && delivery.started_at.is_some() {
+        return None;
+    }
     match *happening {
         Happening::Publish => {
             forward(State::Sent).then(|| Delivery { state: State::Sent, ..delivery.clone() })
@@ -319,6 +328,22 @@ mod tests {
         let true_end = apply(&lost, &Happening::Result(NOW, &result(Outcome::Succeeded)), NOW).unwrap();
         assert_eq!((true_end.state, true_end.inferred), (State::Succeeded, false));
         assert_eq!(apply(&true_end, &Happening::Result(NOW, &result(Outcome::Failed)), NOW), None);
+    }
+
+    #[test]
+    fn what_has_started_was_neither_refused_nor_expired() {
+        let sent = apply(&Delivery::waiting(), &Happening::Publish, NOW).unwrap();
+        let running = apply(&sent, &Happening::Started(NOW), NOW).unwrap();
+        let lost = apply(&running, &Happening::HostGone("rolled back"), NOW).unwrap();
+        let expired = result(Outcome::Expired);
+        for delivery in [&running, &lost] {
+            for word in [Rejection::Policy, Rejection::Unsupported, Rejection::NewLog] {
+                assert_eq!(apply(delivery, &Happening::Rejected(NOW, word, ""), NOW), None);
+            }
+            assert_eq!(apply(delivery, &Happening::Result(NOW, &expired), NOW), None);
+            let exec = apply(delivery, &Happening::Rejected(NOW, Rejection::Exec, ""), NOW).unwrap();
+            assert_eq!(exec.state, State::Rejected, "`started` stands in the journal before the exec");
+        }
     }
 
     #[test]

@@ -21,8 +21,8 @@ use super::service::Dispatch;
 use super::store::{self, Due, LogRow, Stored};
 use crate::error::{Error, Result};
 use crate::limits::{
-    BEHIND_SECONDS, PUMP_AGENTS_MAX, RESEND_SECONDS, RESUMES_MAX, SWEEP_MILLISECONDS, SWEEP_ROWS_MAX,
-    UNACCEPTED_MAX,
+    BEHIND_SECONDS, PUMP_AGENTS_MAX, RESEND_SECONDS, RESUMES_MAX, SWEEP_MILLISECONDS,
+    SWEEP_PAUSE_MILLISECONDS, SWEEP_ROWS_MAX, UNACCEPTED_MAX,
 };
 use crate::store::{Tx, in_transaction};
 
@@ -38,6 +38,7 @@ pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
         if let Err(error) = turn(&dispatch, &lease, &mut was, &stop).await {
             tracing::warn!(%error, "the sweep failed; it is tried again");
         }
+        tokio::time::sleep(Duration::from_millis(SWEEP_PAUSE_MILLISECONDS)).await;
         tokio::select! {
             () = stop.cancelled() => break,
             () = dispatch.wake().notified() => {}

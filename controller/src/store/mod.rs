@@ -81,6 +81,11 @@ impl Store {
                 .after_connect(|connection, _| {
                     Box::pin(async move {
                         sqlx::query("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                            .execute(&mut *connection)
+                            .await?;
+                        // Shorter than a statement's own limit, so that it is tried again instead of failing.
+                        sqlx::query("SET SESSION innodb_lock_wait_timeout = ?")
+                            .bind(limits::LOCK_WAIT_SECONDS)
                             .execute(connection)
                             .await?;
                         Ok(())
@@ -163,11 +168,14 @@ impl Store {
     /// # Errors
     /// When it doesn't.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        match &self.db {
-            Db::MySql(pool) => sqlx::query("SELECT 1").execute(pool).await.map(drop)?,
-            Db::Sqlite { read, .. } => sqlx::query("SELECT 1").execute(read).await.map(drop)?,
-        }
-        Ok(())
+        within(async {
+            match &self.db {
+                Db::MySql(pool) => sqlx::query("SELECT 1").execute(pool).await.map(drop)?,
+                Db::Sqlite { read, .. } => sqlx::query("SELECT 1").execute(read).await.map(drop)?,
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Begins a transaction that writes. SQLite: `BEGIN IMMEDIATE`, so that it never has to be upgraded.

@@ -117,8 +117,12 @@ impl AmqpConsumer {
         on_queue(error, &self.queue)
     }
 
-    fn settled(&self, done: lapin::Result<()>) -> Result<(), BusError> {
-        done.map_err(|e| self.fault(&e))
+    /// lapin answers once the frame is written, which a connection that was given up never does.
+    async fn settled(&self, done: impl Future<Output = lapin::Result<()>>) -> Result<(), BusError> {
+        tokio::select! {
+            done = done => done.map_err(|e| self.fault(&e)),
+            () = self.link.broken().cancelled() => Err(BusError::Down("the connection broke".into())),
+        }
     }
 }
 
@@ -147,21 +151,21 @@ impl Consumer for AmqpConsumer {
     async fn ack_through(&mut self, tag: u64) -> Result<(), BusError> {
         let later = self.held.split_off(&(tag + 1));
         let Some(last) = std::mem::replace(&mut self.held, later).pop_last() else { return Ok(()) };
-        self.settled(self.channel.basic_ack(last, BasicAckOptions { multiple: true }).await)
+        self.settled(self.channel.basic_ack(last, BasicAckOptions { multiple: true })).await
     }
 
     async fn ack(&mut self, tag: u64) -> Result<(), BusError> {
         if !self.held.remove(&tag) {
             return Ok(());
         }
-        self.settled(self.channel.basic_ack(tag, BasicAckOptions { multiple: false }).await)
+        self.settled(self.channel.basic_ack(tag, BasicAckOptions { multiple: false })).await
     }
 
     async fn reject(&mut self, tag: u64) -> Result<(), BusError> {
         if !self.held.remove(&tag) {
             return Ok(());
         }
-        self.settled(self.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await)
+        self.settled(self.channel.basic_reject(tag, BasicRejectOptions { requeue: false })).await
     }
 
     async fn requeue(&mut self, tag: u64) -> Result<(), BusError> {
@@ -169,7 +173,7 @@ impl Consumer for AmqpConsumer {
             return Ok(());
         }
         let back = BasicNackOptions { multiple: false, requeue: true };
-        self.settled(self.channel.basic_nack(tag, back).await)
+        self.settled(self.channel.basic_nack(tag, back)).await
     }
 }
 

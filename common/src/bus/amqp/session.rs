@@ -176,9 +176,10 @@ impl Session {
     }
 
     /// RabbitMQ 3.10 brings a quorum queue back without a leader when it was killed within a second of the declaration,
-    /// and then nothing can be published to it or consumed from it until it is deleted. A broker that is only slow must
-    /// not lose its reports: so this takes several tries, and a queue that shows neither messages nor consumers, as one
-    /// without a leader does.
+    /// and then nothing can be published to it or consumed from it until it is deleted. A broker that is only slow
+    /// should not lose its reports: so this takes several tries, each on a connection of its own, and a queue that shows
+    /// neither messages nor consumers. That proves nothing, a leader that does not answer shows the same; but what such
+    /// a queue held is in the agents' journals, and is asked for again.
     async fn give_up_leaderless(&self) -> Result<bool, BusError> {
         let tries = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
         let shown =

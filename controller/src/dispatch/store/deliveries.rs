@@ -234,8 +234,10 @@ pub(crate) async fn by_message(
     let pairs: Vec<_> = pairs.iter().collect();
     let mut all = Vec::new();
     for some in pairs.chunks(BATCH_ROWS_MAX) {
+        // The first list is for the index: MariaDB does not look pairs up in one.
+        let ids: BTreeSet<&Jti> = some.iter().map(|(jti, _)| jti).collect();
         let rows = some.iter().map(|(jti, agent)| -> [Value; 2] { [jti.into(), agent.into()] });
-        all.extend(tx.all::<DeliveryRow>(SELECT_BY_MESSAGE.query().rows(rows)).await?);
+        all.extend(tx.all::<DeliveryRow>(SELECT_BY_MESSAGE.query().list(ids).rows(rows)).await?);
     }
     stored(all)
 }
@@ -244,8 +246,10 @@ pub(crate) async fn by_message(
 pub(crate) async fn at(tx: &mut Tx, places: &[(TaskId, Hostname)]) -> Result<Vec<Stored>, StoreError> {
     let mut all = Vec::new();
     for some in places.chunks(BATCH_ROWS_MAX) {
+        let tasks: BTreeSet<&TaskId> = some.iter().map(|(task, _)| task).collect();
+        let hosts: BTreeSet<&Hostname> = some.iter().map(|(_, host)| host).collect();
         let rows = some.iter().map(|(task, host)| -> [Value; 2] { [task.into(), host.into()] });
-        all.extend(tx.all::<DeliveryRow>(SELECT_AT.query().rows(rows)).await?);
+        all.extend(tx.all::<DeliveryRow>(SELECT_AT.query().list(tasks).list(hosts).rows(rows)).await?);
     }
     stored(all)
 }

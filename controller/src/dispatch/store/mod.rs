@@ -36,12 +36,16 @@ statements! {
             state, reason, inferred, deadline_at, send_at, finished_at, final_seq, live_seq) \
             VALUES {rows:14}");
     SELECT_BY_MESSAGE = differ(
-        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (jti, agent_id) IN ({rows:2})"),
-        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (jti, agent_id) IN (VALUES {rows:2})"),
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE jti IN ({list}) AND (jti, agent_id) IN \
+                ({rows:2})"),
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE jti IN ({list}) AND (jti, agent_id) IN \
+                (VALUES {rows:2})"),
     );
     SELECT_AT = differ(
-        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (task_id, hostname) IN ({rows:2})"),
-        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE (task_id, hostname) IN (VALUES {rows:2})"),
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id IN ({list}) AND hostname IN ({list}) AND \
+                (task_id, hostname) IN ({rows:2})"),
+        concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id IN ({list}) AND hostname IN ({list}) AND \
+                (task_id, hostname) IN (VALUES {rows:2})"),
     );
     SELECT_BY_TASK = same(concat!("SELECT ", columns!(delivery), " FROM deliveries WHERE task_id = ? AND \
             ordinal > ? ORDER BY ordinal LIMIT ?"));
@@ -93,10 +97,11 @@ statements! {
             'accepted', 'running') GROUP BY state");
     COUNT_UNACCEPTED = same("SELECT agent_id, COUNT(*) AS number FROM deliveries WHERE state = 'sent' AND \
             agent_id IN ({list}) GROUP BY agent_id");
-    AGENTS_WAITING = same("SELECT DISTINCT agent_id FROM deliveries WHERE state = 'waiting' AND agent_id \
-            IN ({list})");
-    ALL_AGENTS_WAITING = same("SELECT DISTINCT agent_id FROM deliveries WHERE state = 'waiting' AND \
-            agent_id > ? ORDER BY agent_id LIMIT ?");
+    AGENTS_WAITING = same("SELECT DISTINCT d.agent_id FROM deliveries d JOIN dispatches p ON p.task_id = \
+            d.task_id WHERE d.state = 'waiting' AND d.batch <= p.released_batch AND d.agent_id IN ({list})");
+    ALL_AGENTS_WAITING = same("SELECT DISTINCT d.agent_id FROM deliveries d JOIN dispatches p ON p.task_id = \
+            d.task_id WHERE d.state = 'waiting' AND d.batch <= p.released_batch AND d.agent_id > ? ORDER BY \
+            d.agent_id LIMIT ?");
     WAITING_OF_AGENT = same("SELECT d.task_id, d.hostname, d.jti, d.agent_id FROM deliveries d JOIN \
             dispatches p ON p.task_id = d.task_id WHERE d.agent_id = ? AND d.state = 'waiting' AND \
             d.batch <= p.released_batch AND d.deadline_at > ? ORDER BY d.jti LIMIT ?");
