@@ -76,7 +76,7 @@ pub const CONSUME_SECONDS_MAX: u64 = 10;
 pub const QUEUE_SECONDS_MAX: u64 = 30;
 /// A `signet.reports` that so often in a row gave a consumer no answer, on a new connection each time, and shows neither
 /// messages nor consumers, is taken to have lost its leader for good.
-pub const LEADERLESS_TRIES: u32 = 4;
+pub const LEADERLESS_TRIES: u32 = 2;
 /// A connection that stood this long was a good one: when it breaks, the pauses begin anew.
 pub const CONNECTION_GOOD_SECONDS: u64 = 60;
 /// How long the broker has to answer a goodbye, in seconds.
