@@ -333,12 +333,11 @@ impl FakeAgent {
     pub async fn run_next(&mut self, result: CommandResult) -> Command {
         let command = self.next_command().await;
         let (jti, at) = (&command.jti, Micros::now().0);
-        self.report([
-            Event::Accepted { jti: jti.clone(), at },
-            Event::Started { jti: jti.clone(), at },
-            Event::Result { jti: jti.clone(), at, result: Box::new(result) },
-        ])
-        .await;
+        // What has expired never started.
+        let started = (result.outcome != Outcome::Expired).then(|| Event::Started { jti: jti.clone(), at });
+        let accepted = Event::Accepted { jti: jti.clone(), at };
+        let end = Event::Result { jti: jti.clone(), at, result: Box::new(result) };
+        self.report([Some(accepted), started, Some(end)].into_iter().flatten()).await;
         command
     }
 
