@@ -71,7 +71,7 @@ pub const RECONNECT_SECONDS_MAX: u64 = 60;
 /// How long one attempt to connect may take, in seconds.
 pub const CONNECT_SECONDS_MAX: u64 = 20;
 /// How long the broker has to take a consumer, in seconds.
-pub const CONSUME_SECONDS_MAX: u64 = 10;
+pub const CONSUME_SECONDS_MAX: u64 = 20;
 /// How long the broker has for a declaration, a deletion or a count, in seconds.
 pub const QUEUE_SECONDS_MAX: u64 = 30;
 /// A `signet.reports` that so often in a row gave a consumer no answer, on a new connection each time, and shows neither
