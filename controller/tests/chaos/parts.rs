@@ -28,6 +28,12 @@ impl Program {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// A program ends when it is killed, and never by itself.
+    pub fn check(&mut self) {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+        assert_eq!(ended, None, "{} ended by itself", self.name);
+    }
+
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();

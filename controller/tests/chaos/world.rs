@@ -27,6 +27,17 @@ pub struct World {
     client: Client,
 }
 
+/// What every program wrote outlives a round that fails.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let kept = std::env::temp_dir().join(format!("signet-chaos-{}", std::process::id()));
+            super::special::copy_dir(self.root.path(), &kept);
+            println!("  logs and journals are in {}", kept.display());
+        }
+    }
+}
+
 /// What a task has come to.
 pub enum End {
     /// Every target is final: the task's details.
@@ -66,6 +77,12 @@ impl World {
             (servers.as_array()?.len() == HOSTS.len()).then_some(())
         })
         .await;
+    }
+
+    /// Every program is at work.
+    pub async fn check(&self) {
+        self.controllers.lock().await.iter_mut().for_each(Program::check);
+        self.agents.lock().await.iter_mut().for_each(Program::check);
     }
 
     /// `None` when nobody answers, or not with success.
