@@ -19,6 +19,7 @@ use signet_common::keys::{PublicKey, SigningKey};
 use signet_common::messages::{CommandResult, Event, Heartbeat, Hello, Report, Standing, Welcome};
 use signet_common::time::Micros;
 use signet_common::{Envelope, PayloadType};
+use signet_testkit::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -188,16 +189,7 @@ impl Controller {
 
     /// Waits until `test` finds something in the state.
     pub(crate) async fn wait<T>(&self, what: &str, mut test: impl FnMut(&mut State) -> Option<T>) -> T {
-        let waiting = async {
-            loop {
-                if let Some(found) = test(&mut self.state()) {
-                    return found;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let found = tokio::time::timeout(PATIENCE, waiting).await;
-        found.unwrap_or_else(|_| panic!("waited in vain for {what}; events: {:#?}", self.state().events))
+        eventually(PATIENCE, what, async || test(&mut self.state())).await
     }
 
     /// How `jti` ended.

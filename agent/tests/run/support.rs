@@ -126,13 +126,7 @@ pub(crate) fn lives(pid: i32) -> bool {
 
 /// Waits for a condition, for 20 s at most.
 pub(crate) async fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..2_000 {
-        if let Some(value) = condition() {
-            return value;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("waited too long: {what}");
+    signet_testkit::eventually(Duration::from_secs(20), what, async || condition()).await
 }
 
 /// Waits until a file holds a whole line with a number.
