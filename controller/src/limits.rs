@@ -1,5 +1,8 @@
 //! Every bound of the controller, by name.
 
+/// Statements that each connection to MySQL keeps prepared. The server's limit for all connections together,
+/// `max_prepared_stmt_count`, is 16,382 unless set.
+pub const PREPARED_STATEMENTS_MAX: usize = 256;
 /// Connections to MySQL.
 pub const MYSQL_CONNECTIONS_MAX: u32 = 16;
 /// Connections that read SQLite beside the one that writes.

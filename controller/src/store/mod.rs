@@ -63,7 +63,9 @@ impl Store {
     pub fn open(url: &str) -> Result<Self, StoreError> {
         let bad = |e: sqlx::Error| StoreError::Config(e.to_string());
         if url.starts_with("mysql://") || url.starts_with("mariadb://") {
-            let options = MySqlConnectOptions::from_str(url).map_err(bad)?;
+            let options = MySqlConnectOptions::from_str(url)
+                .map_err(bad)?
+                .statement_cache_capacity(limits::PREPARED_STATEMENTS_MAX);
             let pool = MySqlPoolOptions::new()
                 .max_connections(limits::MYSQL_CONNECTIONS_MAX)
                 .acquire_timeout(Duration::from_secs(limits::ACQUIRE_SECONDS_MAX))

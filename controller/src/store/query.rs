@@ -136,17 +136,17 @@ impl Query {
         self
     }
 
-    /// The next `{list}`. An empty list matches nothing.
+    /// The next `{list}`, in any order and without regard to repetitions. An empty list matches nothing.
     #[must_use]
     pub fn list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
         let before = self.values.len();
         self.values.extend(values.into_iter().map(Into::into));
-        let count = self.values.len() - before;
-        if count == 0 {
-            // `IN ()` is not SQL; NULL equals nothing.
-            self.values.push(Value::Text(None));
-        }
-        self.lists.push(count.max(1));
+        // `IN ()` is not SQL; NULL equals nothing.
+        let last = self.values[before..].last().cloned().unwrap_or(Value::Text(None));
+        // Filled up to a power of two: few texts, so that a connection has them prepared.
+        let count = (self.values.len() - before).next_power_of_two();
+        self.values.resize(before + count, last);
+        self.lists.push(count);
         self
     }
 
@@ -235,6 +235,9 @@ mod tests {
         let statement = Statement::same("SELECT a FROM t WHERE b = ? AND c IN ({list})");
         let query = statement.bind(1_i64).list(["x", "y"]);
         assert_eq!(query.text(Flavour::Sqlite), "SELECT a FROM t WHERE b = ? AND c IN (?,?)");
+        let three = statement.bind(1_i64).list(["x", "y", "z"]);
+        assert_eq!(three.text(Flavour::Sqlite), "SELECT a FROM t WHERE b = ? AND c IN (?,?,?,?)");
+        assert_eq!(three.values[1..], ["x", "y", "z", "z"].map(Value::from));
         let insert = Statement::same("INSERT INTO t (a, b) VALUES {rows:2}");
         let query = insert.query().rows([[Value::from(1_i64), "x".into()], [2_i64.into(), "y".into()]]);
         assert_eq!(query.text(Flavour::MySql), "INSERT INTO t (a, b) VALUES (?,?),(?,?)");
