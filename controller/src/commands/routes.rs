@@ -163,8 +163,12 @@ async fn get_results(
         Some(_) => return Err(Error::invalid("encoding", "encoding must be utf-8 or base64")),
     };
     let from: results::Place = cursor(query.cursor.as_deref())?.unwrap_or_default();
-    app.commands.task(&id).await?;
     let next = app.commands.dispatch().finished(&id, from, limit + 1).await?;
+    if next.is_empty() {
+        // Many ask again and again until there is something; only here it may be that there is no such task.
+        app.commands.task(&id).await?;
+        return Ok(axum::Json(Vec::<ResultView>::new()).into_response());
+    }
     let last = (next.len() > limit).then(|| next.get(limit - 1)).flatten();
     let cursor = last.map(|t| format!("{}-{}", t.final_seq.unwrap_or(0), t.ordinal));
     let commands = app.commands.clone();
