@@ -75,9 +75,7 @@ impl Dispatch {
                 released |= self.release(tx, task, dispatch, now).await?;
             }
         }
-        let still = store::open_tasks(tx, tasks).await?;
-        let done: Vec<&TaskId> = tasks.iter().filter(|t| !still.contains(*t)).collect();
-        store::close_tasks(tx, &done).await?;
+        store::close_tasks(tx, tasks).await?;
         Ok(released)
     }
 }

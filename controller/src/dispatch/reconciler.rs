@@ -147,10 +147,7 @@ impl Dispatch {
                     let locked = store::lock_dispatches(tx, [task]).await?;
                     let Some(dispatch) = locked.get(task) else { return Ok(false) };
                     let changed = self.release(tx, task, dispatch, now).await?;
-                    let one = BTreeSet::from([task.clone()]);
-                    if store::open_tasks(tx, &one).await?.is_empty() {
-                        store::close_tasks(tx, &[task]).await?;
-                    }
+                    store::close_tasks(tx, [task]).await?;
                     Ok(changed)
                 })?;
                 if changed {

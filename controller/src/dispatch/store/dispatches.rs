@@ -1,6 +1,6 @@
 //! Reading and writing dispatches and messages.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use signet_common::envelope::Envelope;
 use signet_common::time::Micros;
@@ -124,24 +124,12 @@ pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Resu
     tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
 }
 
-/// Which of these tasks have deliveries that are open.
-pub(crate) async fn open_tasks(
+/// Notes of each of these tasks that nothing of it is open, if so. The caller holds their locks.
+pub(crate) async fn close_tasks(
     tx: &mut Tx,
-    tasks: &BTreeSet<TaskId>,
-) -> Result<BTreeSet<TaskId>, StoreError> {
-    let tasks: Vec<&TaskId> = tasks.iter().collect();
-    let mut open = BTreeSet::new();
-    for some in tasks.chunks(LIST_VALUES_MAX) {
-        let rows: Vec<(String,)> = tx.all(OPEN_TASKS.query().list(some.iter().copied())).await?;
-        for (id,) in rows {
-            open.insert(id.parse().map_err(corrupt)?);
-        }
-    }
-    Ok(open)
-}
-
-/// Notes that nothing of these tasks is open.
-pub(crate) async fn close_tasks(tx: &mut Tx, tasks: &[&TaskId]) -> Result<(), StoreError> {
+    tasks: impl IntoIterator<Item = &TaskId>,
+) -> Result<(), StoreError> {
+    let tasks: Vec<&TaskId> = tasks.into_iter().collect();
     for some in tasks.chunks(LIST_VALUES_MAX) {
         tx.run(CLOSE_TASKS.query().list(some.iter().copied())).await?;
     }

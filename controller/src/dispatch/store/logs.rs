@@ -96,8 +96,8 @@ pub(crate) async fn cursors_in(
     Ok(all)
 }
 
-/// Locks these agents' rows until the end of the transaction (the compare-and-set of the cursor: who reads after the
-/// lock reads what the last one wrote), in key order, and reads them.
+/// Reads these agents' rows and locks them until the end of the transaction, in key order: the compare-and-set of the
+/// cursor. A locking read gives what was committed last; on SQLite the transaction itself is the lock.
 pub(crate) async fn lock_cursors(
     tx: &mut Tx,
     agents: &[AgentId],
@@ -108,8 +108,7 @@ pub(crate) async fn lock_cursors(
     if sorted.is_empty() {
         return Ok(HashMap::new());
     }
-    tx.run(LOCK_CURSORS.query().list(sorted.iter().copied())).await?;
-    by_agent(tx.all(SELECT_CURSORS.query().list(sorted)).await?)
+    by_agent(tx.all(LOCK_CURSORS.query().list(sorted)).await?)
 }
 
 /// Writes rows.
@@ -120,7 +119,7 @@ pub(crate) async fn put_cursors<'a>(
     let mut rows: Vec<&LogRow> = rows.into_iter().collect();
     rows.sort_by(|a, b| a.agent_id.cmp(&b.agent_id));
     for some in rows.chunks(BATCH_ROWS_MAX) {
-        let values = some.iter().map(|r| -> [Value; 12] {
+        let values = some.iter().map(|r| -> [Value; 11] {
             [
                 (&r.agent_id).into(),
                 (&r.cursor.log_id).into(),
@@ -133,7 +132,6 @@ pub(crate) async fn put_cursors<'a>(
                 r.report_n.into(),
                 r.behind_head.into(),
                 r.behind_since.into(),
-                0_i64.into(),
             ]
         });
         tx.run(UPSERT_CURSORS.query().rows(values)).await?;

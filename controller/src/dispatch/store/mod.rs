@@ -82,9 +82,9 @@ statements! {
     LOCK_DISPATCHES = same("UPDATE dispatches SET live_seq = live_seq + 1 WHERE task_id IN ({list})");
     SELECT_DISPATCHES = same("SELECT task_id, kind, timeout, max_failures, released_batch, last_batch, open, live_seq FROM dispatches WHERE task_id IN ({list})");
     SET_RELEASED = same("UPDATE dispatches SET released_batch = ? WHERE task_id = ?");
-    OPEN_TASKS = same("SELECT DISTINCT task_id FROM deliveries WHERE task_id IN ({list}) AND state IN \
-            ('waiting', 'sent', 'accepted', 'running')");
-    CLOSE_TASKS = same("UPDATE dispatches SET open = 0 WHERE task_id IN ({list})");
+    CLOSE_TASKS = same("UPDATE dispatches SET open = 0 WHERE task_id IN ({list}) AND NOT EXISTS (SELECT 1 FROM \
+            deliveries d WHERE d.task_id = dispatches.task_id AND d.state IN ('waiting', 'sent', 'accepted', \
+            'running'))");
     COUNT_FAILURES = same("SELECT COUNT(*) AS number FROM deliveries WHERE task_id = ? AND batch <= ? AND \
             state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
     SELECT_TASKS_OF_MESSAGES = same("SELECT jti, task_id FROM messages WHERE jti IN ({list})");
@@ -144,16 +144,20 @@ statements! {
     OPEN_BATCHED = same("SELECT task_id FROM dispatches WHERE open = 1 AND released_batch < last_batch \
             AND task_id > ? ORDER BY task_id LIMIT ?");
     SELECT_CURSORS = same(concat!("SELECT ", columns!(log), " FROM logs WHERE agent_id IN ({list})"));
-    LOCK_CURSORS = same("UPDATE logs SET locked = locked + 1 WHERE agent_id IN ({list})");
+    LOCK_CURSORS = differ(
+        // By the primary key, so that no row is waited for that isn't meant.
+        concat!("SELECT ", columns!(log), " FROM logs FORCE INDEX (PRIMARY) WHERE agent_id IN ({list}) FOR UPDATE"),
+        concat!("SELECT ", columns!(log), " FROM logs WHERE agent_id IN ({list})"),
+    );
     UPSERT_CURSORS = differ(
         "INSERT INTO logs (agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, \
-                report_n, behind_head, behind_since, locked) VALUES {rows:12} ON DUPLICATE KEY UPDATE \
+                report_n, behind_head, behind_since) VALUES {rows:11} ON DUPLICATE KEY UPDATE \
                 log_id = VALUES(log_id), seq = VALUES(seq), chain = VALUES(chain), hold = VALUES(hold), \
                 hold_reason = VALUES(hold_reason), catch_up_to = VALUES(catch_up_to), start_id = \
                 VALUES(start_id), report_n = VALUES(report_n), behind_head = VALUES(behind_head), \
                 behind_since = VALUES(behind_since)",
         "INSERT INTO logs (agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, \
-                report_n, behind_head, behind_since, locked) VALUES {rows:12} ON CONFLICT (agent_id) DO \
+                report_n, behind_head, behind_since) VALUES {rows:11} ON CONFLICT (agent_id) DO \
                 UPDATE SET log_id = excluded.log_id, seq = excluded.seq, chain = excluded.chain, hold = \
                 excluded.hold, hold_reason = excluded.hold_reason, catch_up_to = excluded.catch_up_to, \
                 start_id = excluded.start_id, report_n = excluded.report_n, behind_head = \
