@@ -115,8 +115,9 @@ impl Commands {
         match asked {
             Ok(sent) => {
                 fault::hit(Point::ControllerAfterCommit);
+                let status = status(&sent.tally, sent.can_send);
                 self.dispatch.committed(sent);
-                self.view(task).await
+                Ok(task.view(status))
             }
             // Another request with the same key was quicker.
             Err(Error::Store(StoreError::Duplicate(_))) => match self.repeated(&repeat).await? {

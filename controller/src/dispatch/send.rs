@@ -1,6 +1,8 @@
 //! Writing a task's messages and deliveries: the outbox of the transactional-outbox pattern.
 
-use signet_common::envelope::{Envelope, PayloadType};
+use std::collections::BTreeMap;
+
+use signet_common::envelope::{Envelope, PayloadType, SealError};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, TaskId};
 
@@ -75,12 +77,19 @@ pub struct Order<'a> {
 }
 
 /// What is to be published once the transaction is committed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[must_use = "nothing is published before Dispatch::committed"]
 pub struct Sent {
-    pub(super) task: Option<TaskId>,
+    /// How many targets stand where, as they are committed.
+    pub tally: Vec<(State, u64)>,
+    /// Whether the bus was up and dispatch not paused.
+    pub can_send: bool,
+    pub(super) task: TaskId,
     pub(super) publishes: Vec<(AgentId, Envelope)>,
 }
+
+/// Messages that are being signed.
+type Signing = tokio::task::JoinHandle<std::result::Result<Vec<Message>, SealError>>;
 
 impl Dispatch {
     /// Writes the messages and deliveries of an order. After the commit, hand the answer to [`Dispatch::committed`].
@@ -89,9 +98,12 @@ impl Dispatch {
     /// When the database or the key fails.
     pub async fn send(&self, tx: &mut Tx, order: &Order<'_>) -> Result<Sent> {
         let mut deliveries = plan(order);
-        let messages = self.messages(order, &mut deliveries).await?;
-        self.release_first(tx, order, &mut deliveries).await?;
-
+        // Signing takes a core for a millisecond a message; the database is at work meanwhile.
+        let signing = self.sign(order, &mut deliveries)?;
+        let can_send = self.may_publish() && !self.is_paused(tx).await?;
+        if can_send {
+            self.release_first(tx, order, &mut deliveries).await?;
+        }
         let last_batch = deliveries.iter().map(|d| d.batch).max().unwrap_or(0);
         let open = deliveries.iter().any(|d| !d.delivery.state.is_final());
         let new = store::NewDispatch {
@@ -104,8 +116,10 @@ impl Dispatch {
             open,
         };
         store::insert_dispatch(tx, &new).await?;
-        store::insert_messages(tx, order.task_id, &messages).await?;
         store::insert_deliveries(tx, &deliveries).await?;
+        let messages = signing.await.map_err(|e| Error::Internal(e.to_string()))?;
+        let messages = messages.map_err(|e| Error::TooLarge(e.to_string()))?;
+        store::insert_messages(tx, order.task_id, &messages).await?;
 
         let envelope = |jti: &Jti| messages.iter().find(|m| &m.jti == jti).map(|m| m.envelope.clone());
         let publishes = deliveries
@@ -113,11 +127,13 @@ impl Dispatch {
             .filter(|d| d.delivery.state == State::Sent)
             .filter_map(|d| Some((d.agent_id.clone()?, envelope(d.jti.as_ref()?)?)))
             .collect();
-        Ok(Sent { task: Some(order.task_id.clone()), publishes })
+        let mut tally: BTreeMap<State, u64> = BTreeMap::new();
+        deliveries.iter().for_each(|d| *tally.entry(d.delivery.state).or_default() += 1);
+        Ok(Sent { task: order.task_id.clone(), publishes, tally: tally.into_iter().collect(), can_send })
     }
 
-    /// Signs one message per batch, or per 64 hosts of a batch, and names it in their deliveries.
-    async fn messages(&self, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<Vec<Message>> {
+    /// Begins to sign one message per batch, or per 64 hosts of a batch, and names it in their deliveries.
+    fn sign(&self, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<Signing> {
         let iat = order.now.seconds();
         let exp = iat + i64::from(order.expires_in);
         let mut bodies = Vec::new();
@@ -141,15 +157,11 @@ impl Dispatch {
             };
             bodies.into_iter().map(sign).collect::<std::result::Result<Vec<_>, _>>()
         };
-        let signed = tokio::task::spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))?;
-        signed.map_err(|e| Error::TooLarge(e.to_string()))
+        Ok(tokio::task::spawn_blocking(sign))
     }
 
-    /// Marks as sent what can go at once: first batch, host there and able, dispatch not paused.
+    /// Marks as sent what can go at once: first batch, host there and able.
     async fn release_first(&self, tx: &mut Tx, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<()> {
-        if !self.may_publish() || self.is_paused(tx).await? {
-            return Ok(());
-        }
         let able: Vec<AgentId> =
             order.candidates.iter().filter_map(|c| self.able(c.agent.as_ref()?, order.now)).collect();
         let able = self.not_held(tx, able).await?;

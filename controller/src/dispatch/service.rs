@@ -141,9 +141,7 @@ impl Dispatch {
     /// Publishes what a committed transaction marked as sent, and tells who watches.
     pub fn committed(&self, sent: Sent) {
         self.publish_burst(sent.publishes);
-        if let Some(task) = sent.task {
-            self.0.live.ring(&task);
-        }
+        self.0.live.ring(&sent.task);
     }
 
     /// Whether dispatch of `command` and `deploy` is switched off for the whole installation.
