@@ -37,7 +37,7 @@ impl Dispatch {
         let ended: Vec<Happened> = ended.collect();
         let tasks = ended.iter().map(|h| h.task_id.clone()).collect();
         self.tell(tx, locked, ended).await?;
-        self.after_ends(tx, locked, &tasks, now).await
+        self.settle(tx, locked, &tasks, now).await
     }
 
     /// Lets each slice store its part.
@@ -58,24 +58,24 @@ impl Dispatch {
         Ok(())
     }
 
-    /// After deliveries of these tasks ended: releases next batches, and notes which tasks have nothing open any more. Says
+    /// The last step under the locks: releases next batches of the tasks of which deliveries ended, and settles them all. Says
     /// whether a batch was released.
-    pub(super) async fn after_ends(
+    pub(super) async fn settle(
         &self,
         tx: &mut Tx,
         locked: &HashMap<TaskId, store::Dispatch>,
-        tasks: &BTreeSet<TaskId>,
+        ended: &BTreeSet<TaskId>,
         now: Micros,
     ) -> Result<bool> {
         let mut released = false;
-        for task in tasks {
+        for task in ended {
             if let Some(dispatch) = locked.get(task)
                 && dispatch.released_batch < dispatch.last_batch
             {
                 released |= self.release(tx, task, dispatch, now).await?;
             }
         }
-        store::close_tasks(tx, tasks).await?;
+        store::settle(tx, locked).await?;
         Ok(released)
     }
 }

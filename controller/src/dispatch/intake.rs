@@ -189,8 +189,7 @@ impl Dispatch {
         let pairs: BTreeSet<(Jti, AgentId)> = news.iter().flat_map(said).collect();
         let mut ids: Vec<Jti> = pairs.iter().map(|(jti, _)| jti.clone()).collect();
         ids.dedup();
-        let tasks = store::tasks_of(tx, &ids).await?;
-        let locked = store::lock_dispatches(tx, tasks.values()).await?;
+        let locked = store::lock_by_message(tx, &ids).await?;
         let mut deliveries: BTreeMap<(AgentId, Jti), Stored> = BTreeMap::new();
         for row in store::by_message(tx, &pairs).await? {
             if let (Some(agent), Some(jti)) = (&row.agent_id, &row.jti) {
@@ -235,7 +234,7 @@ impl Dispatch {
         store::update_deliveries(tx, &moved).await?;
         store::put_orphans(tx, &taken.orphans, now).await?;
         self.tell(tx, &locked, taken.happened).await?;
-        let released = self.after_ends(tx, &locked, &taken.ended, now).await?;
+        let released = self.settle(tx, &locked, &taken.ended, now).await?;
         let accepted = moved.iter().filter_map(|d| d.agent_id.clone()).collect();
         Ok(Touched { tasks: locked.into_keys().collect(), agents: accepted, released })
     }

@@ -147,7 +147,7 @@ impl Dispatch {
                     let locked = store::lock_dispatches(tx, [task]).await?;
                     let Some(dispatch) = locked.get(task) else { return Ok(false) };
                     let changed = self.release(tx, task, dispatch, now).await?;
-                    store::close_tasks(tx, [task]).await?;
+                    store::settle(tx, &locked).await?;
                     Ok(changed)
                 })?;
                 if changed {
@@ -267,6 +267,7 @@ impl Dispatch {
             d.apply(&Happening::Publish, now, live_seq)
         });
         store::update_deliveries(tx, &rows).await?;
+        store::settle(tx, &locked).await?;
         let taken: HashSet<(&TaskId, &Hostname)> = rows.iter().map(|d| (&d.task_id, &d.hostname)).collect();
         waiting.retain(|w| taken.contains(&(&w.task_id, &w.hostname)));
         Ok((waiting, locked.into_keys().collect()))

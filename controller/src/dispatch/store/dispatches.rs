@@ -8,7 +8,7 @@ use signet_common::{Jti, TaskId};
 
 use super::*;
 use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
-use crate::store::{Store, StoreError, Tx, Value, corrupt};
+use crate::store::{Statement, Store, StoreError, Tx, Value, corrupt};
 
 /// What a task's deliveries share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -85,19 +85,24 @@ pub(crate) async fn insert_messages(
     Ok(())
 }
 
-/// Locks these tasks' deliveries against every other writer until the end of the transaction, and gives their next
-/// live sequence. Locks are taken in key order.
+/// What these tasks' deliveries share, with their next live sequence. Locked against every other writer until the end of
+/// the transaction, in key order; [`settle`] has to follow.
 pub(crate) async fn lock_dispatches(
     tx: &mut Tx,
     tasks: impl IntoIterator<Item = &TaskId>,
 ) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
-    let mut tasks: Vec<&TaskId> = tasks.into_iter().collect();
+    let mut tasks: Vec<TaskId> = tasks.into_iter().cloned().collect();
     tasks.sort();
     tasks.dedup();
-    for some in tasks.chunks(LIST_VALUES_MAX) {
-        tx.run(LOCK_DISPATCHES.query().list(some.iter().copied())).await?;
-    }
-    read(tx, &tasks).await
+    Ok(next(read(tx, LOCK_DISPATCHES, &tasks).await?))
+}
+
+/// [`lock_dispatches`] of the tasks that these messages belong to.
+pub(crate) async fn lock_by_message(
+    tx: &mut Tx,
+    messages: &[Jti],
+) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
+    Ok(next(read(tx, LOCK_BY_MESSAGE, messages).await?))
 }
 
 /// What these tasks' deliveries share, without locking them.
@@ -105,13 +110,16 @@ pub(crate) async fn dispatches(
     tx: &mut Tx,
     tasks: &[TaskId],
 ) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
-    read(tx, &tasks.iter().collect::<Vec<_>>()).await
+    read(tx, SELECT_DISPATCHES, tasks).await
 }
 
-async fn read(tx: &mut Tx, tasks: &[&TaskId]) -> Result<HashMap<TaskId, Dispatch>, StoreError> {
+async fn read<Id>(tx: &mut Tx, by: Statement, ids: &[Id]) -> Result<HashMap<TaskId, Dispatch>, StoreError>
+where
+    for<'a> &'a Id: Into<Value>,
+{
     let mut all = HashMap::new();
-    for some in tasks.chunks(LIST_VALUES_MAX) {
-        let rows: Vec<Dispatch> = tx.all(SELECT_DISPATCHES.query().list(some.iter().copied())).await?;
+    for some in ids.chunks(LIST_VALUES_MAX) {
+        let rows: Vec<Dispatch> = tx.all(by.query().list(some)).await?;
         for row in rows {
             all.insert(row.task_id.parse().map_err(corrupt)?, row);
         }
@@ -119,38 +127,25 @@ async fn read(tx: &mut Tx, tasks: &[&TaskId]) -> Result<HashMap<TaskId, Dispatch
     Ok(all)
 }
 
-/// Lets the batches up to `batch` go.
-pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<(), StoreError> {
-    tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
+/// What is written under the lock belongs to the next live sequence.
+fn next(mut locked: HashMap<TaskId, Dispatch>) -> HashMap<TaskId, Dispatch> {
+    locked.values_mut().for_each(|dispatch| dispatch.live_seq += 1);
+    locked
 }
 
-/// Notes of each of these tasks that nothing of it is open, if so. The caller holds their locks.
-pub(crate) async fn close_tasks(
-    tx: &mut Tx,
-    tasks: impl IntoIterator<Item = &TaskId>,
-) -> Result<(), StoreError> {
-    let tasks: Vec<&TaskId> = tasks.into_iter().collect();
+/// Writes the live sequences that [`lock_dispatches`] gave, and which of these tasks have nothing open any more.
+pub(crate) async fn settle(tx: &mut Tx, locked: &HashMap<TaskId, Dispatch>) -> Result<(), StoreError> {
+    let mut tasks: Vec<&TaskId> = locked.keys().collect();
+    tasks.sort();
     for some in tasks.chunks(LIST_VALUES_MAX) {
-        tx.run(CLOSE_TASKS.query().list(some.iter().copied())).await?;
+        tx.run(SETTLE.query().list(some.iter().copied())).await?;
     }
     Ok(())
 }
 
-/// Which tasks these messages belong to.
-pub(crate) async fn tasks_of(tx: &mut Tx, messages: &[Jti]) -> Result<HashMap<Jti, TaskId>, StoreError> {
-    #[derive(sqlx::FromRow)]
-    struct Pair {
-        jti: String,
-        task_id: String,
-    }
-    let mut all = HashMap::new();
-    for some in messages.chunks(LIST_VALUES_MAX) {
-        let rows: Vec<Pair> = tx.all(SELECT_TASKS_OF_MESSAGES.query().list(some)).await?;
-        for pair in rows {
-            all.insert(pair.jti.parse().map_err(corrupt)?, pair.task_id.parse().map_err(corrupt)?);
-        }
-    }
-    Ok(all)
+/// Lets the batches up to `batch` go.
+pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<(), StoreError> {
+    tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
 }
 
 /// Tasks with batches that were not released, by id, after this one.

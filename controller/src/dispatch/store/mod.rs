@@ -25,6 +25,9 @@ macro_rules! columns {
         "agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, report_n, behind_head, \
                 behind_since"
     };
+    (dispatch) => {
+        "d.task_id, d.kind, d.timeout, d.max_failures, d.released_batch, d.last_batch, d.open, d.live_seq"
+    };
 }
 
 statements! {
@@ -79,15 +82,24 @@ statements! {
                 excluded.exit_code, term_signal = excluded.term_signal, final_seq = excluded.final_seq, \
                 live_seq = excluded.live_seq",
     );
-    LOCK_DISPATCHES = same("UPDATE dispatches SET live_seq = live_seq + 1 WHERE task_id IN ({list})");
-    SELECT_DISPATCHES = same("SELECT task_id, kind, timeout, max_failures, released_batch, last_batch, open, live_seq FROM dispatches WHERE task_id IN ({list})");
+    LOCK_DISPATCHES = differ(
+        concat!("SELECT ", columns!(dispatch), " FROM dispatches d FORCE INDEX (PRIMARY) WHERE d.task_id IN ({list}) \
+                FOR UPDATE"),
+        concat!("SELECT ", columns!(dispatch), " FROM dispatches d WHERE d.task_id IN ({list})"),
+    );
+    LOCK_BY_MESSAGE = differ(
+        concat!("SELECT ", columns!(dispatch), " FROM messages m FORCE INDEX (PRIMARY) JOIN dispatches d ON \
+                d.task_id = m.task_id WHERE m.jti IN ({list}) FOR UPDATE"),
+        concat!("SELECT ", columns!(dispatch), " FROM messages m JOIN dispatches d ON d.task_id = m.task_id \
+                WHERE m.jti IN ({list})"),
+    );
+    SELECT_DISPATCHES = same(concat!("SELECT ", columns!(dispatch), " FROM dispatches d WHERE d.task_id IN ({list})"));
+    SETTLE = same("UPDATE dispatches SET live_seq = live_seq + 1, open = EXISTS (SELECT 1 FROM deliveries d \
+            WHERE d.task_id = dispatches.task_id AND d.state IN ('waiting', 'sent', 'accepted', 'running')) \
+            WHERE task_id IN ({list})");
     SET_RELEASED = same("UPDATE dispatches SET released_batch = ? WHERE task_id = ?");
-    CLOSE_TASKS = same("UPDATE dispatches SET open = 0 WHERE task_id IN ({list}) AND NOT EXISTS (SELECT 1 FROM \
-            deliveries d WHERE d.task_id = dispatches.task_id AND d.state IN ('waiting', 'sent', 'accepted', \
-            'running'))");
     COUNT_FAILURES = same("SELECT COUNT(*) AS number FROM deliveries WHERE task_id = ? AND batch <= ? AND \
             state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
-    SELECT_TASKS_OF_MESSAGES = same("SELECT jti, task_id FROM messages WHERE jti IN ({list})");
     SELECT_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE jti IN \
             ({list})");
     UPDATE_SIGNATURE = same("UPDATE messages SET keyid = ?, sig = ? WHERE jti = ?");
