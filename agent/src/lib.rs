@@ -15,6 +15,7 @@ pub mod identity;
 pub mod journal;
 pub mod launch;
 pub mod limits;
+mod memory;
 pub mod policy;
 mod pulse;
 mod recover;

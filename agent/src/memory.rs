@@ -1,0 +1,104 @@
+//! Memory that an agent at rest gives back.
+//!
+//! Most of what an agent holds is its own program: start, enrolment and commands touch nearly all of it, heartbeats a
+//! fifth. Pages of a file count as the process's own as long as they are mapped, so the agent lets go of them; what it
+//! needs again comes back from the page cache, without a read. The allocator gives back what it keeps for later.
+#![allow(unsafe_code, reason = "madvise and malloc_trim have no safe wrapper")]
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::{fs, io};
+
+use nix::sys::mman::{MmapAdvise, madvise};
+
+/// Lets go of what is not needed now.
+///
+/// # Errors
+/// When the kernel does not tell what is mapped, or does not obey.
+pub(crate) fn give_back() -> io::Result<()> {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: frees what is free already; may be called at any time by any thread.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
+    let program = fs::read_link("/proc/self/exe")?;
+    let maps = fs::read_to_string("/proc/self/smaps")?;
+    for (start, length) in untouched(&maps, &program.to_string_lossy()) {
+        let Some(start) = NonNull::new(std::ptr::with_exposed_provenance_mut::<c_void>(start)) else {
+            continue;
+        };
+        // SAFETY: a private mapping of the program's own file that can't be written and holds no page of its own, so that
+        // what comes back is what is there now (madvise(2), MADV_DONTNEED). The program is never unmapped.
+        unsafe { madvise(start, length, MmapAdvise::MADV_DONTNEED) }?;
+    }
+    Ok(())
+}
+
+/// Where the program's file is mapped without a private page: start and length in bytes, from `/proc/PID/smaps`
+/// (proc_pid_smaps(5)).
+fn untouched(maps: &str, program: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut at = None;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let Some(first) = words.next() else { continue };
+        if !first.ends_with(':') {
+            let readable = matches!(words.next(), Some("r-xp" | "r--p"));
+            // It ends with the file's name, which may have anything in it.
+            let own = line.strip_suffix(program).is_some_and(|rest| rest.ends_with(' '));
+            at = range(first).filter(|_| readable && own);
+        } else if first == "Anonymous:" && words.next() == Some("0") {
+            found.extend(at.take());
+        }
+    }
+    found
+}
+
+fn range(text: &str) -> Option<(usize, usize)> {
+    let (start, end) = text.split_once('-')?;
+    let parse = |hex| usize::from_str_radix(hex, 16).ok();
+    let (start, end) = (parse(start)?, parse(end)?);
+    Some((start, end.checked_sub(start)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clean_pages_of_the_program_are_let_go_of() {
+        let maps = "\
+1000-3000 r-xp 00001000 fe:00 12 /usr/bin/signet-agent
+Rss:                   8 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
+3000-4000 r--p 00003000 fe:00 12 /usr/bin/signet-agent
+Anonymous:             4 kB
+4000-5000 rw-p 00004000 fe:00 12 /usr/bin/signet-agent
+Anonymous:             0 kB
+5000-6000 r--p 00000000 fe:00 12 /usr/bin/signet-agent
+Anonymous:             0 kB
+7000-8000 r-xp 00000000 fe:00 13 /usr/lib/libc.so.6
+Anonymous:             0 kB
+9000-a000 r--p 00000000 00:00 0 [vvar]
+Anonymous:             0 kB
+";
+        assert_eq!(untouched(maps, "/usr/bin/signet-agent"), [(0x1000, 0x2000), (0x5000, 0x1000)]);
+    }
+
+    /// Kilobytes of files that this process has mapped and present.
+    fn present() -> u64 {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn the_program_goes_on_with_fewer_pages() {
+        let text = format!("{:?}", range("10-20"));
+        let before = present();
+        give_back().unwrap();
+        assert!(present() < before, "{} kB of {before} are left", present());
+        assert_eq!(format!("{:?}", range("10-20")), text);
+    }
+}
