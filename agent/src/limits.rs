@@ -100,6 +100,12 @@ pub const TERM_GRACE: Duration = Duration::from_secs(5);
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 /// How long the launcher may take until the command is executed (user databases and network disks can be slow).
 pub const START_MAX: Duration = Duration::from_secs(30);
+/// The launchers' server is let go when it was not needed for this long.
+pub const LAUNCHER_IDLE: Duration = Duration::from_secs(30);
+/// Launchers that may have been asked for and not have answered yet. Each is three descriptors on their way.
+pub const LAUNCHES_MAX: usize = 64;
+/// A launcher that is gone without a word is asked for again, so many times altogether.
+pub const LAUNCH_TRIES: usize = 3;
 /// How long `systemd-run` may take for a detached command.
 pub const DETACH_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks at a tree that is being ended.

@@ -1,20 +1,29 @@
-//! The launcher: the own binary, executed again as something tiny that becomes a command.
+//! The launcher: a small process that becomes a command, or stays as its parent.
 //!
 //! A large process must not fork (copying its page tables takes milliseconds), and a threaded one must not run code
-//! between fork and exec. So the agent spawns its own binary with [`MARKER`] through `posix_spawn`; the new process
-//! has one thread and a few pages. Standard input is a socket to the agent, standard output and error are the command's
-//! own. The plan comes through the socket, because arguments and environments can be read by others.
+//! between fork and exec. So the agent spawns its own binary with [`MARKER`] through `posix_spawn`, once for many
+//! commands: a [`server`] with one thread and a few pages. For each command it gets three descriptors from the agent and
+//! forks a launcher, which spares exec and dynamic linking. A launcher is the agent's own child, not the server's: whatever
+//! becomes of the server, the agent learns how the command ended. The server ends when the agent closes their socket,
+//! also by dying, and leaves alone what runs.
+//!
+//! A launcher's standard input is a socket to the agent, standard output and error are the command's own. The plan comes
+//! through the socket, because arguments and environments can be read by others. What the agent no longer wants it
+//! refuses to hear: a launcher that cannot say [`Reply::Executing`] executes nothing, and one that is gone without
+//! having said it has executed nothing.
 //!
 //! With a cgroup the launcher joins it and becomes the command. Without one it stays as the parent and subreaper of the
 //! command ([`supervise`]), and ends the tree on the agent's order or when the agent is gone.
 
 mod account;
 mod execute;
+mod server;
+pub(crate) mod streams;
 mod supervise;
 mod sys;
 pub(crate) mod wire;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::exit;
@@ -25,25 +34,25 @@ use nix::unistd::{close, setsid};
 
 use wire::{Keep, Plan, Reply};
 
-/// The first argument of a process that is a launcher. The second names the agent's data directory and the command, so
-/// that the next start of the agent recognises it.
+/// The first argument of a process that is a launcher or their server. The second names the agent's data directory and
+/// ends with a `/`, so that the next start of the agent recognises it.
 pub(crate) const MARKER: &str = "--signet-launch";
 /// Not started as the agent would: there is nobody to tell more.
 const EXIT_NO_PLAN: i32 = 2;
 
-/// Becomes the launcher when this process was started as one, and does not return then. The first statement of
-/// `main`, before any thread or runtime exists.
+/// Becomes the launchers' server when this process was started as one, and does not return then, nor in the launchers.
+/// The first statement of `main`, before any thread or runtime exists.
 pub fn main_if_launcher() {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == MARKER) {
-        exit(match launch() {
+        exit(match serve() {
             Ok(()) => 0,
             Err(_) => EXIT_NO_PLAN,
         });
     }
 }
 
-/// Does what the plan says. An error means that there is no agent to hear of it.
-fn launch() -> io::Result<()> {
+/// Serves, and does in each launcher what its plan says. An error means that there is no agent to hear of it.
+fn serve() -> io::Result<()> {
     close_inherited()?;
     // An ignored SIGCHLD would hide how the command ended.
     sys::reset_signals()?;
@@ -51,7 +60,14 @@ fn launch() -> io::Result<()> {
     setsid()?;
     // Not the agent's name: who kills agents by name shall not hit what ends their commands.
     prctl::set_name(c"signet-launch")?;
-    let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    match server::serve()? {
+        Some(control) => launch(control),
+        None => Ok(()),
+    }
+}
+
+/// Does what the plan says.
+fn launch(control: UnixStream) -> io::Result<()> {
     let Some(plan) = wire::read::<Plan>(&mut &control)? else { return Ok(()) };
     match &plan.keep {
         Keep::Tree => supervise::supervise(control, &plan),

@@ -12,6 +12,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, getpid, setsid};
+use rustix::process::WaitOptions;
 
 use super::wire::{self, ORDER_KILL, ORDER_TERM, Plan, Reply};
 use super::{execute, null, sys};
@@ -149,15 +150,16 @@ impl Supervisor {
     /// Takes the exit status of every child that has ended. False when there is none left.
     fn reap(&mut self) -> io::Result<bool> {
         loop {
-            let (pid, exit) = match sys::wait_any() {
+            // The wrapper of `nix` has no word for real-time signals, and loses the child.
+            let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some(ended)) => ended,
                 Ok(None) => return Ok(true),
-                Err(Errno::ECHILD) => return Ok(false),
-                Err(Errno::EINTR) => continue,
+                Err(rustix::io::Errno::CHILD) => return Ok(false),
+                Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             };
-            if pid == self.main.as_raw() {
-                self.say(&Reply::Exited(exit))?;
+            if pid.as_raw_pid() == self.main.as_raw() {
+                self.say(&Reply::Exited(status.into()))?;
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
+use rustix::process::WaitStatus;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub(crate) enum Keep {
 /// What the launcher answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reply {
+    /// The launcher's first word: its process id, by which the agent waits for it.
+    Launched(i32),
     /// Nothing was executed, and why.
     Failed(String),
     /// About to execute. In a cgroup the end of the stream without `Failed` says that it worked; from a launcher that
@@ -65,6 +68,17 @@ pub(crate) enum Exit {
     Signal(i32),
     /// Nobody knows: the launcher was killed.
     Lost,
+}
+
+impl From<WaitStatus> for Exit {
+    fn from(status: WaitStatus) -> Self {
+        // Real-time signals are told like all others.
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Lost,
+        }
+    }
 }
 
 /// TERM to every process of the tree.

@@ -2,9 +2,7 @@
 //!
 //! Only membership and `cgroup.kill` are used and no resource controller, so the agent itself may stay where it is.
 
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::{fs, io};
 
 use nix::errno::Errno;
@@ -12,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use signet_common::Jti;
 
-use crate::launch::MARKER;
+use super::launcher;
 
 /// Begins the name of the cgroup that holds an agent's commands.
 const PREFIX: &str = "signet-";
@@ -24,15 +22,15 @@ pub(crate) struct Jobs {
 }
 
 impl Jobs {
-    /// Makes it below the agent's own cgroup. `scope` tells agents in the same cgroup apart.
+    /// Makes it below the agent's own cgroup. `scope` tells agents in the same cgroup apart; `program` is the launchers'.
     ///
     /// # Errors
     /// Why cgroups cannot be used here.
-    pub(crate) fn make(scope: &str, launcher: &Path) -> io::Result<Self> {
+    pub(crate) fn make(scope: &str, program: &Path) -> io::Result<Self> {
         let directory = own_directory()?.join(format!("{PREFIX}{scope}"));
         make_directory(&directory)?;
         let jobs = Self { directory };
-        jobs.probe(launcher)?;
+        jobs.probe(scope, program)?;
         Ok(jobs)
     }
 
@@ -68,17 +66,14 @@ impl Jobs {
     }
 
     /// Tries it with a process: rights and mount options are too many to reason about.
-    fn probe(&self, launcher: &Path) -> io::Result<()> {
+    fn probe(&self, scope: &str, program: &Path) -> io::Result<()> {
         let job = Job { directory: self.directory.join("probe") };
         make_directory(&job.directory)?;
         fs::metadata(job.directory.join("cgroup.kill"))?;
-        let (ours, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(launcher);
-        command.arg(MARKER).env_clear().stdin(std::os::fd::OwnedFd::from(theirs));
-        let mut child = command.spawn()?;
+        let (mut child, socket) = launcher::spawn(program, scope)?;
         let joined = fs::write(job.directory.join("cgroup.procs"), child.id().to_string());
-        // It waits for a plan; without one it ends.
-        drop((ours, command));
+        // It waits for work; without any it ends.
+        drop(socket);
         child.wait()?;
         joined?;
         job.remove()

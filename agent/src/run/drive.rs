@@ -278,12 +278,14 @@ async fn tell_when_due<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::child::{self, Child};
     use crate::run::tree::BelowLauncher;
     use std::io::Write as _;
 
     #[tokio::test]
     async fn what_was_written_is_taken_however_late_the_driver_is() {
-        let child = tokio::process::Command::new("true").spawn().unwrap();
+        let spawned = std::process::Command::new("true").spawn().unwrap();
+        let child = Child::adopt(spawned, child::ends().unwrap());
         let (control, _launcher) = tokio::net::UnixStream::pair().unwrap();
         let tree =
             BelowLauncher::new(child, control, bytes::BytesMut::new(), None, signet_common::Jti::generate());

@@ -1,12 +1,14 @@
 //! Starts a process, captures it, ends it.
 //!
-//! A command is started through a small re-exec of the own binary ([`crate::launch`]), which keeps the fast spawn path
-//! for a large parent, becomes the requested user and reports every fault before the exec. From then on a driver
+//! A command is started through a launcher ([`crate::launch`]), a fork of something much smaller than the agent, which
+//! becomes the requested user and reports every fault before the exec. From then on a driver
 //! task reads the output without ever stopping, and ends the whole tree at its time.
 
 mod cgroup;
+mod child;
 mod detached;
 mod drive;
+mod launcher;
 mod leftovers;
 mod output;
 pub(crate) mod processes;
@@ -29,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::limits::RUN_EVENTS_MAX;
 use cgroup::Jobs;
+use launcher::Launcher;
 use leftovers::{Leftovers, Record};
 
 /// What to execute.
@@ -119,9 +122,8 @@ pub struct Runner {
 
 #[derive(Debug)]
 struct Inner {
-    config: RunnerConfig,
-    /// Names the agent among several on one host: comes from its data directory.
-    scope: String,
+    data_dir: PathBuf,
+    launcher: Arc<Launcher>,
     jobs: Option<Jobs>,
     leftovers: Mutex<Option<Leftovers>>,
 }
@@ -146,7 +148,9 @@ impl Runner {
         };
         detached::forget(&config.data_dir)?;
         let leftovers = Leftovers::find(&config.data_dir, &scope, jobs.as_ref())?;
-        Ok(Self { inner: Arc::new(Inner { config, scope, jobs, leftovers: Mutex::new(Some(leftovers)) }) })
+        let launcher = Launcher::new(config.launcher, scope);
+        let leftovers = Mutex::new(Some(leftovers));
+        Ok(Self { inner: Arc::new(Inner { data_dir: config.data_dir, launcher, jobs, leftovers }) })
     }
 
     /// How commands are ended; for heartbeats.
@@ -220,10 +224,10 @@ impl Runner {
         &self,
         spec: Spec,
     ) -> Result<(drive::Started, Option<detached::Unit>, Option<Record>), CannotStart> {
-        let Inner { config, scope, jobs, .. } = &*self.inner;
+        let Inner { data_dir, launcher, jobs, .. } = &*self.inner;
         start::check(&spec)?;
         let (spec, unit) = if spec.detached {
-            let data_dir = config.data_dir.clone();
+            let data_dir = data_dir.clone();
             let prepared = tokio::task::spawn_blocking(move || detached::prepare(&spec, &data_dir));
             let (spec, unit) = prepared.await.map_err(|error| CannotStart::exec(error.to_string()))??;
             (spec, Some(unit))
@@ -233,16 +237,16 @@ impl Runner {
         let record = match jobs {
             // The cgroup itself is the record.
             Some(_) => None,
-            None => Record::write(&config.data_dir, &spec.jti)
+            None => Record::write(data_dir, &spec.jti)
                 .inspect_err(|error| tracing::warn!(%error, "a running command cannot be recorded"))
                 .ok(),
         };
-        let command = start::start(&config.launcher, scope, jobs.as_ref(), spec).await?;
+        let command = start::start(launcher, jobs.as_ref(), spec).await?;
         Ok((command, unit, record))
     }
 }
 
-/// A short name for a data directory.
+/// A short name for a data directory: tells its agent from others on the host.
 fn scope(data_dir: &Path) -> String {
     let mut name = hex::encode(digest(&SHA256, data_dir.as_os_str().as_bytes()));
     name.truncate(12);

@@ -3,29 +3,34 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use signet_common::Jti;
+use rustix::net::{Shutdown, shutdown};
+use rustix::process::Pid;
 use signet_common::limits::{COMMAND_TEXT_BYTES_MAX, OUTPUT_BYTES_MAX, TIMEOUT_SECONDS_MAX};
 use signet_common::messages::Rejection;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
-use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::signal::unix::Signal;
+use tokio::time::{Instant, timeout_at};
 
 use super::cgroup::{Job, Jobs};
+use super::child::{self, Child};
 use super::drive::Started;
+use super::launcher::Launcher;
 use super::tree::{BelowLauncher, InCgroup, Tree, next_reply};
 use super::{CannotStart, Program, Spec};
-use crate::launch::MARKER;
+use crate::launch::streams::Streams;
 use crate::launch::wire::{self, Keep, Plan, Reply};
-use crate::limits::START_MAX;
+use crate::limits::{LAUNCH_TRIES, START_MAX};
 
 /// Names the command in its own environment, and so in that of everything it starts.
 pub(crate) const JTI_VARIABLE: &str = "SIGNET_JTI";
+/// Said when the last word of a launcher was not that it executes.
+const ENDED: &str = "the launcher ended before it could execute anything";
 
 impl CannotStart {
     /// Nothing was executed, for this reason.
@@ -67,10 +72,9 @@ pub(crate) fn check(spec: &Spec) -> Result<(), CannotStart> {
     Ok(())
 }
 
-/// Executes the command. `scope` names the agent in the launcher's arguments.
+/// Executes the command.
 pub(crate) async fn start(
-    launcher: &Path,
-    scope: &str,
+    launcher: &Arc<Launcher>,
     jobs: Option<&Jobs>,
     spec: Spec,
 ) -> Result<Started, CannotStart> {
@@ -87,68 +91,151 @@ pub(crate) async fn start(
         stdin: spec.stdin,
         user: spec.user,
         keep: job.as_ref().map_or(Keep::Tree, |job| Keep::Cgroup(job.directory().to_owned())),
-    })
-    .map_err(failed("the command is too long"))?;
-    let launched = Launched::spawn(launcher, scope, &spec.jti, job).map_err(failed("no launcher"))?;
-    let (tree, [stdout, stderr]) = launched.execute(&plan, spec.jti).await?;
-    Ok(Started { tree, stdout, stderr, timeout, output_limit })
+    });
+    let executed = match plan {
+        Ok(plan) => execute(launcher, &plan, job.as_ref()).await,
+        Err(error) => Err(format!("the command is too long: {error}")),
+    };
+    match executed {
+        Ok((launched, main)) => {
+            let Launched { child, control, received, outputs: [stdout, stderr] } = launched;
+            let tree = match job {
+                Some(job) => Tree::Cgroup(Box::new(InCgroup::new(child, job))),
+                None => {
+                    Tree::Launcher(Box::new(BelowLauncher::new(child, control, received, main, spec.jti)))
+                }
+            };
+            Ok(Started { tree, stdout, stderr, timeout, output_limit })
+        }
+        Err(fault) => {
+            if let Some(Err(error)) = job.map(|job| job.remove()) {
+                tracing::warn!(%error, "the cgroup of a command that did not start remains");
+            }
+            Err(CannotStart::exec(fault))
+        }
+    }
 }
 
-/// A launcher that waits for its plan.
+/// Gives what was executed and the main process's id where a launcher tells it, or the sentence that says why nothing was.
+async fn execute(
+    launcher: &Arc<Launcher>,
+    plan: &[u8],
+    job: Option<&Job>,
+) -> Result<(Launched, Option<i32>), String> {
+    let turn = launcher.turn().await.map_err(|error| error.to_string())?;
+    let until = Instant::now() + START_MAX;
+    let mut launched = launch(launcher, plan, job, until).await?;
+    drop(turn);
+    let fault = match timeout_at(until, launched.executed()).await {
+        Ok(Ok(main)) => return Ok((launched, main)),
+        Ok(Err(fault)) => fault,
+        Err(_) => too_slow(),
+    };
+    launched.undo(job).await;
+    Err(fault)
+}
+
+fn too_slow() -> String {
+    format!("it could not be executed within {} s", START_MAX.as_secs())
+}
+
+/// A launcher that has the plan.
+async fn launch(
+    launcher: &Arc<Launcher>,
+    plan: &[u8],
+    job: Option<&Job>,
+    until: Instant,
+) -> Result<Launched, String> {
+    for _ in 0..LAUNCH_TRIES {
+        let mut asked = Asked::new(launcher).map_err(|error| format!("no launcher: {error}"))?;
+        match timeout_at(until, asked.answer(plan)).await {
+            Ok(Ok(Some(pid))) => return Ok(asked.launched(pid)),
+            // Nobody has it any more and nobody has said that it executes: whoever may have had it did not.
+            Ok(Ok(None)) => launcher.forget(asked.server),
+            Ok(Err(fault)) => return Err(fault),
+            Err(_) => {
+                launcher.forget(asked.server);
+                if let Some(launched) = asked.refuse() {
+                    launched.undo(job).await;
+                }
+                return Err(too_slow());
+            }
+        }
+    }
+    Err(ENDED.into())
+}
+
+/// A launcher that was asked for, and has not said who it is.
+struct Asked {
+    server: Pid,
+    ends: Signal,
+    control: UnixStream,
+    received: BytesMut,
+    outputs: [pipe::Receiver; 2],
+}
+
+impl Asked {
+    fn new(launcher: &Arc<Launcher>) -> io::Result<Self> {
+        let ends = child::ends()?;
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let (stdout, stdout_writer) = io::pipe()?;
+        let (stderr, stderr_writer) = io::pipe()?;
+        let control = UnixStream::from_std(ours)?;
+        let outputs = [receiver(stdout)?, receiver(stderr)?];
+        // The last that can fail: from here on there may be a launcher.
+        let server = launcher.ask(&Streams {
+            control: theirs.into(),
+            stdout: stdout_writer.into(),
+            stderr: stderr_writer.into(),
+        })?;
+        Ok(Self { server, ends, control, received: BytesMut::new(), outputs })
+    }
+
+    /// Tells the plan. Gives the launcher's id, `None` when there is no launcher (any more), or why there can be none.
+    async fn answer(&mut self, plan: &[u8]) -> Result<Option<Pid>, String> {
+        // When nobody is left to hear it, the answer tells.
+        self.control.write_all(plan).await.ok();
+        match next_reply(&mut self.control, &mut self.received).await {
+            Ok(Some(Reply::Launched(pid))) => Ok(Pid::from_raw(pid)),
+            Ok(Some(Reply::Failed(fault))) => Err(fault),
+            Ok(None) => Ok(None),
+            Ok(Some(_)) => Err("the launcher does not say who it is".into()),
+            Err(error) => Err(not_understood(&error)),
+        }
+    }
+
+    /// Hears nothing more: a launcher that comes now cannot say that it is about to execute, and so does not. Gives the one
+    /// that has come.
+    fn refuse(mut self) -> Option<Launched> {
+        if let Err(error) = shutdown(&self.control, Shutdown::Both) {
+            tracing::warn!(%error, "a launcher cannot be refused");
+        }
+        // What was said before is still there, and the end behind it.
+        while matches!(self.control.try_read_buf(&mut self.received), Ok(1..)) {}
+        match wire::take(&mut self.received) {
+            Ok(Some(Reply::Launched(pid))) => Pid::from_raw(pid).map(|pid| self.launched(pid)),
+            _ => None,
+        }
+    }
+
+    fn launched(self, pid: Pid) -> Launched {
+        let Self { ends, control, received, outputs, .. } = self;
+        Launched { child: Child::new(pid, ends), control, received, outputs }
+    }
+}
+
+/// A launcher that has its plan.
 struct Launched {
     child: Child,
     control: UnixStream,
     received: BytesMut,
     outputs: [pipe::Receiver; 2],
-    job: Option<Job>,
 }
 
 impl Launched {
-    fn spawn(launcher: &Path, scope: &str, jti: &Jti, job: Option<Job>) -> io::Result<Self> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let (stdout, stdout_writer) = io::pipe()?;
-        let (stderr, stderr_writer) = io::pipe()?;
-        let mut command = Command::new(launcher);
-        // Nothing here may make the standard library fork by itself: no user, no group, no hook.
-        command
-            .arg0("signet-launch")
-            .args([MARKER, &format!("{scope}/{jti}")])
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::from(OwnedFd::from(stdout_writer)))
-            .stderr(Stdio::from(OwnedFd::from(stderr_writer)));
-        let child = command.spawn()?;
-        Ok(Self {
-            child,
-            control: UnixStream::from_std(ours)?,
-            received: BytesMut::new(),
-            outputs: [receiver(stdout)?, receiver(stderr)?],
-            job,
-        })
-    }
-
-    async fn execute(mut self, plan: &[u8], jti: Jti) -> Result<(Tree, [pipe::Receiver; 2]), CannotStart> {
-        let main = match timeout(START_MAX, self.handshake(plan)).await {
-            Ok(Ok(main)) => main,
-            Ok(Err(fault)) => return Err(self.undo(fault).await),
-            Err(_) => {
-                let fault = format!("it could not be executed within {} s", START_MAX.as_secs());
-                return Err(self.undo(fault).await);
-            }
-        };
-        let Self { child, control, received, outputs, job } = self;
-        let tree = match job {
-            Some(job) => Tree::Cgroup(Box::new(InCgroup::new(child, job))),
-            None => Tree::Launcher(Box::new(BelowLauncher::new(child, control, received, main, jti))),
-        };
-        Ok((tree, outputs))
-    }
-
-    /// Gives the main process's id where a launcher tells it, or the sentence that says why nothing was executed.
-    async fn handshake(&mut self, plan: &[u8]) -> Result<Option<i32>, String> {
-        // A launcher that died closes its end: the reply tells.
-        self.control.write_all(plan).await.ok();
+    /// Waits until it has executed, and gives the main process's id where it tells it, or why it has not.
+    async fn executed(&mut self) -> Result<Option<i32>, String> {
         let mut executing = false;
         loop {
             match next_reply(&mut self.control, &mut self.received).await {
@@ -156,18 +243,16 @@ impl Launched {
                 Ok(Some(Reply::Executing)) => executing = true,
                 Ok(Some(Reply::Failed(fault))) => return Err(fault),
                 Ok(None) if executing => return Ok(None),
-                Ok(Some(_) | None) => {
-                    return Err("the launcher ended before it could execute anything".into());
-                }
-                Err(error) => return Err(format!("the launcher cannot be understood: {error}")),
+                Ok(Some(_) | None) => return Err(ENDED.into()),
+                Err(error) => return Err(not_understood(&error)),
             }
         }
     }
 
-    /// Leaves nothing behind.
-    async fn undo(mut self, fault: String) -> CannotStart {
+    /// Leaves no process behind.
+    async fn undo(mut self, job: Option<&Job>) {
         drop(self.control);
-        let ended = match &self.job {
+        let ended = match job {
             Some(job) => job.kill(),
             None => Ok(()),
         };
@@ -175,11 +260,11 @@ impl Launched {
         if let Err(error) = ended.and(self.child.kill().await) {
             tracing::warn!(%error, "a launcher that executed nothing cannot be ended");
         }
-        if let Some(Err(error)) = self.job.map(|job| job.remove()) {
-            tracing::warn!(%error, "the cgroup of a command that did not start remains");
-        }
-        CannotStart::exec(fault)
     }
+}
+
+fn not_understood(error: &io::Error) -> String {
+    format!("the launcher cannot be understood: {error}")
 }
 
 fn receiver(pipe: io::PipeReader) -> io::Result<pipe::Receiver> {

@@ -9,10 +9,10 @@ use nix::unistd::Pid;
 use signet_common::Jti;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cgroup::Job;
+use super::child::Child;
 use super::{leftovers, processes};
 use crate::launch::wire::{self, Exit, ORDER_KILL, ORDER_TERM, Reply};
 use crate::limits::{KILL_GRACE, TREE_LOOK_EVERY};
@@ -70,7 +70,7 @@ impl Tree {
         match self {
             Self::Cgroup(tree) => tree.remove().await,
             Self::Launcher(mut tree) => {
-                // It ends right after its last word. If not, the runtime reaps it some time.
+                // It ends right after its last word. If not, the runtime waits for it.
                 timeout(KILL_GRACE, tree.child.wait()).await.ok();
             }
         }
@@ -87,7 +87,6 @@ fn complain(result: io::Result<()>, job: &Job) {
 #[derive(Debug)]
 pub(crate) struct InCgroup {
     child: Child,
-    main: Option<i32>,
     job: Job,
     exited: bool,
     killed: HashSet<i32>,
@@ -96,16 +95,12 @@ pub(crate) struct InCgroup {
 
 impl InCgroup {
     pub(crate) fn new(child: Child, job: Job) -> Self {
-        let main = child.id().and_then(|id| i32::try_from(id).ok());
-        Self { child, main, job, exited: false, killed: HashSet::new(), give_up: None }
+        Self { child, job, exited: false, killed: HashSet::new(), give_up: None }
     }
 
     async fn next(&mut self) -> TreeEvent {
         if !self.exited {
-            let exit = match self.child.wait().await {
-                Ok(status) => exit_of(status),
-                Err(_) => Exit::Lost,
-            };
+            let exit = self.child.wait().await;
             self.exited = true;
             return TreeEvent::Exited(exit);
         }
@@ -125,7 +120,8 @@ impl InCgroup {
             return Ok(());
         }
         // What ends by itself was not left behind.
-        let left = self.job.pids()?.into_iter().filter(|pid| Some(*pid) != self.main);
+        let main = self.child.pid().as_raw_pid();
+        let left = self.job.pids()?.into_iter().filter(|pid| *pid != main);
         self.killed.extend(left.filter(|pid| processes::is_running(*pid)));
         self.job.kill()
     }
@@ -139,15 +135,6 @@ impl InCgroup {
             }
             sleep(TREE_LOOK_EVERY).await;
         }
-    }
-}
-
-fn exit_of(status: std::process::ExitStatus) -> Exit {
-    use std::os::unix::process::ExitStatusExt;
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, Some(signal)) => Exit::Signal(signal),
-        (None, None) => Exit::Lost,
     }
 }
 
