@@ -7,6 +7,7 @@ mod agents;
 mod cgroups;
 mod ending;
 mod identity;
+mod launcher;
 mod output;
 mod starting;
 mod support;

@@ -173,20 +173,3 @@ fn detached_needs_systemd() {
         _ => test(),
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn fifty_at_once() {
-    let (runner, _directory) = runner();
-    let all = (0..50).map(|number| {
-        let runner = runner.clone();
-        tokio::spawn(async move {
-            let done =
-                run(&runner, shell(&format!("sleep 0.2; echo {number}; exit {number}"))).await.unwrap();
-            assert_eq!(done.text(), number.to_string());
-            assert_eq!(done.result.exit_code, Some(number));
-        })
-    });
-    for one in all.collect::<Vec<_>>() {
-        one.await.unwrap();
-    }
-}
