@@ -22,9 +22,8 @@ pub(super) fn serve() -> io::Result<Option<UnixStream>> {
             Ok(true) => return enter(streams).map(Some),
             Ok(false) => {}
             Err(error) => {
-                let fault = Reply::Failed(format!("no process for the command: {error}"));
                 // Who gave up meanwhile needs no answer.
-                wire::write(&mut &UnixStream::from(streams.control), &fault).ok();
+                wire::write(&mut &UnixStream::from(streams.control), &sys::no_process(error)).ok();
             }
         }
     }

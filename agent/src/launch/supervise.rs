@@ -35,9 +35,10 @@ pub(super) fn supervise(control: UnixStream, plan: &Plan) -> io::Result<()> {
     let launcher = getpid();
     // From here on the command may have run, even if nobody is left to say so.
     wire::write(&mut &control, &Reply::Executing)?;
-    let main = match sys::fork_launcher()? {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => become_command(plan, launcher, fault_writer),
+    let main = match sys::fork_launcher() {
+        Ok(ForkResult::Parent { child }) => child,
+        Ok(ForkResult::Child) => become_command(plan, launcher, fault_writer),
+        Err(error) => return wire::write(&mut &control, &sys::no_process(error)),
     };
     drop(fault_writer);
     let null = null()?;

@@ -9,6 +9,8 @@ use nix::libc::{CLONE_PARENT, SIGCHLD, SYS_clone, c_long, syscall};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, fork};
 
+use super::wire::Reply;
+
 /// Forks the launcher.
 ///
 /// # Errors
@@ -34,6 +36,11 @@ pub(super) fn fork_sibling() -> nix::Result<bool> {
     // ([`fork_launcher`]) sets it right; the child does nothing but prepare an exec, or fork once more and poll.
     let child = Errno::result(unsafe { syscall(SYS_clone, first, second, NONE, NONE, NONE) })?;
     Ok(child == 0)
+}
+
+/// What is told when one of the two fails: the host has no room for another process, or the agent's unit has none.
+pub(super) fn no_process(error: Errno) -> Reply {
+    Reply::Failed(format!("no process for the command: {}", std::io::Error::from(error)))
 }
 
 /// Gives the command every signal in its default state and none blocked: Rust ignores SIGPIPE, and who starts the agent
