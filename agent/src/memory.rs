@@ -11,6 +11,9 @@ use std::{fs, io};
 
 use nix::sys::mman::{MmapAdvise, madvise};
 
+/// What the program is linked with: like its own file, mapped from the start to the end.
+const LINKED: [&str; 4] = ["libc.so.", "libm.so.", "libgcc_s.so.", "ld-linux"];
+
 /// Lets go of what is not needed now.
 ///
 /// # Errors
@@ -27,14 +30,14 @@ pub(crate) fn give_back() -> io::Result<()> {
         let Some(start) = NonNull::new(std::ptr::with_exposed_provenance_mut::<c_void>(start)) else {
             continue;
         };
-        // SAFETY: a private mapping of the program's own file that can't be written and holds no page of its own, so that
-        // what comes back is what is there now (madvise(2), MADV_DONTNEED). The program is never unmapped.
+        // SAFETY: a private mapping of a file that can't be written and holds no page of its own, so that what comes back
+        // is what is there now (madvise(2), MADV_DONTNEED). It is never unmapped as long as the program runs.
         unsafe { madvise(start, length, MmapAdvise::MADV_DONTNEED) }?;
     }
     Ok(())
 }
 
-/// Where the program's file is mapped without a private page: start and length in bytes, from `/proc/PID/smaps`
+/// Where the program's file and what it is linked with are mapped without a private page: start and length in bytes, from `/proc/PID/smaps`
 /// (proc_pid_smaps(5)).
 fn untouched(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
@@ -46,7 +49,9 @@ fn untouched(maps: &str, program: &str) -> Vec<(usize, usize)> {
             let readable = matches!(words.next(), Some("r-xp" | "r--p"));
             // It ends with the file's name, which may have anything in it.
             let own = line.strip_suffix(program).is_some_and(|rest| rest.ends_with(' '));
-            at = range(first).filter(|_| readable && own);
+            let linked =
+                line.rsplit('/').next().is_some_and(|name| LINKED.iter().any(|l| name.starts_with(l)));
+            at = range(first).filter(|_| readable && (own || linked));
         } else if first == "Anonymous:" && words.next() == Some("0") {
             found.extend(at.take());
         }
@@ -66,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_clean_pages_of_the_program_are_let_go_of() {
+    fn only_clean_pages_that_stay_mapped_are_let_go_of() {
         let maps = "\
 1000-3000 r-xp 00001000 fe:00 12 /usr/bin/signet-agent
 Rss:                   8 kB
@@ -80,10 +85,13 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 7000-8000 r-xp 00000000 fe:00 13 /usr/lib/libc.so.6
 Anonymous:             0 kB
+8000-9000 r-xp 00000000 fe:00 14 /usr/lib/libnss_systemd.so.2
+Anonymous:             0 kB
 9000-a000 r--p 00000000 00:00 0 [vvar]
 Anonymous:             0 kB
 ";
-        assert_eq!(untouched(maps, "/usr/bin/signet-agent"), [(0x1000, 0x2000), (0x5000, 0x1000)]);
+        let found = untouched(maps, "/usr/bin/signet-agent");
+        assert_eq!(found, [(0x1000, 0x2000), (0x5000, 0x1000), (0x7000, 0x1000)]);
     }
 
     /// Kilobytes of files that this process has mapped and present.
