@@ -15,7 +15,7 @@ use super::status::{exit_code, stderr_suffix};
 use super::store::{self, ResultRow};
 use crate::dispatch::Target;
 use crate::error::Result;
-use crate::limits::{RESULT_CHUNK_BYTES, RESULT_HOSTS_AT_ONCE, RESULT_PIECES_AT_ONCE};
+use crate::limits::{RESULT_CHUNK_BYTES, RESULT_PIECES_AT_ONCE};
 
 /// One result: the document's five fields first, in its order.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -97,21 +97,22 @@ pub(super) type Place = (i64, u64);
 /// Both streams of a host.
 type Streams = (Vec<u8>, Vec<u8>);
 
-/// Reads some results after this place, and the place of the last.
-pub(super) async fn some(
+/// The results of these targets, or of the first of them when their output is large, and the place of the last.
+pub(super) async fn of(
     commands: &Commands,
     task: &TaskId,
-    after: Place,
-    limit: usize,
+    mut targets: Vec<Target>,
     base64: bool,
 ) -> Result<(Vec<ResultView>, Option<Place>)> {
-    let mut targets = commands.dispatch().finished(task, after, limit.min(RESULT_HOSTS_AT_ONCE)).await?;
     let mut hosts: Vec<Hostname> = targets.iter().map(|t| t.hostname.clone()).collect();
     if hosts.is_empty() {
         return Ok((Vec::new(), None));
     }
     // Most outputs are small, and one statement reads all of them.
-    let mut pieces = store::small_output(commands.store(), task, &hosts, RESULT_PIECES_AT_ONCE).await?;
+    let (mut pieces, rows) = tokio::try_join!(
+        store::small_output(commands.store(), task, &hosts, RESULT_PIECES_AT_ONCE),
+        store::results(commands.store(), task, &hosts),
+    )?;
     if pieces.len() == RESULT_PIECES_AT_ONCE {
         targets.truncate(fitting(commands, task, &hosts).await?);
         hosts.truncate(targets.len());
@@ -122,7 +123,6 @@ pub(super) async fn some(
         let (stdout, stderr) = outputs.entry(host).or_default();
         if stream == Stream::Stdout.as_str() { stdout } else { stderr }.extend(data);
     }
-    let rows = store::results(commands.store(), task, &hosts).await?;
     let mut views = Vec::with_capacity(targets.len());
     for target in &targets {
         let (stdout, stderr) = outputs.remove(target.hostname.as_str()).unwrap_or_default();

@@ -19,12 +19,14 @@ use super::results::{self, ResultView};
 use super::service::Repeat;
 use super::store::{Filter, Place};
 use crate::app::App;
+use crate::dispatch::Target;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
 use crate::http::extract::{Caller, Json, JsonBytes, Path, Query};
 use crate::http::list::{cursor, json_array, link_next, page_limit};
 use crate::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, PAUSE_REASON_CHARS_MAX, RESULTS_LIMIT, TASKS_AT_ONCE, TASKS_LIMIT,
+    IDEMPOTENCY_KEY_BYTES_MAX, PAUSE_REASON_CHARS_MAX, RESULT_HOSTS_AT_ONCE, RESULTS_LIMIT, TASKS_AT_ONCE,
+    TASKS_LIMIT,
 };
 
 /// The slice's routes.
@@ -163,24 +165,27 @@ async fn get_results(
         Some(_) => return Err(Error::invalid("encoding", "encoding must be utf-8 or base64")),
     };
     let from: results::Place = cursor(query.cursor.as_deref())?.unwrap_or_default();
-    let next = app.commands.dispatch().finished(&id, from, limit + 1).await?;
-    if next.is_empty() {
+    let mut ended = app.commands.dispatch().finished(&id, from, limit + 1).await?;
+    if ended.is_empty() {
         // Many ask again and again until there is something; only here it may be that there is no such task.
         app.commands.task(&id).await?;
         return Ok(axum::Json(Vec::<ResultView>::new()).into_response());
     }
-    let last = (next.len() > limit).then(|| next.get(limit - 1)).flatten();
+    let last = (ended.len() > limit).then(|| ended.get(limit - 1)).flatten();
     let cursor = last.map(|t| format!("{}-{}", t.final_seq.unwrap_or(0), t.ordinal));
     let commands = app.commands.clone();
-    let read = move |(from, left): (results::Place, usize)| {
+    ended.truncate(limit.min(RESULT_HOSTS_AT_ONCE));
+    let read = move |(targets, left): (Vec<Target>, usize)| {
         let (commands, id) = (commands.clone(), id.clone());
         async move {
-            let (views, place) = results::some(&commands, &id, from, left, base64).await?;
+            let (views, place) = results::of(&commands, &id, targets, base64).await?;
             let left = left - views.len();
-            Ok((views, place.filter(|_| left > 0).map(|place| (place, left))))
+            let Some(place) = place.filter(|_| left > 0) else { return Ok((views, None)) };
+            let next = commands.dispatch().finished(&id, place, left.min(RESULT_HOSTS_AT_ONCE)).await?;
+            Ok((views, (!next.is_empty()).then_some((next, left))))
         }
     };
-    let mut response = json_array((from, limit), read).await?;
+    let mut response = json_array((ended, limit), read).await?;
     if let Some(cursor) = cursor {
         link_next(&mut response, &uri, &cursor);
     }
