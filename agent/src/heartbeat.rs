@@ -15,6 +15,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::agent::Agent;
 use crate::limits::BUSY_EVERY;
+use crate::memory;
 
 /// The kernel's id of this boot.
 pub(crate) fn boot_id() -> String {
@@ -134,6 +135,17 @@ pub(crate) async fn send(agent: &Agent, stopping: bool) {
     }
 }
 
+/// Gives memory back when there is no work: until the next heartbeat little happens.
+fn rest(agent: &Agent) {
+    let at_work = {
+        let desk = agent.desk();
+        desk.work.running() + desk.work.waiting() > 0
+    };
+    if !at_work && let Err(error) = memory::give_back() {
+        tracing::debug!(%error, "memory can't be given back");
+    }
+}
+
 /// Sends heartbeats until the agent stops.
 pub(crate) async fn run(agent: Arc<Agent>) {
     let every = Duration::from_secs(HEARTBEAT_SECONDS.into());
@@ -150,6 +162,7 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         if up && (Instant::now() >= due || agent.busy() != told) {
             told = agent.busy();
             send(&agent, false).await;
+            rest(&agent);
             due = Instant::now() + every;
         }
         let wake = tokio::time::sleep_until(if up { due } else { Instant::now() + every });

@@ -49,8 +49,6 @@ pub const TAKE_MAX: usize = 64;
 
 /// `accepted` and `started` wait this long for company before they are reported.
 pub const REPORT_WAIT: Duration = Duration::from_millis(200);
-/// How often an agent without work gives memory back.
-pub const REST_EVERY: Duration = Duration::from_secs(20);
 /// How soon a heartbeat may follow another because the agent became busy or free.
 pub const BUSY_EVERY: Duration = Duration::from_millis(500);
 /// How often waiting commands are looked at for their expiry.

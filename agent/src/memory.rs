@@ -1,8 +1,9 @@
 //! Memory that an agent at rest gives back.
 //!
-//! Most of what an agent holds is its own program: start, enrolment and commands touch nearly all of it, heartbeats a
-//! fifth. Pages of a file count as the process's own as long as they are mapped, so the agent lets go of them; what it
-//! needs again comes back from the page cache, without a read. The allocator gives back what it keeps for later.
+//! Most of what an agent holds is its own program: start, enrolment and commands touch nearly all of it, the time between
+//! two heartbeats a tenth. Pages of a file count as the process's own as long as they are mapped, so the agent lets go of
+//! them; what it needs again comes back from the page cache, without a read. The allocator gives back what it keeps for
+//! later.
 #![allow(unsafe_code, reason = "madvise and malloc_trim have no safe wrapper")]
 
 use std::ffi::c_void;

@@ -19,15 +19,13 @@ use crate::hello::Trust;
 use crate::http::{Controller, provide_cryptography};
 use crate::identity::{DataDir, Enrolment, read_key};
 use crate::journal::{Journal, Opened};
-use crate::limits::{
-    FIRST_WORD, FORGET_EVERY, REST_EVERY, RETENTION_EVERY, STOP_END, STOP_REPORT, WAITING_EVERY,
-};
+use crate::limits::{FIRST_WORD, FORGET_EVERY, RETENTION_EVERY, STOP_END, STOP_REPORT, WAITING_EVERY};
 use crate::pulse::{self, Pulse};
 use crate::run::{End, Runner, RunnerConfig};
 use crate::session::{self, BusSource};
 use crate::verify::Time;
 use crate::work::Work;
-use crate::{consume, execute, memory, recover, report};
+use crate::{consume, execute, recover, report};
 
 /// Runs an agent until `shutdown`, then lets what runs end within a minute. Works on a current-thread runtime.
 ///
@@ -150,13 +148,11 @@ fn start_loops(agent: &Arc<Agent>, trust: Trust, bus: BusSource) -> JoinSet<()> 
     loops
 }
 
-/// What needs no message to happen: waiting commands expire, ids are forgotten, old events are removed, memory is given
-/// back.
+/// What needs no message to happen: waiting commands expire, ids are forgotten, old events are removed.
 async fn keep_house(agent: Arc<Agent>) {
     let mut waiting = tokio::time::interval(WAITING_EVERY);
     let mut forgetting = tokio::time::interval(FORGET_EVERY);
     let mut retention = tokio::time::interval(RETENTION_EVERY);
-    let mut rest = tokio::time::interval(REST_EVERY);
     let first_word = tokio::time::sleep(FIRST_WORD);
     tokio::pin!(first_word);
     let mut waited = false;
@@ -173,12 +169,6 @@ async fn keep_house(agent: Arc<Agent>) {
             }
             _ = retention.tick() => {
                 agent.journal.retain(Micros::from_seconds(agent.time()), agent.verified()).await;
-            }
-            _ = rest.tick() => {
-                let at_rest = { let desk = agent.desk(); desk.work.running() + desk.work.waiting() == 0 };
-                if at_rest && let Err(error) = memory::give_back() {
-                    tracing::debug!(%error, "memory can't be given back");
-                }
             }
             () = &mut first_word, if !waited => {
                 waited = true;
