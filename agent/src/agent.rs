@@ -78,6 +78,8 @@ pub(crate) struct Agent {
     pub policy: Policy,
     /// As whom a command without `user` runs.
     pub own_user: String,
+    /// Whether nobody else is at work in this process.
+    pub alone: bool,
     desk: Mutex<Desk>,
     numbers: AtomicU64,
     pub link: watch::Sender<Link>,
@@ -115,6 +117,7 @@ pub(crate) struct Parts {
     pub runner: Runner,
     pub policy: Policy,
     pub own_user: String,
+    pub alone: bool,
     pub work: Work,
     pub time: Time,
     pub keyring: Option<Keyring>,
@@ -145,6 +148,7 @@ impl Agent {
             runner: parts.runner,
             policy: parts.policy,
             own_user: parts.own_user,
+            alone: parts.alone,
             desk: Mutex::new(desk),
             numbers: AtomicU64::new(0),
             link: watch::Sender::new(None),
@@ -266,6 +270,7 @@ pub(crate) fn at_rest(root: &std::path::Path, keyring: Keyring) -> Arc<Agent> {
         runner: Runner::new(runner).unwrap(),
         policy: Policy::default(),
         own_user: "root".into(),
+        alone: true,
         work: Work::new(1, HashMap::new()),
         time: Time::default(),
         keyring: Some(keyring),

@@ -42,6 +42,8 @@ pub struct AgentConfig {
     pub policy: Policy,
     /// Commands that run at the same time.
     pub slots: usize,
+    /// Whether the process is the agent's alone: then it gives memory back when the agent has no work.
+    pub alone: bool,
     /// What runs gets this long to end by itself when the agent stops.
     pub stop_grace: Duration,
     /// The program to re-exec for commands; its `main` begins with [`crate::launch::main_if_launcher`].
@@ -64,6 +66,7 @@ impl AgentConfig {
             fingerprint: None,
             policy: Policy::default(),
             slots: SLOTS_DEFAULT,
+            alone: false,
             stop_grace: STOP_GRACE,
             launcher: run.launcher,
             cgroup: run.cgroup,
@@ -238,6 +241,7 @@ impl Flags {
             fingerprint: fingerprint.or(noted.fingerprint),
             policy: Policy::default().find(self.policy.as_deref(), &data_dir)?,
             slots,
+            alone: true,
             ..AgentConfig::new(data_dir, controller, hostname)
         })
     }

@@ -141,7 +141,10 @@ fn rest(agent: &Agent) {
         let desk = agent.desk();
         desk.work.running() + desk.work.waiting() > 0
     };
-    if !at_work && let Err(error) = memory::give_back() {
+    if agent.alone
+        && !at_work
+        && let Err(error) = memory::give_back()
+    {
         tracing::debug!(%error, "memory can't be given back");
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Most of what an agent holds is its own program: start, enrolment and commands touch nearly all of it, the time between
 //! two heartbeats a tenth. Pages of a file count as the process's own as long as they are mapped, so the agent lets go of
-//! them; what it needs again comes back from the page cache, without a read. The allocator gives back what it keeps for
-//! later.
+//! them; what it needs again comes back from the page cache, and is read only where that was emptied meanwhile. The
+//! allocator gives back what it keeps for later.
 #![allow(unsafe_code, reason = "madvise and malloc_trim have no safe wrapper")]
 
 use std::ffi::c_void;
@@ -31,14 +31,15 @@ pub(crate) fn give_back() -> io::Result<()> {
         let Some(start) = NonNull::new(std::ptr::with_exposed_provenance_mut::<c_void>(start)) else {
             continue;
         };
-        // SAFETY: a private mapping of a file that can't be written and holds no page of its own, so that what comes back
-        // is what is there now (madvise(2), MADV_DONTNEED). It is never unmapped as long as the program runs.
+        // SAFETY: a private mapping of a file that never could be written and holds no page of its own, so that what comes
+        // back is what is there now (madvise(2), MADV_DONTNEED). It is never unmapped as long as the program runs.
         unsafe { madvise(start, length, MmapAdvise::MADV_DONTNEED) }?;
     }
     Ok(())
 }
 
-/// Where the program's file and what it is linked with are mapped without a private page: start and length in bytes, from `/proc/PID/smaps`
+/// Where the program's file and what it is linked with are mapped, never writable and without a private page, in memory or
+/// swapped out: start and length in bytes, from `/proc/PID/smaps`
 /// (proc_pid_smaps(5)).
 fn untouched(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
@@ -53,7 +54,10 @@ fn untouched(maps: &str, program: &str) -> Vec<(usize, usize)> {
             let linked =
                 line.rsplit('/').next().is_some_and(|name| LINKED.iter().any(|l| name.starts_with(l)));
             at = range(first).filter(|_| readable && (own || linked));
-        } else if first == "Anonymous:" && words.next() == Some("0") {
+        } else if matches!(first, "Anonymous:" | "Swap:") && words.next() != Some("0") {
+            at = None;
+        // The last line of each. `ac`: was writable once, as is what the dynamic linker has filled in.
+        } else if first == "VmFlags:" && !words.any(|flag| flag == "ac") {
             found.extend(at.take());
         }
     }
@@ -77,19 +81,48 @@ mod tests {
 1000-3000 r-xp 00001000 fe:00 12 /usr/bin/signet-agent
 Rss:                   8 kB
 Anonymous:             0 kB
-VmFlags: rd ex mr mw me
-3000-4000 r--p 00003000 fe:00 12 /usr/bin/signet-agent
+Swap:                  0 kB
+VmFlags: rd mr mw me
+3000-4000 r--p 00001000 fe:00 12 /usr/bin/signet-agent
+Rss:                   8 kB
 Anonymous:             4 kB
-4000-5000 rw-p 00004000 fe:00 12 /usr/bin/signet-agent
+Swap:                  0 kB
+VmFlags: rd mr mw me
+4000-5000 rw-p 00001000 fe:00 12 /usr/bin/signet-agent
+Rss:                   8 kB
 Anonymous:             0 kB
-5000-6000 r--p 00000000 fe:00 12 /usr/bin/signet-agent
+Swap:                  0 kB
+VmFlags: rd mr mw me
+5000-6000 r--p 00001000 fe:00 12 /usr/bin/signet-agent
+Rss:                   8 kB
 Anonymous:             0 kB
-7000-8000 r-xp 00000000 fe:00 13 /usr/lib/libc.so.6
+Swap:                  0 kB
+VmFlags: rd mr mw me
+6000-7000 r--p 00001000 fe:00 12 /usr/bin/signet-agent
+Rss:                   8 kB
 Anonymous:             0 kB
-8000-9000 r-xp 00000000 fe:00 14 /usr/lib/libnss_systemd.so.2
+Swap:                  4 kB
+VmFlags: rd mr mw me
+7000-8000 r-xp 00001000 fe:00 12 /usr/lib/libc.so.6
+Rss:                   8 kB
 Anonymous:             0 kB
-9000-a000 r--p 00000000 00:00 0 [vvar]
+Swap:                  0 kB
+VmFlags: rd mr mw me
+8000-9000 r--p 00001000 fe:00 12 /usr/lib/libc.so.6
+Rss:                   8 kB
 Anonymous:             0 kB
+Swap:                  0 kB
+VmFlags: rd mr mw me ac
+9000-a000 r-xp 00001000 fe:00 12 /usr/lib/libnss_systemd.so.2
+Rss:                   8 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+VmFlags: rd mr mw me
+a000-b000 r--p 00001000 fe:00 12 [vvar]
+Rss:                   8 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+VmFlags: rd mr mw me
 ";
         let found = untouched(maps, "/usr/bin/signet-agent");
         assert_eq!(found, [(0x1000, 0x2000), (0x5000, 0x1000), (0x7000, 0x1000)]);

@@ -52,6 +52,7 @@ pub async fn run(config: AgentConfig, bus: BusSource, shutdown: CancellationToke
         runner: begun.runner,
         policy: config.policy,
         own_user: own_user(),
+        alone: config.alone,
         work: Work::new(config.slots, known),
         time,
         keyring: begun.keyring,
