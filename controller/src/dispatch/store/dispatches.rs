@@ -97,7 +97,8 @@ pub(crate) async fn lock_dispatches(
     Ok(next(read(tx, LOCK_DISPATCHES, &tasks).await?))
 }
 
-/// [`lock_dispatches`] of the tasks that these messages belong to.
+/// [`lock_dispatches`] of the tasks that these messages belong to, in the order of the messages: nearly that of the
+/// tasks, and where it is not, a transaction may have to be tried again.
 pub(crate) async fn lock_by_message(
     tx: &mut Tx,
     messages: &[Jti],

@@ -88,8 +88,8 @@ statements! {
         concat!("SELECT ", columns!(dispatch), " FROM dispatches d WHERE d.task_id IN ({list})"),
     );
     LOCK_BY_MESSAGE = differ(
-        concat!("SELECT ", columns!(dispatch), " FROM messages m FORCE INDEX (PRIMARY) JOIN dispatches d ON \
-                d.task_id = m.task_id WHERE m.jti IN ({list}) FOR UPDATE"),
+        concat!("SELECT STRAIGHT_JOIN ", columns!(dispatch), " FROM messages m FORCE INDEX (PRIMARY) JOIN dispatches d \
+                FORCE INDEX (PRIMARY) ON d.task_id = m.task_id WHERE m.jti IN ({list}) FOR UPDATE"),
         concat!("SELECT ", columns!(dispatch), " FROM messages m JOIN dispatches d ON d.task_id = m.task_id \
                 WHERE m.jti IN ({list})"),
     );
