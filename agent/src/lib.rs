@@ -17,6 +17,7 @@ pub mod launch;
 pub mod limits;
 mod memory;
 pub mod policy;
+mod processes;
 mod pulse;
 mod recover;
 mod report;

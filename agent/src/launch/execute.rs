@@ -13,9 +13,8 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, dup2_stdin, getppid};
 
 use super::account::Account;
-use super::wire::Plan;
+use super::wire::{Plan, Program};
 use super::{null, sys};
-use crate::run::Program;
 
 /// A program's name is shown up to this many characters.
 const SHOWN_MAX: usize = 200;

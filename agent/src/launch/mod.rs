@@ -32,6 +32,7 @@ use std::{fs, io};
 use nix::sys::prctl;
 use nix::unistd::{close, setsid};
 
+pub use wire::Program;
 use wire::{Keep, Plan, Reply};
 
 /// The first argument of a process that is a launcher or their server. The second names the agent's data directory and

@@ -17,7 +17,7 @@ use rustix::process::WaitOptions;
 use super::wire::{self, ORDER_KILL, ORDER_TERM, Plan, Reply};
 use super::{execute, null, sys};
 use crate::limits::{KILL_GRACE, TERM_GRACE, TREE_LOOK_EVERY};
-use crate::run::processes::descendants;
+use crate::processes::descendants;
 
 /// The exit code of a child that executed nothing; nobody reads it.
 const EXIT_NOT_EXECUTED: i32 = 127;

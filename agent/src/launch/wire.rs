@@ -8,7 +8,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::LAUNCH_FRAME_BYTES_MAX;
-use crate::run::Program;
+
+/// What to execute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Program {
+    /// A text for `/bin/sh -c`.
+    Shell(String),
+    /// A program, looked up in the command's own `PATH`, and its arguments.
+    Argv(Vec<String>),
+}
 
 /// What the launcher is to do.
 #[derive(Debug, Serialize, Deserialize)]

@@ -55,8 +55,8 @@ impl Child {
     /// # Errors
     /// The system's.
     pub(crate) async fn kill(&mut self) -> io::Result<()> {
-        // Nobody else waits for it, so the id is still its own.
-        if self.exit.is_none() {
+        // A launcher that died early may have been waited for with its group: then the id is no longer its own.
+        if self.exit.is_none() && matches!(waitpid(Some(self.pid), WaitOptions::NOHANG), Ok(None)) {
             kill(nix::unistd::Pid::from_raw(self.pid.as_raw_pid()), Number::SIGKILL)?;
         }
         self.wait().await;
@@ -105,7 +105,7 @@ async fn next_end(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::processes;
+    use crate::processes;
 
     fn spawn(text: &str) -> Child {
         let spawned = std::process::Command::new("sh").args(["-c", text]).spawn().unwrap();
@@ -119,7 +119,7 @@ mod tests {
             assert_eq!((child.wait().await, child.wait().await), (exit, exit));
             child.kill().await.unwrap();
         }
-        let mut child = spawn("sleep 1000");
+        let mut child = spawn("exec sleep 1000");
         child.kill().await.unwrap();
         assert_eq!(child.wait().await, Exit::Signal(9));
     }

@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep};
 
 use super::LeftBehind;
 use super::cgroup::{Job, Jobs};
-use super::processes::{self, Process, below};
 use super::start::JTI_VARIABLE;
 use crate::launch::MARKER;
 use crate::limits::{KILL_GRACE, TREE_LOOK_EVERY};
+use crate::processes::{self, Process, below};
 
 /// One file for each command that runs without a cgroup, named by its id.
 const RUNNING: &str = "running";

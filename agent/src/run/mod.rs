@@ -11,7 +11,6 @@ mod drive;
 mod launcher;
 mod leftovers;
 mod output;
-pub(crate) mod processes;
 mod start;
 mod tree;
 
@@ -23,25 +22,16 @@ use std::time::Duration;
 use std::{fs, io};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use serde::{Deserialize, Serialize};
 
 use signet_common::Jti;
 use signet_common::messages::{CommandResult, Isolation, Rejection, Stream};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::launch::Program;
 use crate::limits::RUN_EVENTS_MAX;
 use cgroup::Jobs;
 use launcher::Launcher;
 use leftovers::{Leftovers, Record};
-
-/// What to execute.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Program {
-    /// A text for `/bin/sh -c`.
-    Shell(String),
-    /// A program, looked up in the command's own `PATH`, and its arguments.
-    Argv(Vec<String>),
-}
 
 /// One command, as it is to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -155,8 +155,10 @@ async fn launch(
             Ok(Err(fault)) => return Err(fault),
             Err(_) => {
                 launcher.forget(asked.server);
-                if let Some(launched) = asked.refuse() {
-                    launched.undo(job).await;
+                match asked.refuse() {
+                    Some(launched) => launched.undo(job).await,
+                    // It may come all the same, as far as its first word.
+                    None => complain(job.map_or(Ok(()), Job::kill)),
                 }
                 return Err(too_slow());
             }
@@ -211,8 +213,12 @@ impl Asked {
         if let Err(error) = shutdown(&self.control, Shutdown::Both) {
             tracing::warn!(%error, "a launcher cannot be refused");
         }
-        // What was said before is still there, and the end behind it.
-        while matches!(self.control.try_read_buf(&mut self.received), Ok(1..)) {}
+        // What was said before is still there, and the end behind it. Not read through the runtime, which may not have
+        // looked at the socket since.
+        let mut buffer = [0; 256];
+        while let Ok(length @ 1..) = nix::unistd::read(&self.control, &mut buffer) {
+            self.received.extend_from_slice(&buffer[..length]);
+        }
         match wire::take(&mut self.received) {
             Ok(Some(Reply::Launched(pid))) => Pid::from_raw(pid).map(|pid| self.launched(pid)),
             _ => None,
@@ -252,14 +258,15 @@ impl Launched {
     /// Leaves no process behind.
     async fn undo(mut self, job: Option<&Job>) {
         drop(self.control);
-        let ended = match job {
-            Some(job) => job.kill(),
-            None => Ok(()),
-        };
+        let ended = job.map_or(Ok(()), Job::kill);
         // The launcher may be hanging in a user database or a network disk.
-        if let Err(error) = ended.and(self.child.kill().await) {
-            tracing::warn!(%error, "a launcher that executed nothing cannot be ended");
-        }
+        complain(ended.and(self.child.kill().await));
+    }
+}
+
+fn complain(ended: io::Result<()>) {
+    if let Err(error) = ended {
+        tracing::warn!(%error, "a launcher that executed nothing cannot be ended");
     }
 }
 

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::cgroup::Job;
 use super::child::Child;
-use super::{leftovers, processes};
+use super::leftovers;
 use crate::launch::wire::{self, Exit, ORDER_KILL, ORDER_TERM, Reply};
 use crate::limits::{KILL_GRACE, TREE_LOOK_EVERY};
+use crate::processes;
 
 /// What happens to a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

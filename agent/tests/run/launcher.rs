@@ -144,6 +144,8 @@ async fn a_command_that_was_given_up_is_not_executed_when_the_server_wakes_up() 
     // On a busy host it may have been ended already.
     kill(Pid::from_raw(server), Signal::SIGCONT).ok();
     is_gone(server).await;
+    // And the launcher that it made when it woke up.
+    until("the end of its launcher", || (launchers(directory.path()).len() <= 1).then_some(())).await;
     assert!(!file.exists(), "what was refused was executed");
 }
 
