@@ -184,9 +184,7 @@ async fn amqp_closing_leaves_no_connection() {
     let consumer = bus.consume(&Queue::Reports, Mode::SingleActive, 10).await.unwrap();
     assert_eq!(proxy.connections(), 2);
     bus.close().await;
-    // The broker may keep its end of a closed connection for as long as a heartbeat lasts.
-    let long = Duration::from_secs(3 * u64::from(signet_common::limits::AMQP_HEARTBEAT_SECONDS));
-    eventually(long, "both connections to end", async || (proxy.connections() == 0).then_some(())).await;
+    eventually(SOON, "both connections to end", async || (proxy.connections() == 0).then_some(())).await;
     drop(consumer);
 
     let bus = start(&url, Role::Agent);

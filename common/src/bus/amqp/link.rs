@@ -142,6 +142,8 @@ impl Link {
             Ok(Err(error)) => tracing::trace!(%error, "the connection was closed before"),
             Err(_) => tracing::debug!("the broker did not answer the goodbye"),
         }
+        // A consumer that is still in somebody's hands would keep it open.
+        self.socket.end();
     }
 }
 
