@@ -84,7 +84,7 @@ fn an_agent_that_finds_its_disk_full_at_the_start_says_so_and_stops() {
         fill(dir.path());
 
         let hasty = AgentConfig { stop_grace: Duration::from_millis(200), ..config(&controller, dir.path()) };
-        let agent = Agent::begin(&controller, hasty).await.unwrap();
+        let agent = Agent::begin(&controller, hasty).await;
         controller.heartbeat(|h| h.busy == Some(BusyReason::DiskFull)).await;
         agent.stop().await;
         assert!(!controller.state().find("result", &all[0]));

@@ -71,7 +71,7 @@ async fn what_was_accepted_runs_also_while_the_controller_is_away() {
     leave(dir.path(), vec![Entry { event: Event::Accepted { jti: jti.clone(), at: 1 }, exp, message }]).await;
 
     controller.state().refuse = Some((503, "not now"));
-    let agent = Agent::begin(&controller, config(&controller, dir.path())).await.unwrap();
+    let agent = Agent::begin(&controller, config(&controller, dir.path())).await;
     controller.wait("the command to run", |_| mark.exists().then_some(())).await;
     controller.state().refuse = None;
     assert_eq!(controller.result(&jti).await.outcome, Outcome::Succeeded);

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use signet_agent::run::CgroupChoice;
 use signet_agent::{AgentConfig, BusSource};
 use signet_common::bus::Bus;
 use signet_common::ids::AgentId;
+use signet_testkit::eventually;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -39,17 +39,17 @@ impl Agent {
     /// Likewise, with its own connection to the bus.
     pub(crate) async fn start_on(controller: &Controller, config: AgentConfig, bus: Arc<dyn Bus>) -> Self {
         let before = controller.state().hellos.len();
-        let agent = Self::begin_on(config, bus).await.expect("the agent's key");
+        let agent = Self::begin_on(config, bus).await;
         controller.wait("a hello", |state| (state.hellos.len() > before).then_some(())).await;
         agent
     }
 
     /// Starts one and does not wait for its hello.
-    pub(crate) async fn begin(controller: &Controller, config: AgentConfig) -> Option<Self> {
+    pub(crate) async fn begin(controller: &Controller, config: AgentConfig) -> Self {
         Self::begin_on(config, controller.bus.clone()).await
     }
 
-    async fn begin_on(config: AgentConfig, bus: Arc<dyn Bus>) -> Option<Self> {
+    async fn begin_on(config: AgentConfig, bus: Arc<dyn Bus>) -> Self {
         // `RUST_LOG` shows what the agent does; a second test of the same process finds it set.
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -58,16 +58,9 @@ impl Agent {
         let data_dir = config.data_dir.clone();
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(signet_agent::run(config, BusSource::Given(bus), shutdown.clone()));
-        let key = async {
-            loop {
-                if let Ok(Some(key)) = signet_agent::identity::read_key(&data_dir) {
-                    return key;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let key = tokio::time::timeout(PATIENCE, key).await.ok()?;
-        Some(Self { id: key.public().agent_id(), shutdown, running })
+        let read = async || signet_agent::identity::read_key(&data_dir).ok().flatten();
+        let key = eventually(PATIENCE, "the agent's key", read).await;
+        Self { id: key.public().agent_id(), shutdown, running }
     }
 
     /// Stops it as SIGTERM does.
