@@ -39,8 +39,7 @@ pub(crate) fn give_back() -> io::Result<()> {
 }
 
 /// Where the program's file and what it is linked with are mapped, never writable and without a private page, in memory or
-/// swapped out: start and length in bytes, from `/proc/PID/smaps`
-/// (proc_pid_smaps(5)).
+/// swapped out: start and length in bytes, from `/proc/PID/smaps` (proc_pid_smaps(5)).
 fn untouched(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut at = None;

@@ -26,7 +26,7 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// The child of this id, which nobody else waits for.
+    /// The child of this id. Nobody else waits for it, unless it ends so early that it still is in its server's group.
     pub(crate) fn new(pid: Pid, ends: Signal) -> Self {
         Self { pid, ends, exit: None }
     }

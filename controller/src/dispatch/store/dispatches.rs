@@ -134,7 +134,7 @@ fn next(mut locked: HashMap<TaskId, Dispatch>) -> HashMap<TaskId, Dispatch> {
     locked
 }
 
-/// Writes the live sequences that [`lock_dispatches`] gave, and which of these tasks have nothing open any more.
+/// Writes the live sequences that came with the locks, and which of these tasks have nothing open any more.
 pub(crate) async fn settle(tx: &mut Tx, locked: &HashMap<TaskId, Dispatch>) -> Result<(), StoreError> {
     let mut tasks: Vec<&TaskId> = locked.keys().collect();
     tasks.sort();
