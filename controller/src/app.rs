@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signet_common::bus::Bus;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::Accounts;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
 use crate::hosts::Hosts;
-use crate::http::auth::Credentials;
 use crate::keys::Keys;
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::live::Live;
@@ -27,7 +27,7 @@ pub struct App {
     /// The bus.
     pub bus: Arc<dyn Bus>,
     /// Who is known.
-    pub credentials: Credentials,
+    pub accounts: Accounts,
     /// The installation's keys.
     pub keys: Keys,
     /// Servers, agents and their heartbeats.

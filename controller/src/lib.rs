@@ -2,6 +2,7 @@
 //!
 //! Each folder is a vertical slice; `docs/architecture.md` shows what each may import and walks one command through.
 
+pub mod accounts;
 pub mod app;
 pub mod commands;
 pub mod dispatch;

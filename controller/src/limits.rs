@@ -152,3 +152,47 @@ pub const DEPTH_SECONDS_MAX: u64 = 2;
 pub const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long that may take, in seconds.
 pub const DISCARD_SECONDS_MAX: u64 = 2;
+/// Longest username, in bytes.
+pub const USERNAME_BYTES_MAX: usize = 150;
+/// Longest mail address, in bytes (RFC 5321).
+pub const EMAIL_BYTES_MAX: usize = 254;
+/// Longest first or last name, and name of a token, in characters.
+pub const NAME_CHARS_MAX: usize = 128;
+/// Shortest password, in characters.
+pub const PASSWORD_CHARS_MIN: usize = 8;
+/// Longest password, in bytes.
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Passwords that are checked at the same time.
+pub const PASSWORD_CHECKS_MAX: usize = 2;
+/// How long a log-in waits for its turn to be checked, in seconds.
+pub const PASSWORD_WAIT_SECONDS_MAX: u64 = 10;
+/// Failed log-ins of one account from one address before the first delay.
+pub const LOGIN_FAILURES_FREE: i64 = 5;
+/// Failed log-ins from one address before the first delay.
+pub const LOGIN_FAILURES_FREE_ADDRESS: i64 = 50;
+/// Longest delay after failed log-ins, in seconds.
+pub const LOGIN_DELAY_SECONDS_MAX: i64 = 3_600;
+/// Longest delay for an address from which somebody logged in before, in seconds.
+pub const LOGIN_DELAY_KNOWN_SECONDS_MAX: i64 = 60;
+/// Failures are forgotten this long after the last one, in seconds.
+pub const LOGIN_FORGET_SECONDS: i64 = 86_400;
+/// How long an access token counts, in seconds.
+pub const ACCESS_TOKEN_SECONDS: i64 = 3_600;
+/// How long the single token of document 003 counts, in seconds.
+pub const SINGLE_TOKEN_SECONDS: i64 = 86_400;
+/// How long a log-in lasts, however often its tokens are renewed, in seconds.
+pub const SESSION_SECONDS: i64 = 7 * 86_400;
+/// How long a ticket for a stream counts, in seconds.
+pub const TICKET_SECONDS: i64 = 30;
+/// The last use of an API token is written this often at most, in seconds.
+pub const TOKEN_USE_SECONDS: i64 = 60;
+/// API tokens of one account.
+pub const API_TOKENS_MAX: usize = 1_000;
+/// Names in one list of a token's scope.
+pub const SCOPE_NAMES_MAX: usize = 100;
+/// Users in one page unless asked otherwise.
+pub const USERS_LIMIT: usize = 20;
+/// Users in one page.
+pub const USERS_LIMIT_MAX: usize = 100;
+/// Longest text to search for, in characters.
+pub const SEARCH_CHARS_MAX: usize = 256;

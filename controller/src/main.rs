@@ -80,6 +80,10 @@ fn announce(running: &Running) -> anyhow::Result<()> {
     for address in &running.addrs {
         writeln!(out, "signet: ready on http://{address}")?;
     }
+    // Behind the line that scripts wait for.
+    if let Some(line) = running.first_password_line() {
+        writeln!(out, "{line}")?;
+    }
     out.flush()?;
     sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
     Ok(())

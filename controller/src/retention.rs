@@ -5,26 +5,19 @@ use std::time::Duration;
 use signet_common::time::Micros;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::Commands;
-use crate::dispatch::Dispatch;
+use crate::app::App;
 use crate::error::Result;
-use crate::hosts::Hosts;
 use crate::limits::RETENTION_SECONDS;
 use crate::settings::Retention;
 
 const DAY_SECONDS: i64 = 86_400;
 
 /// Works until `stop`.
-pub(crate) async fn run(
-    dispatch: Dispatch,
-    commands: Commands,
-    hosts: Hosts,
-    settings: Retention,
-    stop: CancellationToken,
-) {
-    let lease = dispatch.lease("retention");
+pub(crate) async fn run(app: App, settings: Retention) {
+    let stop = app.stop.clone();
+    let lease = app.dispatch.lease("retention");
     loop {
-        if let Err(error) = round(&dispatch, &commands, &hosts, &settings, &lease, &stop).await {
+        if let Err(error) = round(&app, &settings, &lease, &stop).await {
             tracing::warn!(%error, "the retention failed; it is tried again");
         }
         tokio::select! {
@@ -44,9 +37,7 @@ fn done(what: &str, more: Result<bool>) -> bool {
 }
 
 async fn round(
-    dispatch: &Dispatch,
-    commands: &Commands,
-    hosts: &Hosts,
+    app: &App,
     settings: &Retention,
     lease: &crate::dispatch::Lease,
     stop: &CancellationToken,
@@ -56,12 +47,13 @@ async fn round(
     // The lease is renewed with each small batch, so that a long clean-up stays one controller's.
     while !stop.is_cancelled() && lease.take().await? {
         // Each by itself: one that fails must not keep the others from their work.
-        let more_bodies = done("bodies of messages", dispatch.forget_bodies(now).await);
-        let output = commands.retain_output(before(settings.output_days), settings.output_bytes);
+        let more_bodies = done("bodies of messages", app.dispatch.forget_bodies(now).await);
+        let output = app.commands.retain_output(before(settings.output_days), settings.output_bytes);
         let more_output = done("output", output.await);
-        let more_tasks = done("tasks", dispatch.forget_old(before(settings.task_days)).await);
+        let more_tasks = done("tasks", app.dispatch.forget_old(before(settings.task_days)).await);
         if !more_tasks && !more_output && !more_bodies {
-            hosts.forget_nonces().await?;
+            app.hosts.forget_nonces().await?;
+            app.accounts.forget().await?;
             break;
         }
     }

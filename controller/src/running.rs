@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::{Accounts, FIRST_PASSWORD_FILE};
 use crate::app::{App, Ready};
 use crate::commands::{CommandOutcomes, Commands};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
 use crate::hosts::Hosts;
-use crate::http::auth::Credentials;
 use crate::http::metrics;
 use crate::http::server::Listeners;
 use crate::keys::{Keys, LoadError, MasterKey, create_or_read};
@@ -93,7 +93,7 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     dispatch.register([(Kind::Command, command_outcomes)].into());
     let app = App {
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone()),
-        credentials: Credentials::new(&admin_token),
+        accounts: Accounts::new(store.clone(), &admin_token),
         settings: Arc::new(Settings { admin_token: Some(admin_token), ..settings }),
         store,
         bus,
@@ -120,6 +120,15 @@ impl Running {
             .await
             .map(drop)
             .context("the controller ended before it was ready")
+    }
+
+    /// What a program prints once about a generated password of the first admin.
+    #[must_use]
+    pub fn first_password_line(&self) -> Option<String> {
+        let password = self.app.accounts.take_first_password()?;
+        let path = self.app.settings.data_dir.join(FIRST_PASSWORD_FILE);
+        let (password, path) = (password.reveal(), path.display());
+        Some(format!("signet: the first admin is \"admin\", password {password} (also in {path})"))
     }
 
     /// Waits until the controller ends, which by itself it does only when something is wrong beyond repair.
@@ -159,8 +168,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
     let retention = app.settings.retention.clone();
-    let (dispatch, commands, hosts) = (app.dispatch.clone(), app.commands.clone(), app.hosts.clone());
-    work.spawn("the retention", retention::run(dispatch, commands, hosts, retention, app.stop.clone()));
+    work.spawn("the retention", retention::run(app.clone(), retention));
     work.finished().await
 }
 
@@ -173,7 +181,13 @@ async fn prepare(app: &App) -> anyhow::Result<bool> {
             done => done.context("the database's schema")?,
         }
         match app.keys.load(&app.store, &app.settings.data_dir).await {
-            Ok(()) => return Ok(true),
+            Ok(()) => match first_accounts(app).await {
+                Ok(()) => return Ok(true),
+                Err(error) if !passing(&error) => return Err(error),
+                Err(why) => {
+                    tracing::warn!(%why, "the database went away while accounts were prepared; trying again")
+                }
+            },
             Err(LoadError::Store(why @ (StoreError::Unavailable(_) | StoreError::Conflict(_)))) => {
                 tracing::warn!(%why, "the database went away while the keys were read; trying again");
             }
@@ -184,6 +198,17 @@ async fn prepare(app: &App) -> anyhow::Result<bool> {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     }
+}
+
+async fn first_accounts(app: &App) -> anyhow::Result<()> {
+    let settings = &app.settings;
+    app.accounts.prepare(&app.keys, &settings.data_dir, settings.admin_password.as_ref()).await
+}
+
+/// Whether it is the database's word that it is away.
+fn passing(error: &anyhow::Error) -> bool {
+    let stores = error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>());
+    stores.into_iter().any(|e| matches!(e, StoreError::Unavailable(_) | StoreError::Conflict(_)))
 }
 
 fn make_data_dir(settings: &Settings) -> anyhow::Result<()> {

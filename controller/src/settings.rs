@@ -113,6 +113,10 @@ pub struct Settings {
     pub admin_password: Option<Secret>,
     /// A fixed token with which any agent may enrol. For development.
     pub join_token: Option<Secret>,
+    /// Whether anybody may register; unset: only while every listener is loopback.
+    pub registration: Option<bool>,
+    /// Gives tokens of a `user` to whoever asks on this machine. For development.
+    pub development_token: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// How long things are kept.
@@ -138,11 +142,21 @@ impl Settings {
             admin_token: None,
             admin_password: None,
             join_token: None,
+            registration: None,
+            development_token: false,
             trusted_proxies: Vec::new(),
             retention: Retention::default(),
             log: LogSettings { format: LogFormat::Text, level: "info".into() },
             local_agent: None,
         }
+    }
+}
+
+impl Settings {
+    /// Whether anybody may register.
+    #[must_use]
+    pub fn registration_open(&self) -> bool {
+        self.registration.unwrap_or_else(|| self.listen.iter().all(|address| address.ip().is_loopback()))
     }
 }
 

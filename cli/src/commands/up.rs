@@ -260,6 +260,9 @@ async fn greet(controller: &Running, host: &Hostname, agent: &AgentId) -> anyhow
     for address in &controller.addrs {
         writeln!(out, "signet: ready on http://{address}")?;
     }
+    if let Some(line) = controller.first_password_line() {
+        writeln!(out, "{line}")?;
+    }
     out.flush()?;
     Ok(())
 }

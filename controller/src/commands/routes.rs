@@ -61,7 +61,10 @@ async fn post_command(
     }
     let digest = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body.0));
     let request = body.parse::<CommandRequest>()?.check()?;
-    let task = app.commands.ask(request, Repeat { account: caller.name, key, digest }).await?;
+    let task = app
+        .commands
+        .ask(request, Repeat { account: caller.name, key, digest }, caller.groups.as_ref())
+        .await?;
     tracing::info!(task_id = %task.task_id, target_type = task.target_type.as_str(), "command asked for");
     Ok((StatusCode::CREATED, axum::Json(task)).into_response())
 }
@@ -195,10 +198,14 @@ async fn get_results(
 /// Cancels what is open of a task; repeating it does no harm.
 #[utoipa::path(post, path = "/api/tasks/{task_id}/cancel", tag = "commands", params(("task_id" = String, Path)),
     responses((status = 200, body = TaskDetail), (status = 404)))]
-async fn cancel_task(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<TaskDetail>> {
+async fn cancel_task(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<TaskDetail>> {
     let id = task_id(&id)?;
     tracing::info!(task_id = %id, "cancel asked for");
-    Ok(axum::Json(app.commands.cancel(&id).await?))
+    Ok(axum::Json(app.commands.cancel(&id, caller.groups.as_ref()).await?))
 }
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -275,6 +282,9 @@ async fn put_dispatch(
     if switch.reason.as_ref().is_some_and(|why| why.chars().count() > PAUSE_REASON_CHARS_MAX) {
         let what = format!("reason must have at most {PAUSE_REASON_CHARS_MAX} characters");
         return Err(Error::invalid("reason", what));
+    }
+    if caller.groups.is_some() {
+        return Err(Error::Forbidden("this account may not hold the whole installation".into()));
     }
     let why = switch.reason.as_deref().filter(|r| !r.is_empty()).map_or(String::new(), |r| format!(": {r}"));
     let text = format!("paused by {}{why}", caller.name);

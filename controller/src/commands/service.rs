@@ -1,6 +1,6 @@
 //! What commands do: ask for one, look at it, cancel it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use signet_common::envelope::PayloadType;
@@ -40,6 +40,19 @@ pub struct Repeat {
     pub digest: String,
 }
 
+/// The groups of hosts that somebody may make do something; none = all.
+pub(super) type Groups = BTreeSet<String>;
+
+/// Refuses a host of a group that the caller may not touch.
+fn within(groups: Option<&Groups>, group: &str) -> Result<()> {
+    match groups {
+        Some(groups) if !groups.contains(group) => {
+            Err(Error::Forbidden(format!("this account may not do anything on hosts of the group {group}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Commands {
     /// Commands over these parts.
     #[must_use]
@@ -65,8 +78,9 @@ impl Commands {
     /// after its commit. The same key and body: the same task.
     ///
     /// # Errors
-    /// 404 when the target names no host, 400 when the key came with another body, and the database's.
-    pub async fn ask(&self, request: Checked, repeat: Repeat) -> Result<TaskView> {
+    /// 404 when the target names no host, 403 when one is not in `groups`, 400 when the key came with another body, and
+    /// the database's.
+    pub async fn ask(&self, request: Checked, repeat: Repeat, groups: Option<&Groups>) -> Result<TaskView> {
         if let Some(task) = self.repeated(&repeat).await? {
             return self.view(task).await;
         }
@@ -91,6 +105,7 @@ impl Commands {
             if candidates.is_empty() {
                 return Err(nobody(&request.target));
             }
+            candidates.iter().try_for_each(|host| within(groups, &host.group))?;
             store::insert(tx, &task, &origin).await?;
             // After the servers are held: a host that begins a new log refuses what was issued before it.
             let now = Micros::now();
@@ -219,9 +234,19 @@ impl Commands {
     /// Cancels what is open of the task.
     ///
     /// # Errors
-    /// As [`Commands::task`].
-    pub async fn cancel(&self, id: &TaskId) -> Result<TaskDetail> {
+    /// As [`Commands::task`], and 403 when one of its hosts is not in `groups`.
+    pub async fn cancel(&self, id: &TaskId, groups: Option<&Groups>) -> Result<TaskDetail> {
         self.task(id).await?;
+        if groups.is_some() {
+            let mut after = 0;
+            loop {
+                let some = self.dispatch.targets(id, after, TARGETS_SHOWN_MAX).await?;
+                let Some(last) = some.last() else { break };
+                after = last.ordinal;
+                let names: Vec<Hostname> = some.into_iter().map(|target| target.hostname).collect();
+                self.hosts.groups_of(&names).await?.iter().try_for_each(|group| within(groups, group))?;
+            }
+        }
         self.dispatch.cancel(id).await?;
         self.detail(id).await
     }

@@ -111,6 +111,8 @@ impl Reachable {
 pub struct Candidate {
     /// The server.
     pub hostname: Hostname,
+    /// Its group.
+    pub group: String,
     /// Its accepted agent.
     pub agent: Option<Reachable>,
 }

@@ -72,6 +72,14 @@ impl Hosts {
         Ok(store::candidates(tx, target).await?)
     }
 
+    /// The groups of these servers; those that are gone have none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn groups_of(&self, hosts: &[Hostname]) -> Result<Vec<String>> {
+        Ok(store::groups(&self.store, hosts).await?)
+    }
+
     /// How reachable these agents are.
     ///
     /// # Errors

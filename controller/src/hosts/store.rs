@@ -39,13 +39,13 @@ macro_rules! agent {
 }
 
 statements! {
-    CANDIDATES_ALL = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+    CANDIDATES_ALL = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ORDER BY s.hostname"));
-    CANDIDATES_NODE = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+    CANDIDATES_NODE = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.hostname = ?"));
-    CANDIDATES_GROUP = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+    CANDIDATES_GROUP = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.grp = ? ORDER BY s.hostname"));
-    CANDIDATES_LABEL = same(concat!("SELECT s.hostname, s.agent_id, ", reachable!(), " FROM servers s \
+    CANDIDATES_LABEL = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
             JOIN server_labels l ON l.hostname = s.hostname AND l.name = ? AND l.value = ? \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ORDER BY s.hostname"));
     /// Reads `ip` so that the row itself is locked, and not its place in an index. SQLite's transactions that write exclude
@@ -118,6 +118,7 @@ statements! {
             narrowed, isolation, waiting, running, cpu_usage, memory_usage, disk_usage, load_average, uptime, \
             boot_id, refused FROM heartbeats WHERE agent_id = ?");
     DELETE_BEAT = same("DELETE FROM heartbeats WHERE agent_id = ?");
+    GROUPS = same("SELECT DISTINCT grp FROM servers WHERE hostname IN ({list})");
     COUNT_ONLINE = same("SELECT COUNT(*) AS number FROM servers s JOIN heartbeats h ON h.agent_id = s.agent_id \
             WHERE h.received_at > ? AND h.stopping = 0");
     INSERT_NONCE = same("INSERT INTO nonces (nonce, expires_at) VALUES (?, ?)");
@@ -127,6 +128,8 @@ statements! {
 #[derive(sqlx::FromRow)]
 struct ReachableRow {
     hostname: String,
+    #[sqlx(default)]
+    grp: String,
     agent_id: Option<String>,
     #[sqlx(default)]
     standing: Option<String>,
@@ -176,9 +179,19 @@ pub(super) async fn candidates(tx: &mut Tx, target: &Target) -> Result<Vec<Candi
     rows.into_iter()
         .map(|row| {
             let agent = row.reachable()?;
-            Ok(Candidate { hostname: row.hostname.parse().map_err(corrupt)?, agent })
+            Ok(Candidate { hostname: row.hostname.parse().map_err(corrupt)?, group: row.grp, agent })
         })
         .collect()
+}
+
+/// The groups of these servers.
+pub(super) async fn groups(store: &Store, hosts: &[Hostname]) -> Result<Vec<String>, StoreError> {
+    let mut all = Vec::new();
+    for some in hosts.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<(String,)> = store.all(GROUPS.query().list(some)).await?;
+        all.extend(rows.into_iter().map(|(group,)| group));
+    }
+    Ok(all)
 }
 
 /// How reachable these agents are.

@@ -1,39 +1,18 @@
-//! Who is asking. Until accounts are kept in the database, one API token with every right is known.
+//! Which credential a request shows. Who is behind it, the accounts know.
 
-use std::sync::Arc;
-
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::FromRequestParts;
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use http::request::Parts;
+use http::{HeaderMap, Method, Uri};
 
+pub use crate::accounts::{Caller, Role};
+
+use crate::accounts::Credential;
 use crate::error::Error;
 use crate::limits::TOKEN_BYTES_MAX;
-use crate::settings::Secret;
 
-/// What an account may do. Later variants may do less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Everything.
-    Admin,
-    /// Commands, deploys, runs and approvals; reads everything.
-    Operator,
-    /// Reads.
-    Viewer,
-    /// The own profile, and reading clusters.
-    User,
-}
-
-/// The account behind a request. As an argument of a handler it can only be there when the credential was right.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The account's name.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-}
+/// The console's cookie.
+pub const SESSION_COOKIE: &str = "signet_session";
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Error;
@@ -43,66 +22,130 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Knows the credentials. Holds digests only.
-#[derive(Clone)]
-pub struct Credentials {
-    admin_token: Arc<[u8]>,
+/// The one credential that a request shows: a token in a header before the cookie, and where a route takes one, a ticket
+/// in the query.
+///
+/// # Errors
+/// [`Error::Unauthenticated`] for none; [`Error::Forbidden`] for a cookie that another site made the browser send.
+pub fn credential<'a>(
+    method: &Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    tickets: bool,
+) -> Result<Credential<'a>, Error> {
+    if headers.contains_key(AUTHORIZATION) || headers.contains_key("x-api-key") {
+        return bearer(headers).map(Credential::Token).ok_or(Error::Unauthenticated);
+    }
+    if let Some(ticket) = tickets.then(|| ticket(uri)).flatten() {
+        return Ok(Credential::Ticket(ticket));
+    }
+    let cookie = cookie(headers).filter(|c| c.len() <= TOKEN_BYTES_MAX).ok_or(Error::Unauthenticated)?;
+    if ![Method::GET, Method::HEAD].contains(method) {
+        guard_origin(headers)?;
+    }
+    Ok(Credential::Cookie(cookie))
 }
 
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Credentials")
-    }
+/// The token in `Authorization: Bearer` or in `X-API-Key`.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let token = match headers.get(AUTHORIZATION) {
+        Some(value) => {
+            let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())?
+        }
+        None => headers.get("x-api-key")?.to_str().ok()?.trim(),
+    };
+    (token.len() <= TOKEN_BYTES_MAX).then_some(token)
 }
 
-impl Credentials {
-    /// Knows one token, an admin's.
-    #[must_use]
-    pub fn new(admin_token: &Secret) -> Self {
-        Self { admin_token: digest(&SHA256, admin_token.reveal().as_bytes()).as_ref().into() }
-    }
-
-    /// The account whose token stands in `Authorization: Bearer` or in `X-API-Key`.
-    ///
-    /// # Errors
-    /// [`Error::Unauthenticated`] for no or a wrong token.
-    pub fn check(&self, headers: &HeaderMap) -> Result<Caller, Error> {
-        let token = token(headers).filter(|t| t.len() <= TOKEN_BYTES_MAX).ok_or(Error::Unauthenticated)?;
-        let found = digest(&SHA256, token.as_bytes());
-        verify_slices_are_equal(found.as_ref(), &self.admin_token).map_err(|_| Error::Unauthenticated)?;
-        Ok(Caller { name: "admin".into(), role: Role::Admin })
-    }
+fn ticket(uri: &Uri) -> Option<&str> {
+    let ticket = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("ticket="))?;
+    (ticket.len() <= TOKEN_BYTES_MAX).then_some(ticket)
 }
 
-fn token(headers: &HeaderMap) -> Option<&str> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim());
-    }
-    headers.get("x-api-key")?.to_str().ok().map(str::trim)
+fn cookie(headers: &HeaderMap) -> Option<&str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == SESSION_COOKIE && !value.is_empty()).then_some(value)
+    })
+}
+
+/// Refuses what another site made a browser send. Browsers say where a request comes from in `Sec-Fetch-Site` (Fetch
+/// Metadata), older ones in `Origin` (RFC 6454); who says neither is no browser, and has no cookie to send.
+///
+/// # Errors
+/// [`Error::Forbidden`].
+pub fn guard_origin(headers: &HeaderMap) -> Result<(), Error> {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let same = match (text("sec-fetch-site"), text(ORIGIN.as_str())) {
+        (Some(site), _) => site == "same-origin",
+        (None, Some(origin)) => {
+            let origin_host = origin.split_once("://").map(|(_, host)| host);
+            origin_host.is_some() && origin_host == text(HOST.as_str())
+        }
+        (None, None) => false,
+    };
+    if same { Ok(()) } else { Err(Error::Forbidden("this request comes from another site".into())) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_the_token_itself_is_believed() {
-        let known = Credentials::new(&Secret::new("s3cret"));
-        let check = |name: &'static str, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            known.check(&headers).is_ok()
-        };
-        assert!(check("authorization", "Bearer s3cret"));
-        assert!(check("authorization", "bearer  s3cret"));
-        assert!(check("x-api-key", "s3cret"));
-        for wrong in ["", "s3cre", "s3cret2", "S3cret"] {
-            assert!(!check("x-api-key", wrong));
-            assert!(!check("authorization", &format!("Bearer {wrong}")));
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
         }
-        assert!(!check("authorization", "Basic s3cret"));
-        assert!(!check("authorization", "s3cret"));
-        assert!(known.check(&HeaderMap::new()).is_err());
+        headers
+    }
+
+    fn shown(
+        method: Method,
+        uri: &str,
+        pairs: &[(&'static str, &str)],
+        tickets: bool,
+    ) -> Result<String, Error> {
+        let (uri, headers) = (uri.parse().unwrap(), headers(pairs));
+        credential(&method, &uri, &headers, tickets).map(|found| format!("{found:?}"))
+    }
+
+    #[test]
+    fn one_credential_is_found() {
+        let get = |pairs: &[(&'static str, &str)]| shown(Method::GET, "/x", pairs, false);
+        assert_eq!(get(&[("authorization", "Bearer a")]).unwrap(), "Token(\"a\")");
+        assert_eq!(get(&[("authorization", "bearer  a")]).unwrap(), "Token(\"a\")");
+        assert_eq!(get(&[("x-api-key", "a")]).unwrap(), "Token(\"a\")");
+        assert_eq!(get(&[("cookie", "b=1; signet_session=c")]).unwrap(), "Cookie(\"c\")");
+        // A header that was meant counts, also when it is wrong.
+        assert!(get(&[("authorization", "Basic a"), ("cookie", "signet_session=c")]).is_err());
+        assert!(get(&[("authorization", "a")]).is_err());
+        assert!(get(&[]).is_err());
+        assert_eq!(shown(Method::GET, "/x?a=b&ticket=t", &[], true).unwrap(), "Ticket(\"t\")");
+        assert!(shown(Method::GET, "/x?ticket=t", &[], false).is_err());
+    }
+
+    #[test]
+    fn a_cookie_changes_something_only_from_our_own_pages() {
+        let post = |pairs: &[(&'static str, &str)]| {
+            let cookie = [("cookie", "signet_session=c"), ("host", "fleet.example")];
+            shown(Method::POST, "/x", &[&cookie[..], pairs].concat(), false).is_ok()
+        };
+        assert!(post(&[("sec-fetch-site", "same-origin")]));
+        assert!(post(&[("origin", "https://fleet.example")]));
+        for wrong in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site")],
+            &[("sec-fetch-site", "none")],
+            &[("sec-fetch-site", "cross-site"), ("origin", "https://fleet.example")],
+            &[("origin", "https://evil.example")],
+            &[("origin", "null")],
+            &[("origin", "https://fleet.example.evil")],
+            &[],
+        ] {
+            assert!(!post(wrong), "{wrong:?}");
+        }
     }
 }

@@ -4,8 +4,11 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 
+use super::auth::credential;
+use super::dialect::Surface;
 use super::edge::Peer;
 use super::permissions::{Need, Rule, rule};
+use crate::accounts::Way;
 use crate::app::App;
 use crate::error::Error;
 
@@ -21,14 +24,17 @@ pub(super) async fn guard(
         Rule::OtherMethods(allow) => return Err(Error::MethodNotAllowed(allow)),
         Rule::Unknown => return Err(Error::NotFound("Not Found".into())),
     };
-    let from_loopback = request.extensions().get::<Peer>().is_some_and(|peer| peer.loopback);
+    let peer = request.extensions().get::<Peer>().copied();
     let open = match need {
         Need::Static | Need::Public => true,
-        Need::LoopbackOrRead => from_loopback,
-        Need::Read | Need::Operate | Need::Admin => false,
+        Need::LoopbackOrRead => peer.is_some_and(|peer| peer.loopback),
+        Need::Own | Need::Read | Need::Watch | Need::Operate | Need::Admin => false,
     };
     if !open {
-        let caller = app.credentials.check(request.headers())?;
+        let shown = credential(request.method(), request.uri(), request.headers(), need == Need::Watch)?;
+        let peer = peer.ok_or_else(|| Error::Internal("the request has no peer".into()))?;
+        let surface = Surface::of(request.uri().path()).name();
+        let caller = app.accounts.caller(shown, Way { peer: peer.ip, surface }).await?;
         if !need.allows(caller.role) {
             return Err(Error::Forbidden("this account may not do that".into()));
         }

@@ -10,6 +10,7 @@ mod guard;
 mod health;
 pub mod list;
 pub mod metrics;
+pub mod paging;
 pub mod permissions;
 mod proxies;
 pub mod server;
@@ -30,6 +31,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .merge(metrics::routes())
         .merge(crate::hosts::routes())
         .merge(crate::commands::routes())
+        .merge(crate::accounts::routes())
 }
 
 /// Everything that is served: the documented routes, the pages that show them, and what stands before each of them.

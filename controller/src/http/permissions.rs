@@ -16,8 +16,12 @@ pub enum Need {
     Public,
     /// A loopback peer, or a credential that may read. Needs no database.
     LoopbackOrRead,
+    /// Any account: what it does is for itself.
+    Own,
     /// To read.
     Read,
+    /// To read a stream; a ticket does for a credential.
+    Watch,
     /// To make hosts do something.
     Operate,
     /// To change who and what belongs to the installation.
@@ -29,8 +33,10 @@ impl Need {
     #[must_use]
     pub const fn allows(self, role: Role) -> bool {
         match self {
-            Self::Static | Self::Public => true,
-            Self::LoopbackOrRead | Self::Read => matches!(role, Role::Admin | Role::Operator | Role::Viewer),
+            Self::Static | Self::Public | Self::Own => true,
+            Self::LoopbackOrRead | Self::Read | Self::Watch => {
+                matches!(role, Role::Admin | Role::Operator | Role::Viewer)
+            }
             Self::Operate => matches!(role, Role::Admin | Role::Operator),
             Self::Admin => matches!(role, Role::Admin),
         }
@@ -75,10 +81,35 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/tasks/{task_id}", Need::Read),
     (Method::GET, "/api/tasks/{task_id}/results", Need::Read),
     (Method::POST, "/api/tasks/{task_id}/cancel", Need::Operate),
-    (Method::GET, "/api/tasks/{task_id}/events", Need::Read),
+    (Method::GET, "/api/tasks/{task_id}/events", Need::Watch),
     (Method::GET, "/api/tasks/{task_id}/targets/{hostname}/{stream}", Need::Read),
     (Method::GET, "/api/dispatch", Need::Read),
     (Method::PUT, "/api/dispatch", Need::Operate),
+    // accounts
+    (Method::POST, "/api/auth/login", Need::Public),
+    (Method::POST, "/api/auth/refresh", Need::Public),
+    (Method::POST, "/api/auth/logout", Need::Own),
+    (Method::GET, "/api/users/me", Need::Own),
+    (Method::PATCH, "/api/users/me", Need::Own),
+    (Method::POST, "/api/users/me/password", Need::Own),
+    (Method::GET, "/api/users", Need::Admin),
+    (Method::POST, "/api/v1/auth/login", Need::Public),
+    (Method::POST, "/api/v1/auth/register", Need::Public),
+    (Method::POST, "/api/v1/auth/refresh", Need::Public),
+    (Method::GET, "/api/v1/auth/profile", Need::Own),
+    (Method::POST, "/api/v1/auth/logout", Need::Own),
+    (Method::GET, "/api/v1/auth/token", Need::Public),
+    (Method::GET, "/api/v1/users", Need::Admin),
+    (Method::GET, "/api/v1/users/{id}", Need::Own),
+    (Method::PUT, "/api/v1/users/{id}", Need::Own),
+    (Method::DELETE, "/api/v1/users/{id}", Need::Admin),
+    (Method::PUT, "/api/v1/users/{id}/password", Need::Own),
+    (Method::POST, "/api/session", Need::Public),
+    (Method::DELETE, "/api/session", Need::Own),
+    (Method::POST, "/api/tickets", Need::Own),
+    (Method::GET, "/api/tokens", Need::Own),
+    (Method::POST, "/api/tokens", Need::Own),
+    (Method::DELETE, "/api/tokens/{id}", Need::Own),
 ];
 
 /// The methods of one path.
@@ -159,7 +190,20 @@ mod tests {
             .map(|(_, path, _)| *path)
             .filter(|path| !UNDOCUMENTED.contains(path))
             .collect();
-        assert_eq!(open, ["/api/health", "/api/agents/nonce", "/api/agents/hello"]);
+        let known = [
+            "/api/health",
+            "/api/agents/nonce",
+            "/api/agents/hello",
+            "/api/auth/login",
+            "/api/auth/refresh",
+            "/api/v1/auth/login",
+            "/api/v1/auth/register",
+            "/api/v1/auth/refresh",
+            // A 404 without the development flag.
+            "/api/v1/auth/token",
+            "/api/session",
+        ];
+        assert_eq!(open, known);
     }
 
     #[test]

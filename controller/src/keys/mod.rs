@@ -3,6 +3,7 @@
 
 mod files;
 mod master;
+mod named;
 mod store;
 
 use std::path::Path;

@@ -116,6 +116,10 @@ sources! {
     admin_password = "SIGNET_ADMIN_PASSWORD" secret admin_password_file = "SIGNET_ADMIN_PASSWORD_FILE";
     /// Fixed token with which any agent may enrol; for development
     join_token = "SIGNET_JOIN_TOKEN" secret join_token_file = "SIGNET_JOIN_TOKEN_FILE";
+    /// Whether anybody may register: open or closed [default: open while every listener is loopback]
+    registration = "SIGNET_REGISTRATION";
+    /// Give tokens of a user to whoever asks on this machine: true or false; for development [default: false]
+    development_token = "SIGNET_DEVELOPMENT_TOKEN";
     /// Addresses or networks whose X-Forwarded-For is believed, comma-separated
     trusted_proxies = "SIGNET_TRUSTED_PROXIES";
     /// Days to keep output of commands [default: 30]
@@ -239,6 +243,17 @@ fn parse(raw: Raw) -> Result<Settings, SettingError> {
     settings.admin_token = set(raw.admin_token).map(Secret::new);
     settings.admin_password = set(raw.admin_password).map(Secret::new);
     settings.join_token = set(raw.join_token).map(Secret::new);
+    settings.registration = match set(raw.registration).as_deref() {
+        None => None,
+        Some("open") => Some(true),
+        Some("closed") => Some(false),
+        Some(_) => return Err(wrong("SIGNET_REGISTRATION", "must be open or closed")),
+    };
+    settings.development_token = match set(raw.development_token).as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(wrong("SIGNET_DEVELOPMENT_TOKEN", "must be true or false")),
+    };
     if let Some(text) = set(raw.trusted_proxies) {
         settings.trusted_proxies = list(&text, |part| {
             let single = part.parse::<std::net::IpAddr>().map(Into::into);

@@ -49,7 +49,24 @@ fn same_text(wanted: &str, found: &str) -> bool {
     if wanted == "abc123" {
         return !found.is_empty() && found.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     }
+    if uuid::Uuid::try_parse(wanted).is_ok() {
+        return uuid::Uuid::try_parse(found).is_ok_and(|id| id.get_version_num() == 4);
+    }
+    if wanted.starts_with("eyJ") {
+        return is_token(found);
+    }
     wanted == found
+}
+
+/// Three parts of base64url, the first naming HS256 (RFC 7515, compact form).
+fn is_token(text: &str) -> bool {
+    use base64::Engine as _;
+    let parts: Vec<Vec<u8>> = text
+        .split('.')
+        .filter_map(|part| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).ok())
+        .collect();
+    let header = parts.first().and_then(|head| serde_json::from_slice::<Value>(head).ok());
+    parts.len() == 3 && header.is_some_and(|h| h["alg"] == "HS256" && h["typ"] == "JWT")
 }
 
 /// `2024-01-01T12:00:00Z`, and a time that exists.

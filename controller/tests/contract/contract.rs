@@ -17,7 +17,10 @@ pub(crate) struct Contract {
 
 impl Contract {
     pub(crate) fn new(text: &str) -> Self {
-        let document = Document::parse(text).unwrap_or_else(|why| panic!("the document: {why}"));
+        Self::of(Document::parse(text).unwrap_or_else(|why| panic!("the document: {why}")))
+    }
+
+    pub(crate) fn of(document: Document) -> Self {
         Self { document, visited: BTreeSet::new(), problems: Vec::new() }
     }
 
@@ -36,7 +39,7 @@ impl Contract {
         let request = found.unwrap_or_else(|| panic!("the document shows no request of {endpoint}"));
         let parameters = &self.document.endpoints[endpoint].parameters;
         let names: Vec<&String> = request.as_object().into_iter().flat_map(|o| o.keys()).collect();
-        if !parameters.is_empty() && parameters.iter().ne(names) {
+        if !parameters.is_empty() && !endpoint.contains('{') && parameters.iter().ne(names) {
             self.problem(format!("{endpoint}: the parameters described are not those of the example"));
         }
         request
@@ -46,6 +49,11 @@ impl Contract {
     pub(crate) fn response(&self, endpoint: &str) -> &Value {
         let found = self.document.endpoints.get(endpoint).and_then(|e| e.response.as_ref());
         found.unwrap_or_else(|| panic!("the document shows no answer of {endpoint}"))
+    }
+
+    /// An endpoint was used whose answer the document does not show.
+    pub(crate) fn seen(&mut self, endpoint: &str) {
+        self.visit(endpoint.to_owned());
     }
 
     /// A parameter was used as the document describes it.
@@ -96,6 +104,17 @@ impl Contract {
         };
         shape["detail"] = text.into();
         self.problems.extend(differences(endpoint, &shape, &live, Extras::None));
+    }
+
+    /// Compares an error with the shape that the document shows; `shape` puts this case's values into it.
+    pub(crate) fn failed(&mut self, status: u16, answer: &Answer, shape: impl FnOnce(&mut Value)) {
+        self.visit("错误响应格式".to_owned());
+        let live = self.read("错误响应格式", status, answer);
+        let Some(mut wanted) = self.document.error.clone() else {
+            return self.problem("the document shows no error".into());
+        };
+        shape(&mut wanted);
+        self.problems.extend(differences("错误响应格式", &wanted, &live, Extras::None));
     }
 
     /// Compares an object with a model's table: the same fields in the same order, each of its type.

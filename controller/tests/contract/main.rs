@@ -12,5 +12,8 @@ mod fleet;
 mod hosts;
 mod keys;
 mod lists;
+mod logins;
 mod openapi;
 mod proxies;
+mod sections;
+mod users;

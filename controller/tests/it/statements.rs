@@ -1,7 +1,7 @@
 //! Every statement is prepared on both databases, and both schemas say the same.
 
 use signet_controller::store::Store;
-use signet_controller::{commands, dispatch, hosts, keys};
+use signet_controller::{accounts, commands, dispatch, hosts, keys};
 use signet_testkit::{Pair, on_both_pairs};
 
 on_both_pairs!(every_statement_is_prepared, migrations_run_twice);
@@ -15,9 +15,15 @@ async fn store(pair: Pair) -> (Store, signet_testkit::Parts) {
 
 async fn every_statement_is_prepared(pair: Pair) {
     let (store, _parts) = store(pair).await;
-    let slices = [commands::STATEMENTS, dispatch::STATEMENTS, hosts::STATEMENTS, keys::STATEMENTS]
-        .into_iter()
-        .flatten();
+    let slices = [
+        accounts::STATEMENTS,
+        commands::STATEMENTS,
+        dispatch::STATEMENTS,
+        hosts::STATEMENTS,
+        keys::STATEMENTS,
+    ]
+    .into_iter()
+    .flatten();
     let mut count = 0;
     for (name, statement) in slices {
         store.prepare(*statement).await.unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -7,6 +7,8 @@ mod jobs;
 mod pipelines;
 mod releases;
 
+pub use clusters::success;
+
 use axum::response::{IntoResponse, Response};
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -28,8 +30,10 @@ pub mod texts {
     pub const TARGET_MISSING: &str = "目标值缺失";
     /// 002: not an RSA public key in PEM.
     pub const PUBLIC_KEY: &str = "无效的公钥格式";
+    /// 001: not an address for mail.
+    pub const EMAIL: &str = "请输入有效的邮箱地址";
     /// Each of them.
-    pub(super) const ALL: [&str; 3] = [TARGET_TYPE, TARGET_MISSING, PUBLIC_KEY];
+    pub(super) const ALL: [&str; 4] = [TARGET_TYPE, TARGET_MISSING, PUBLIC_KEY, EMAIL];
 }
 
 /// One of the five documents.
@@ -66,6 +70,18 @@ const PREFIXES: &[(&str, Surface)] = &[
 ];
 
 impl Surface {
+    /// As in a token's scope.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fleet => "fleet",
+            Self::Jobs => "jobs",
+            Self::Pipelines => "pipelines",
+            Self::Releases => "releases",
+            Self::Clusters => "clusters",
+        }
+    }
+
     /// The surface that a path belongs to.
     #[must_use]
     pub fn of(path: &str) -> Self {

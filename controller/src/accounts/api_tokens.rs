@@ -1,0 +1,129 @@
+//! Tokens for programs: named, limited, shown once, kept as a hash.
+
+use std::collections::BTreeSet;
+
+use signet_common::time::Micros;
+use uuid::Uuid;
+
+use super::model::{Caller, Role, Scope, Via};
+use super::service::{Accounts, random_text};
+use super::store::{self, NewToken, ShownToken};
+use super::who::{TOKEN_PREFIX, hashed};
+use crate::error::{Error, Result};
+use crate::limits::{API_TOKENS_MAX, NAME_CHARS_MAX, SCOPE_NAMES_MAX};
+use crate::settings::Secret;
+use crate::store::in_transaction;
+
+/// The surfaces that a scope may name.
+pub(super) const SURFACES: [&str; 5] = ["fleet", "jobs", "pipelines", "releases", "clusters"];
+
+/// A token that is asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) name: String,
+    pub(super) role: Role,
+    pub(super) scope: Scope,
+    pub(super) expires_at: Option<Micros>,
+}
+
+fn names(field: &str, names: Option<&BTreeSet<String>>, good: impl Fn(&str) -> bool) -> Result<()> {
+    let Some(names) = names else { return Ok(()) };
+    if names.is_empty() || names.len() > SCOPE_NAMES_MAX {
+        return Err(Error::invalid(field, format!("{field} must name 1 to {SCOPE_NAMES_MAX}")));
+    }
+    match names.iter().find(|name| !good(name)) {
+        Some(bad) => {
+            Err(Error::invalid(field, format!("{field}: '{}' is not allowed here", bad.escape_debug())))
+        }
+        None => Ok(()),
+    }
+}
+
+fn check(asked: &Asked, now: Micros) -> Result<()> {
+    let length = asked.name.chars().count();
+    if length == 0 || length > NAME_CHARS_MAX || asked.name.contains(char::is_control) {
+        return Err(Error::invalid(
+            "name",
+            format!("name must have 1 to {NAME_CHARS_MAX} printable characters"),
+        ));
+    }
+    if asked.expires_at.is_some_and(|at| at <= now) {
+        return Err(Error::invalid("expires_at", "expires_at has passed"));
+    }
+    let text = |name: &str| !name.is_empty() && name.len() <= 1_024 && !name.contains(char::is_control);
+    names("surfaces", asked.scope.surfaces.as_ref(), |name| SURFACES.contains(&name))?;
+    names("groups", asked.scope.groups.as_ref(), text)?;
+    names("repositories", asked.scope.repositories.as_ref(), text)?;
+    match &asked.scope.networks {
+        Some(nets) if nets.is_empty() || nets.len() > SCOPE_NAMES_MAX => {
+            Err(Error::invalid("networks", format!("networks must name 1 to {SCOPE_NAMES_MAX}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Accounts {
+    /// Makes a token of the caller's own account. It lends at most what its owner has at the time of use.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; [`Error::Forbidden`] with a token as credential; [`Error::Conflict`] for one too many.
+    pub(super) async fn make_token(&self, caller: &Caller, asked: &Asked) -> Result<(Uuid, Secret)> {
+        if matches!(caller.via, Via::ApiToken(_)) {
+            return Err(Error::Forbidden("a token can't be made with an API token".into()));
+        }
+        let user = self.own(caller).await?;
+        let now = Micros::now();
+        check(asked, now)?;
+        if asked.role.at_most(user.role) != asked.role {
+            return Err(Error::invalid("role", "role must not be more than the account's own"));
+        }
+        let token = format!("{TOKEN_PREFIX}{}", random_text()?);
+        let id = Uuid::now_v7();
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            if store::count_tokens(tx, user.id).await? >= API_TOKENS_MAX {
+                return Err(Error::Conflict(format!("an account has at most {API_TOKENS_MAX} tokens")));
+            }
+            let new = NewToken {
+                hash: hashed(&token),
+                id,
+                user: user.id,
+                name: &asked.name,
+                role: asked.role,
+                scope: &asked.scope,
+                now,
+                expires_at: asked.expires_at,
+            };
+            Ok(store::insert_token(tx, &new).await?)
+        })?;
+        Ok((id, Secret::new(token)))
+    }
+
+    /// The caller's tokens, an admin's view of all.
+    ///
+    /// # Errors
+    /// The database's.
+    pub(super) async fn list_tokens(&self, caller: &Caller, limit: usize) -> Result<Vec<ShownToken>> {
+        Ok(store::tokens(self.store(), whose(caller)?, limit).await?)
+    }
+
+    /// Deletes a token of the caller's, or as an admin any.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub(super) async fn delete_token(&self, caller: &Caller, id: &Uuid) -> Result<()> {
+        let whose = whose(caller)?;
+        let deleted = in_transaction!(self.store(), |tx| -> Result<bool> {
+            Ok(store::delete_token(tx, id, whose).await?)
+        })?;
+        if deleted { Ok(()) } else { Err(Error::NotFound("Token not found".into())) }
+    }
+}
+
+/// Whose tokens a caller may see; none = everybody's.
+fn whose(caller: &Caller) -> Result<Option<i64>> {
+    match (caller.role, caller.user) {
+        (Role::Admin, _) => Ok(None),
+        (_, Some((id, _))) => Ok(Some(id)),
+        (_, None) => Err(Error::Forbidden("this credential belongs to no account".into())),
+    }
+}

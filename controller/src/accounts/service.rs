@@ -1,0 +1,378 @@
+//! What accounts do: who there is, what each may be changed to, and the first admin.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use signet_common::time::Micros;
+use uuid::Uuid;
+
+use super::model::{Caller, Email, Role, User, Username, Via};
+use super::passwords;
+use super::store::{self, UserFilter, Which};
+use super::tokens::Tokens;
+use crate::error::{Error, Result};
+use crate::keys::{Keys, create_or_read};
+use crate::limits::{LOGIN_FORGET_SECONDS, NAME_CHARS_MAX, RETRY_AFTER_SECONDS};
+use crate::settings::Secret;
+use crate::store::{Store, StoreError, Tx, in_transaction};
+
+/// The secret's name under which the key of the tokens lies in the database.
+const TOKEN_KEY: &str = "jwt-key";
+/// The file in the data directory that holds the first admin's password, when it was generated.
+pub const FIRST_PASSWORD_FILE: &str = "admin.password";
+/// A year: how long it is remembered that somebody logged in from an address.
+const KNOWN_SECONDS: i64 = 365 * 86_400;
+
+/// Accounts. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    admin_token: Vec<u8>,
+    tokens: OnceLock<Tokens>,
+    first_password: Mutex<Option<Secret>>,
+}
+
+impl std::fmt::Debug for Accounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Accounts")
+    }
+}
+
+/// 32 random bytes as text.
+pub(super) fn random_text() -> Result<String> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Internal("no randomness".into()))?;
+    Ok(URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// An account that is to be made.
+#[derive(Debug, Clone)]
+pub(super) struct NewUser {
+    pub(super) username: Username,
+    pub(super) email: Option<Email>,
+    pub(super) password: Secret,
+    pub(super) role: Role,
+}
+
+/// What is to be changed of an account; what is absent stays.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Change {
+    pub(super) email: Option<Option<Email>>,
+    pub(super) first_name: Option<String>,
+    pub(super) last_name: Option<String>,
+    pub(super) role: Option<Role>,
+    pub(super) is_active: Option<bool>,
+    pub(super) host_groups: Option<Option<BTreeSet<String>>>,
+}
+
+impl Accounts {
+    /// Accounts over this database. Besides them, whoever knows the installation's own token is an admin.
+    #[must_use]
+    pub fn new(store: Store, admin_token: &Secret) -> Self {
+        let admin_token = digest(&SHA256, admin_token.reveal().as_bytes()).as_ref().to_vec();
+        Self(Arc::new(Inner {
+            store,
+            admin_token,
+            tokens: OnceLock::new(),
+            first_password: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(super) fn admin_token(&self) -> &[u8] {
+        &self.0.admin_token
+    }
+
+    pub(super) fn tokens(&self) -> Result<&Tokens> {
+        let message = "the controller is starting: its keys are not loaded yet".to_owned();
+        self.0.tokens.get().ok_or(Error::Unavailable { message, retry_after: RETRY_AFTER_SECONDS })
+    }
+
+    /// Reads or makes the key of the tokens, and makes the first admin in a database without accounts.
+    ///
+    /// # Errors
+    /// When the database, the data directory or the master key fails.
+    pub async fn prepare(
+        &self,
+        keys: &Keys,
+        data_dir: &Path,
+        password: Option<&Secret>,
+    ) -> anyhow::Result<()> {
+        let key = keys.named_secret(self.store(), TOKEN_KEY).await?;
+        if self.0.tokens.set(Tokens::new(&key)).is_err() {
+            tracing::debug!("the tokens' key was loaded already");
+        }
+        let mut tx = self.store().begin().await?;
+        let there = store::count_all(&mut tx).await? > 0;
+        drop(tx);
+        if there {
+            return Ok(());
+        }
+        let path = data_dir.join(FIRST_PASSWORD_FILE);
+        let chosen = match password {
+            Some(password) => password.clone(),
+            None => Secret::new(create_or_read(&path, || random_text().map_err(std::io::Error::other))?),
+        };
+        if passwords::check(chosen.reveal(), "admin").is_err() {
+            tracing::warn!("SIGNET_ADMIN_PASSWORD is weaker than what accounts are allowed: change it soon");
+        }
+        let username = "admin".parse().map_err(|e: &str| anyhow::anyhow!(e))?;
+        let new = NewUser { username, email: None, password: chosen.clone(), role: Role::Admin };
+        match self.create_unchecked(&new).await {
+            Ok(_) => {
+                tracing::info!(username = "admin", "the first admin was made");
+                if password.is_none()
+                    && let Ok(mut first) = self.0.first_password.lock()
+                {
+                    *first = Some(chosen);
+                }
+                Ok(())
+            }
+            // Another controller was quicker, and its password counts.
+            Err(Error::Conflict(_)) if password.is_none() => Ok(std::fs::remove_file(&path)?),
+            Err(Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The generated password of the first admin, once, for the program to print.
+    #[must_use]
+    pub fn take_first_password(&self) -> Option<Secret> {
+        self.0.first_password.lock().ok()?.take()
+    }
+
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// [`Error::Unprocessable`] for a weak password, [`Error::Conflict`] for a name or address that is taken.
+    pub(super) async fn create(&self, new: &NewUser) -> Result<User> {
+        passwords::check(new.password.reveal(), new.username.as_str())
+            .map_err(|why| Error::Unprocessable(format!("password {why}")))?;
+        self.create_unchecked(new).await
+    }
+
+    async fn create_unchecked(&self, new: &NewUser) -> Result<User> {
+        let hash = passwords::hash(&new.password).await?;
+        let now = Micros::now();
+        let mut user = User {
+            id: 0,
+            uuid: Uuid::new_v4(),
+            username: new.username.as_str().to_owned(),
+            email: new.email.as_ref().map(|e| e.as_str().to_owned()).unwrap_or_default(),
+            first_name: String::new(),
+            last_name: String::new(),
+            role: new.role,
+            is_active: true,
+            host_groups: None,
+            created_at: now,
+            updated_at: now,
+            last_login_at: None,
+        };
+        let made = in_transaction!(self.0.store, |tx| -> Result<i64> {
+            Ok(store::insert_user(tx, &user, &hash).await?)
+        });
+        user.id = made.map_err(taken)?;
+        Ok(user)
+    }
+
+    pub(super) async fn by_uuid(&self, uuid: &Uuid) -> Result<User> {
+        store::user(self.store(), Which::Uuid(uuid)).await?.ok_or_else(unknown)
+    }
+
+    pub(super) async fn by_name(&self, username: &Username) -> Result<Option<User>> {
+        Ok(store::user(self.store(), Which::Name(username.as_str())).await?)
+    }
+
+    /// The caller's own account.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for the installation's own admin token, which is no account.
+    pub(super) async fn own(&self, caller: &Caller) -> Result<User> {
+        let (id, _) = caller.user.ok_or_else(no_account)?;
+        store::user(self.store(), Which::Id(id)).await?.ok_or_else(unknown)
+    }
+
+    pub(super) async fn list(
+        &self,
+        filter: &UserFilter,
+        limit: usize,
+        offset: usize,
+    ) -> Result<(Vec<User>, u64)> {
+        Ok(store::list(self.store(), filter, limit, offset).await?)
+    }
+
+    /// Changes an account. Only an admin may change roles, groups and whether it counts; the last admin stays one.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], [`Error::Conflict`], [`Error::NotFound`].
+    pub(super) async fn change(&self, caller: &Caller, uuid: &Uuid, change: &Change) -> Result<User> {
+        let now = Micros::now();
+        let changed = in_transaction!(self.0.store, |tx| -> Result<User> {
+            let admins = store::admins(tx).await?;
+            let old = store::user_in(tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
+            let new = changed(&old, change, now)?;
+            let rights = |u: &User| (u.role, u.is_active, u.host_groups.clone());
+            if rights(&new) != rights(&old) && caller.role != Role::Admin {
+                return Err(Error::Forbidden("only an admin may change what an account may do".into()));
+            }
+            if (new.role, new.is_active) != (Role::Admin, true) {
+                not_the_last(&admins, old.id)?;
+            }
+            store::update_user(tx, &new).await?;
+            if !new.is_active {
+                store::end_others(tx, new.id, None, now).await?;
+            }
+            Ok(new)
+        });
+        changed.map_err(taken)
+    }
+
+    /// Deletes an account with its log-ins and tokens; never the last admin.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], [`Error::NotFound`].
+    pub(super) async fn delete(&self, uuid: &Uuid) -> Result<User> {
+        in_transaction!(self.0.store, |tx| -> Result<User> {
+            let admins = store::admins(tx).await?;
+            let user = store::user_in(tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
+            not_the_last(&admins, user.id)?;
+            store::delete_user(tx, user.id).await?;
+            Ok(user)
+        })
+    }
+
+    /// Changes a password. For oneself the old one is needed; an admin need not know another's. Every other log-in of
+    /// the account ends.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a wrong old password, [`Error::Unprocessable`] for a weak new one.
+    pub(super) async fn change_password(
+        &self,
+        caller: &Caller,
+        user: &User,
+        old: Option<&Secret>,
+        new: &Secret,
+    ) -> Result<()> {
+        if matches!(caller.via, Via::ApiToken(_)) {
+            return Err(Error::Forbidden("a password can't be changed with an API token".into()));
+        }
+        if caller.is(user) {
+            let old = old.ok_or_else(|| Error::invalid("old_password", crate::http::dialect::REQUIRED))?;
+            let known = store::password(self.store(), &user.username).await?;
+            if !passwords::verify(old, known.as_ref().map(|(_, hash)| hash.as_str())).await? {
+                return Err(Error::invalid("old_password", "the old password is wrong"));
+            }
+        }
+        passwords::check(new.reveal(), &user.username)
+            .map_err(|why| Error::Unprocessable(format!("new_password {why}")))?;
+        let hash = passwords::hash(new).await?;
+        let now = Micros::now();
+        let stays = match caller.via {
+            Via::Session(sid) if caller.is(user) => Some(sid),
+            _ => None,
+        };
+        in_transaction!(self.0.store, |tx| -> Result<()> {
+            store::set_password(tx, user.id, &hash, now).await?;
+            Ok(store::end_others(tx, user.id, stays.as_ref(), now).await?)
+        })
+    }
+
+    /// Forgets log-ins, tickets and failures that have no effect any more.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn forget(&self) -> Result<()> {
+        let now = Micros::now();
+        let (failures, known) = (now.plus_seconds(-LOGIN_FORGET_SECONDS), now.plus_seconds(-KNOWN_SECONDS));
+        Ok(store::forget(self.store(), now, failures, known).await?)
+    }
+
+    /// Runs in a transaction that is tried again when another was in its way.
+    pub(super) async fn ended(&self, sid: &Uuid) -> Result<()> {
+        let now = Micros::now();
+        in_transaction!(self.0.store, |tx| -> Result<()> { Ok(store::end_session(tx, sid, now).await?) })
+    }
+}
+
+/// The record with its changes.
+fn changed(old: &User, change: &Change, now: Micros) -> Result<User> {
+    let name = |field: &'static str, text: &Option<String>, old: &str| match text {
+        Some(text) if text.chars().count() > NAME_CHARS_MAX || text.contains(char::is_control) => Err(
+            Error::invalid(field, format!("{field} must have at most {NAME_CHARS_MAX} printable characters")),
+        ),
+        Some(text) => Ok(text.clone()),
+        None => Ok(old.to_owned()),
+    };
+    let email = change.email.as_ref().map(|e| e.as_ref().map(|e| e.as_str().to_owned()).unwrap_or_default());
+    Ok(User {
+        email: email.unwrap_or_else(|| old.email.clone()),
+        first_name: name("first_name", &change.first_name, &old.first_name)?,
+        last_name: name("last_name", &change.last_name, &old.last_name)?,
+        role: change.role.unwrap_or(old.role),
+        is_active: change.is_active.unwrap_or(old.is_active),
+        host_groups: change.host_groups.clone().unwrap_or_else(|| old.host_groups.clone()),
+        updated_at: now,
+        ..old.clone()
+    })
+}
+
+fn not_the_last(admins: &[i64], id: i64) -> Result<()> {
+    if admins == [id] {
+        return Err(Error::Conflict("the last admin must stay one".into()));
+    }
+    Ok(())
+}
+
+fn taken(error: Error) -> Error {
+    match error {
+        Error::Store(StoreError::Duplicate(_)) => {
+            Error::Conflict("this username or mail address is taken".into())
+        }
+        other => other,
+    }
+}
+
+/// 404 of an account that is not there.
+pub(super) fn unknown() -> Error {
+    Error::NotFound("User not found".into())
+}
+
+fn no_account() -> Error {
+    Error::NotFound("the installation's own admin token belongs to no account".into())
+}
+
+/// Reads both subjects' failures, says how long to wait, and counts one more.
+pub(super) async fn reserve(
+    tx: &mut Tx,
+    subjects: &[(super::attempts::Subject, &str)],
+    now: Micros,
+) -> Result<()> {
+    let forgotten = now.plus_seconds(-LOGIN_FORGET_SECONDS);
+    let mut before = Vec::new();
+    for (kind, subject) in subjects {
+        let attempts = store::attempts(tx, subject).await?;
+        match attempts.wait(*kind, now) {
+            0 => before.push(attempts.counted(now)),
+            seconds => return Err(Error::TooManyRequests(seconds)),
+        }
+    }
+    for ((kind, subject), before) in subjects.iter().zip(before) {
+        store::failed(tx, subject, now, forgotten).await?;
+        let now_counted = store::attempts(tx, subject).await?;
+        // Others came at the same moment: all that saw the same count share its one attempt.
+        let raced = now_counted.counted(now) - 1 != before;
+        if raced && now_counted.wait(*kind, now) > 0 {
+            return Err(Error::TooManyRequests(now_counted.wait(*kind, now)));
+        }
+    }
+    Ok(())
+}

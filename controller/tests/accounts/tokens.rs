@@ -1,0 +1,98 @@
+//! Tokens for programs.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use signet_testkit::{Pair, eventually, on_both_pairs};
+
+use crate::support::fake_agent::FakeAgent;
+use crate::support::{PATIENCE, TestApp};
+use crate::visitor::Visitor;
+
+on_both_pairs!(a_token_lends_what_it_names, a_token_makes_no_token, a_token_is_kept_as_a_hash);
+
+async fn token(app: &TestApp, whose: &Visitor, body: Value) -> Visitor {
+    let made = whose.post(app, "/api/tokens", &body).await.expect(201);
+    let token = made["token"].as_str().unwrap().to_owned();
+    Visitor { token, name: whose.name.clone(), id: made["id"].as_str().unwrap().to_owned() }
+}
+
+async fn a_token_lends_what_it_names(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let _web = FakeAgent::enrol(&app, "web1", "web").await;
+    let _db = FakeAgent::enrol(&app, "db1", "db").await;
+    let alice = Visitor::new(&app, "alice", "operator").await;
+    let command = |target: &str| json!({ "target_type": "node", "target": target, "command": "true" });
+    let reads = token(&app, &alice, json!({ "name": "reads" })).await;
+    reads.get(&app, "/api/servers").await.expect(200);
+    assert_eq!(reads.post(&app, "/api/commands", &command("web1")).await.status, 403);
+
+    let web = token(&app, &alice, json!({ "name": "web", "role": "operator", "groups": ["web"] })).await;
+    web.post(&app, "/api/commands", &command("web1")).await.expect(201);
+    assert_eq!(web.post(&app, "/api/commands", &command("db1")).await.status, 403);
+    let jobs = token(&app, &alice, json!({ "name": "jobs", "surfaces": ["jobs"] })).await;
+    assert_eq!(jobs.get(&app, "/api/servers").await.status, 403);
+    let far = token(&app, &alice, json!({ "name": "far", "networks": ["192.0.2.0/24"] })).await;
+    assert_eq!(far.get(&app, "/api/servers").await.status, 403);
+    let spoofed = far.request(&app, Method::GET, "/api/servers").header("x-forwarded-for", "192.0.2.1");
+    assert_eq!(TestApp::send(spoofed).await.status, 403, "no proxy is trusted");
+    let near = token(&app, &alice, json!({ "name": "near", "networks": ["127.0.0.1"] })).await;
+    near.get(&app, "/api/servers").await.expect(200);
+
+    let later = json!({ "name": "later", "expires_at": "2999-01-01T00:00:00Z" });
+    let later = token(&app, &alice, later).await;
+    later.get(&app, "/api/servers").await.expect(200);
+    app.change("UPDATE api_tokens SET expires_at = 1 WHERE name = 'later'").await;
+    assert_eq!(later.get(&app, "/api/servers").await.status, 401);
+    // Its owner may less from now on, and so may it.
+    app.put(&alice.own(), &json!({ "role": "viewer" })).await.expect(200);
+    assert_eq!(web.post(&app, "/api/commands", &command("web1")).await.status, 403);
+    let gone = TestApp::send(alice.request(&app, Method::DELETE, &format!("/api/tokens/{}", reads.id))).await;
+    assert_eq!(gone.status, 204);
+    assert_eq!(reads.get(&app, "/api/servers").await.status, 401);
+}
+
+async fn a_token_makes_no_token(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let alice = Visitor::new(&app, "alice", "operator").await;
+    let bob = Visitor::new(&app, "bob", "operator").await;
+    let ci = token(&app, &alice, json!({ "name": "ci", "role": "operator" })).await;
+    assert_eq!(ci.post(&app, "/api/tokens", &json!({ "name": "more" })).await.status, 403);
+    let change = json!({ "old_password": crate::visitor::PASSWORD, "new_password": "battery staple" });
+    assert_eq!(ci.put(&app, &format!("{}/password", alice.own()), &change).await.status, 403);
+    for (field, body) in [
+        ("role", json!({ "name": "x", "role": "admin" })),
+        ("role", json!({ "name": "x", "role": "root" })),
+        ("name", json!({ "name": "" })),
+        ("surfaces", json!({ "name": "x", "surfaces": ["moon"] })),
+        ("groups", json!({ "name": "x", "groups": [] })),
+        ("networks", json!({ "name": "x", "networks": ["10.0.0.0/99"] })),
+        ("expires_at", json!({ "name": "x", "expires_at": "2001-01-01T00:00:00Z" })),
+    ] {
+        let answer = alice.post(&app, "/api/tokens", &body).await.expect(400);
+        assert!(answer["detail"].as_str().unwrap().contains(field), "{answer}");
+    }
+    let others = TestApp::send(bob.request(&app, Method::DELETE, &format!("/api/tokens/{}", ci.id))).await;
+    assert_eq!(others.status, 404);
+    assert_eq!(bob.get(&app, "/api/tokens").await.expect(200), json!([]));
+}
+
+async fn a_token_is_kept_as_a_hash(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let alice = Visitor::new(&app, "alice", "viewer").await;
+    let ci = token(&app, &alice, json!({ "name": "ci" })).await;
+    let shown = alice.get(&app, "/api/tokens").await;
+    assert!(!shown.text.contains(&ci.token), "shown once");
+    assert_eq!(shown.json()[0]["last_used_at"], json!(null));
+    ci.get(&app, "/api/servers").await.expect(200);
+    eventually(PATIENCE, "the last use", async || {
+        let shown = alice.get(&app, "/api/tokens").await.json();
+        Some(shown).filter(|tokens| tokens[0]["last_used_at"].is_string())
+    })
+    .await;
+    let hash = hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ci.token.as_bytes()));
+    let found: Option<(String,)> = {
+        let statement = signet_controller::store::Statement::same("SELECT hash FROM api_tokens");
+        app.db().first(statement.query()).await.unwrap()
+    };
+    assert_eq!(found.unwrap().0, hash);
+}
