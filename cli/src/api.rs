@@ -127,6 +127,9 @@ pub(crate) struct Switch {
     pub paused: bool,
     #[serde(default)]
     pub reason: Option<String>,
+    /// Why nothing is sent whatever the switch says.
+    #[serde(default)]
+    pub held: Option<String>,
 }
 
 #[cfg(test)]

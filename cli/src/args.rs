@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, cancel, completions, doctor, output, pause, results, run, servers, task, tasks, up,
+    agents, cancel, completions, doctor, keys_rotation, output, pause, results, run, servers, task, tasks, up,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -67,6 +67,7 @@ enum Command {
     Pause(pause::Pause),
     Doctor(doctor::Doctor),
     Agents(agents::Agents),
+    Keys(keys_rotation::Keys),
     Completions(completions::Completions),
 }
 
@@ -88,6 +89,7 @@ impl CommandLine {
             Command::Pause(pause) => pause.run(&context()?),
             Command::Doctor(doctor) => doctor.run(&context()?),
             Command::Agents(agents) => agents.run(&context()?),
+            Command::Keys(keys) => keys.run(&context()?),
         }
     }
 }

@@ -42,8 +42,12 @@ impl Context {
     /// Warns when dispatch is paused; that it can't be asked is no reason to stop here.
     pub(crate) fn warn_when_paused(&self) {
         let switch = self.client.get("/api/dispatch").and_then(|v| parsed::<Switch>(&v));
-        if let Ok(Switch { paused: true, reason }) = switch {
-            self.warn_of_pause(&reason.unwrap_or_default());
+        let Ok(switch) = switch else { return };
+        if let Some(why) = switch.held {
+            self.term.warn(&format!("nothing new starts: {why}"));
+        }
+        if switch.paused {
+            self.warn_of_pause(&switch.reason.unwrap_or_default());
         }
     }
 

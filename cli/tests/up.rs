@@ -323,6 +323,18 @@ mod sqlite_memory {
     }
 
     #[test]
+    fn the_fleets_key_is_shown_rotated_and_revoked() {
+        let home = Home::new();
+        let up = home.up("127.0.0.1:0", &[]);
+        let first = up.json(&home, &["keys"]);
+        let second = up.json(&home, &["keys", "rotate"]);
+        assert_eq!((&second["version"], &second["previous"]), (&2.into(), &first["fingerprint"]));
+        let third = text(&up.signet(&home, &["keys", "revoke"]).stdout);
+        assert!(third.contains("version 3") && third.contains("none is believed"), "{third}");
+        assert!(up.signet(&home, &["run", "box", "--", "true"]).status.success());
+    }
+
+    #[test]
     fn a_pause_holds_work_and_shows() {
         let home = Home::new();
         let up = home.up("127.0.0.1:0", &[]);

@@ -174,6 +174,12 @@ impl Keyring {
         &self.current
     }
 
+    /// The key before, which is still believed; absent when it was revoked.
+    #[must_use]
+    pub fn previous(&self) -> Option<&PublicKey> {
+        self.previous.as_ref()
+    }
+
     /// Finds the key that a message names: the current one or the one before.
     #[must_use]
     pub fn find(&self, id: &KeyId) -> Option<PublicKey> {

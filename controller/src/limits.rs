@@ -87,6 +87,10 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const HOSTS_PAGE_MAX: usize = 10_000;
 /// Rows of a list that are read at once while its answer is streamed.
 pub const LIST_CHUNK_ROWS: usize = 500;
+/// Hosts that are brought to the newest keyring in one sweep.
+pub const KEYRING_HOSTS_MAX: u32 = 10_000;
+/// Hosts that are named when they hold a newer keyring than the database.
+pub const KEYRING_NEWER_SHOWN_MAX: u32 = 3;
 /// Labels of one server.
 pub const LABELS_MAX: usize = 64;
 /// Longest name of a label, in bytes.

@@ -144,6 +144,13 @@ fn controller(context: &Context, findings: &mut Vec<Finding>) -> Result<(), Clie
         });
     }
     let switch: Switch = parsed(&context.client.get("/api/dispatch")?)?;
+    if let Some(why) = switch.held {
+        findings.push(fail(
+            "dispatch",
+            format!("held for every host: {why}"),
+            "start the controller with its keyring.sealed; see \"Restored databases\" in docs/operations.md",
+        ));
+    }
     if switch.paused {
         let why = switch.reason.unwrap_or_default();
         findings.push(fail("dispatch", format!("paused for every host: {why}"), "signet pause off"));

@@ -203,7 +203,8 @@ impl Everything {
         }
         let address = controller.addrs.first().context("no address to listen on")?;
         // Plain HTTP to an address that is not loopback is believed because the key is known beforehand.
-        let fingerprint = controller.app.keys.keyring().map_err(|e| anyhow!("{e}"))?.current().id().clone();
+        let fingerprint =
+            controller.app.keys.fleet().map_err(|e| anyhow!("{e}"))?.signing().public().id().clone();
         let config = AgentConfig {
             fingerprint: Some(fingerprint),
             ..agent(format!("http://{}", reachable(*address)))

@@ -262,13 +262,17 @@ struct DispatchSwitch {
     paused: bool,
     /// Why, and who did it; null when it isn't.
     reason: Option<String>,
+    /// Why nothing is sent whatever this switch says: hosts hold a newer keyring than the database. Only in answers.
+    #[serde(default)]
+    held: Option<String>,
 }
 
-/// Whether dispatch is paused.
+/// Whether dispatch is paused, or held for another reason.
 #[utoipa::path(get, path = "/api/dispatch", tag = "commands", responses((status = 200, body = DispatchSwitch)))]
 async fn get_dispatch(State(app): State<App>) -> Result<axum::Json<DispatchSwitch>> {
     let reason = app.dispatch.paused().await?;
-    Ok(axum::Json(DispatchSwitch { paused: reason.is_some(), reason }))
+    let held = app.dispatch.keyring_old().await?;
+    Ok(axum::Json(DispatchSwitch { paused: reason.is_some(), reason, held }))
 }
 
 /// Pauses dispatch, or lets it go on. What runs goes on; cancels are not held.

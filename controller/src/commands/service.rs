@@ -161,7 +161,7 @@ impl Commands {
 
     /// Whether what is asked for now is sent at once: the bus is up and dispatch not paused.
     pub(super) async fn can_send(&self) -> Result<bool> {
-        Ok(self.dispatch.may_publish() && self.dispatch.paused().await?.is_none())
+        Ok(self.dispatch.may_publish() && self.dispatch.held().await?.is_none())
     }
 
     /// Where a page of the list ends, if there are more tasks behind it.
@@ -220,7 +220,7 @@ impl Commands {
         for (state, number) in tallies.get(id).into_iter().flatten() {
             *counts.entry(state.as_str()).or_insert(0) += number;
         }
-        let paused = self.dispatch.paused().await?;
+        let paused = self.dispatch.held().await?;
         let targets = self.dispatch.targets(id, 0, TARGETS_SHOWN_MAX).await?;
         let can_send = self.dispatch.may_publish() && paused.is_none();
         Ok(TaskDetail {

@@ -10,22 +10,23 @@ use signet_common::time::Micros;
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{self, Inbox};
+use super::keyrings::Told;
 use super::logs::Hold;
 use super::service::Dispatch;
 use super::store::{self, LogRow};
 use crate::error::Result;
-use crate::limits::{BEHIND_SECONDS, HEARTBEATS_BATCH_MILLISECONDS, HEARTBEATS_PREFETCH, RESUMES_MAX};
+use crate::limits::{HEARTBEATS_BATCH_MILLISECONDS, HEARTBEATS_PREFETCH};
 use crate::store::{Tx, in_transaction};
 
 /// Consumes heartbeats until `stop`.
 pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
-    let heartbeats = Heartbeats { dispatch: dispatch.clone(), asked: Asked::default() };
+    let heartbeats = Heartbeats { dispatch: dispatch.clone(), asked: Told::default() };
     inbox::run(dispatch, heartbeats, stop).await;
 }
 
 struct Heartbeats {
     dispatch: Dispatch,
-    asked: Asked,
+    asked: Told,
 }
 
 impl Inbox for Heartbeats {
@@ -49,11 +50,11 @@ impl Inbox for Heartbeats {
         }
         let batch: Vec<(AgentId, Heartbeat)> = newest.into_iter().collect();
         let agents: Vec<AgentId> = batch.iter().map(|(a, _)| a.clone()).collect();
-        let strangers = in_transaction!(self.dispatch.store(), |tx| -> Result<Vec<AgentId>> {
+        let strangers = in_transaction!(self.dispatch.store(), |tx| -> Result<Vec<(AgentId, u64)>> {
             self.dispatch.take_heartbeats(tx, &batch, now).await
         })?;
-        let ask: Vec<AgentId> =
-            strangers.into_iter().filter(|agent| self.asked.may_ask(agent, now)).collect();
+        let ask: Vec<(AgentId, u64)> =
+            strangers.into_iter().filter(|(agent, _)| self.asked.may_ask(agent, now)).collect();
         self.dispatch.ask_for_hello(&ask, now)?;
         // The sweep sends it: a large backlog must not keep heartbeats from being heard.
         if !store::waiting_among(self.dispatch.store(), &agents).await?.is_empty() {
@@ -68,32 +69,15 @@ impl Inbox for Heartbeats {
     }
 }
 
-/// Whom this controller lately asked to say hello. Another controller may ask once more, which does no harm.
-#[derive(Debug, Default)]
-struct Asked(HashMap<AgentId, Micros>);
-
-impl Asked {
-    /// Each host once in 15 s, and 50 hosts in a second: a restored database may not know the starts of a whole fleet.
-    fn may_ask(&mut self, agent: &AgentId, now: Micros) -> bool {
-        self.0.retain(|_, at| at.plus_seconds(BEHIND_SECONDS) > now);
-        let lately = self.0.values().filter(|at| at.plus_seconds(1) > now).count();
-        if self.0.contains_key(agent) || lately >= RESUMES_MAX {
-            return false;
-        }
-        self.0.insert(agent.clone(), now);
-        true
-    }
-}
-
 impl Dispatch {
     /// Takes in heartbeats of the starts that said hello; gives the agents whose start is unknown here, and that may say
-    /// hello.
+    /// hello, with the keyring that each holds.
     async fn take_heartbeats(
         &self,
         tx: &mut Tx,
         batch: &[(AgentId, Heartbeat)],
         now: Micros,
-    ) -> Result<Vec<AgentId>> {
+    ) -> Result<Vec<(AgentId, u64)>> {
         let agents: Vec<AgentId> = batch.iter().map(|(a, _)| a.clone()).collect();
         let rows = store::cursors_in(tx, &agents).await?;
         // Every start begins with a hello. One that this database doesn't know is over and its word late, or the database
@@ -107,11 +91,12 @@ impl Dispatch {
             |(agent, h): &&(AgentId, Heartbeat)| rows.get(agent).and_then(|r| judge(r, h, now)).is_some();
         self.judge_locked(tx, news.iter().filter(judged).collect(), now).await?;
 
-        let others: Vec<AgentId> = others.into_iter().map(|(agent, _)| agent).collect();
-        let known = self.hosts().reachable(tx, &others).await?;
+        let others: Vec<(AgentId, u64)> = others.into_iter().map(|(agent, h)| (agent, h.keyring)).collect();
+        let strangers: Vec<AgentId> = others.iter().map(|(agent, _)| agent.clone()).collect();
+        let known = self.hosts().reachable(tx, &strangers).await?;
         let accepted = |id: &AgentId| known.get(id).is_some_and(|a| a.accepted);
         let aside = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold == Hold::SetAside);
-        Ok(others.into_iter().filter(|id| accepted(id) && !aside(id)).collect())
+        Ok(others.into_iter().filter(|(id, _)| accepted(id) && !aside(id)).collect())
     }
 
     /// Judges heartbeats that change their agents' rows, by the rows as they are under their locks: reports and hellos
@@ -152,20 +137,4 @@ fn judge(row: &LogRow, heartbeat: &Heartbeat, now: Micros) -> Option<LogRow> {
         behind_since: since,
         ..row.clone()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_is_asked_once_in_a_while_and_a_fleet_little_by_little() {
-        let agent = |n: usize| format!("{n:040x}").parse::<AgentId>().unwrap();
-        let (mut asked, now) = (Asked::default(), Micros::from_seconds(1_000));
-        let at_once = (0..200).filter(|&n| asked.may_ask(&agent(n), now)).count();
-        assert_eq!(at_once, RESUMES_MAX);
-        assert!(!asked.may_ask(&agent(0), now.plus_seconds(BEHIND_SECONDS - 1)), "asked a moment ago");
-        assert!(asked.may_ask(&agent(100), now.plus_seconds(2)));
-        assert!(asked.may_ask(&agent(0), now.plus_seconds(BEHIND_SECONDS)));
-    }
 }

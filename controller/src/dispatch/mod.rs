@@ -5,9 +5,11 @@
 //! runs inside the transaction that stores an outcome.
 
 mod ending;
+mod gate;
 mod heartbeats;
 mod inbox;
 mod intake;
+mod keyrings;
 mod leases;
 pub mod logs;
 pub mod model;

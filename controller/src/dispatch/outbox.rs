@@ -9,13 +9,14 @@ use signet_common::bus::{Address, Bus, BusError, Published, Queue};
 use signet_common::envelope::{Envelope, PayloadType};
 use signet_common::fault::{self, Point};
 use signet_common::limits::CONFIRMS_OUTSTANDING_MAX;
-use signet_common::{AgentId, Jti};
+use signet_common::{AgentId, Jti, SigningKey};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::service::Dispatch;
 use super::store::{self, Due};
 use crate::error::{Error, Result};
+use crate::keys::FleetKeys;
 use crate::store::in_transaction;
 
 /// One publish.
@@ -80,9 +81,18 @@ async fn try_publish(bus: &dyn Bus, agent: &AgentId, envelope: Envelope) -> Resu
     bus.publish(&address, envelope).await
 }
 
+/// The same bytes and the same `jti` under another key's signature.
+pub(super) fn signed_anew(message: &mut store::Message, key: &SigningKey) -> Result<()> {
+    let kind = PayloadType::ALL.into_iter().find(|k| k.as_str() == message.envelope.payload_type);
+    let kind = kind.ok_or_else(|| Error::Internal(format!("unknown type of message {}", message.jti)))?;
+    message.envelope = Envelope::sign_bytes(key, kind, message.envelope.body.clone())
+        .map_err(|e| Error::Internal(e.to_string()))?;
+    Ok(())
+}
+
 impl Dispatch {
-    /// Publishes deliveries that were marked as sent before, with their stored messages.
-    pub(super) async fn publish_due(&self, due: Vec<Due>) -> Result<()> {
+    /// Publishes deliveries that were marked as sent before, with their stored messages, to hosts that believe these keys.
+    pub(super) async fn publish_due(&self, due: Vec<Due>, keys: &FleetKeys) -> Result<()> {
         let ids: Vec<Jti> = {
             let mut ids: Vec<Jti> = due.iter().map(|d| d.jti.clone()).collect();
             ids.sort();
@@ -90,7 +100,7 @@ impl Dispatch {
             ids
         };
         let mut messages = store::messages(self.store(), &ids).await?;
-        self.sign_anew(&mut messages).await?;
+        self.sign_anew(&mut messages, keys).await?;
         let burst: Vec<Publish> = due
             .into_iter()
             .filter_map(|d| Some((d.agent_id, messages.get(&d.jti)?.envelope.clone())))
@@ -100,15 +110,11 @@ impl Dispatch {
     }
 
     /// A stored message whose key is no longer current gets the current one's signature: same bytes, same `jti`.
-    async fn sign_anew(&self, messages: &mut HashMap<Jti, store::Message>) -> Result<()> {
-        let key = self.keys().signing()?;
+    async fn sign_anew(&self, messages: &mut HashMap<Jti, store::Message>, keys: &FleetKeys) -> Result<()> {
+        let key = keys.signing();
         let stale = |m: &&mut store::Message| m.envelope.keyid != key.public().id().as_str();
         for message in messages.values_mut().filter(stale) {
-            let kind = PayloadType::ALL.into_iter().find(|k| k.as_str() == message.envelope.payload_type);
-            let kind =
-                kind.ok_or_else(|| Error::Internal(format!("unknown type of message {}", message.jti)))?;
-            message.envelope = Envelope::sign_bytes(&key, kind, message.envelope.body.clone())
-                .map_err(|e| Error::Internal(e.to_string()))?;
+            signed_anew(message, key)?;
             in_transaction!(self.store(), |tx| -> Result<()> {
                 Ok(store::update_signature(tx, message).await?)
             })?;

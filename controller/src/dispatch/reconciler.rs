@@ -4,15 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use signet_common::bus::{Health, Queue};
 use signet_common::envelope::{Envelope, PayloadType};
 use signet_common::messages::{Cancel, Resume};
 use signet_common::time::Micros;
-use signet_common::{AgentId, Hostname, Jti, TaskId};
+use signet_common::{AgentId, Hostname, Jti, SigningKey, TaskId};
 use tokio_util::sync::CancellationToken;
 
+use super::gate::Gate;
+use super::keyrings::{Keyrings, by_keyring};
 use super::leases::Lease;
 use super::logs::Hold;
 use super::model::Happening;
@@ -20,6 +23,7 @@ use super::outbox::Publish;
 use super::service::Dispatch;
 use super::store::{self, Due, LogRow, Stored};
 use crate::error::{Error, Result};
+use crate::keys::FleetKeys;
 use crate::limits::{
     BEHIND_SECONDS, PUMP_AGENTS_MAX, RESEND_SECONDS, RESUMES_MAX, SWEEP_MILLISECONDS,
     SWEEP_PAUSE_MILLISECONDS, SWEEP_ROWS_MAX, UNACCEPTED_MAX,
@@ -27,15 +31,16 @@ use crate::limits::{
 use crate::store::{Tx, in_transaction};
 
 /// `exp` of a cancel and a resume that is derived when it is sent, in seconds after its `iat`.
-const DERIVED_EXPIRY_SECONDS: i64 = 60;
+pub(super) const DERIVED_EXPIRY_SECONDS: i64 = 60;
 
 /// Sweeps until `stop`.
 pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
     let lease = Lease::new(dispatch.store().clone(), "reconciler");
     let mut health = dispatch.bus().health();
     let mut was = Health::Down;
+    let mut keyrings = Keyrings::default();
     loop {
-        if let Err(error) = turn(&dispatch, &lease, &mut was, &stop).await {
+        if let Err(error) = turn(&dispatch, &lease, &mut was, &mut keyrings, &stop).await {
             tracing::warn!(%error, "the sweep failed; it is tried again");
         }
         tokio::time::sleep(Duration::from_millis(SWEEP_PAUSE_MILLISECONDS)).await;
@@ -51,7 +56,13 @@ pub(super) async fn run(dispatch: Dispatch, stop: CancellationToken) {
 
 /// One sweep. A stop is heeded between steps and not inside: a transaction that is dropped in its `BEGIN` would leave its
 /// connection inside it.
-async fn turn(dispatch: &Dispatch, lease: &Lease, was: &mut Health, stop: &CancellationToken) -> Result<()> {
+async fn turn(
+    dispatch: &Dispatch,
+    lease: &Lease,
+    was: &mut Health,
+    keyrings: &mut Keyrings,
+    stop: &CancellationToken,
+) -> Result<()> {
     let now = Micros::now();
     let is = *dispatch.bus().health().borrow();
     let came_back = is == Health::Up && *was != Health::Up;
@@ -61,9 +72,12 @@ async fn turn(dispatch: &Dispatch, lease: &Lease, was: &mut Health, stop: &Cance
     } else {
         is
     };
+    // Also who doesn't sweep keeps the newest keys, and their copy.
+    dispatch.keys().newest(dispatch.store()).await?;
     if stop.is_cancelled() || !lease.take().await? {
         return Ok(());
     }
+    step("sharing keyrings", dispatch.share_keyrings(keyrings, now)).await;
     step("ending what is overdue", dispatch.end_overdue(now)).await;
     step("releasing batches", dispatch.release_batches(now)).await;
     if is == Health::Up && !stop.is_cancelled() {
@@ -170,11 +184,20 @@ impl Dispatch {
     }
 
     /// Which of these agents may get `command` and `deploy` now.
-    async fn able_among(&self, tx: &mut Tx, agents: &[AgentId], now: Micros) -> Result<BTreeSet<AgentId>> {
+    async fn able_among(
+        &self,
+        tx: &mut Tx,
+        gate: &Gate,
+        agents: &[AgentId],
+        now: Micros,
+    ) -> Result<BTreeSet<AgentId>> {
+        if !gate.open {
+            return Ok(BTreeSet::new());
+        }
         let known = self.hosts().reachable(tx, agents).await?;
         let rows = store::cursors_in(tx, agents).await?;
         let held = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold != Hold::None);
-        Ok(known.values().filter_map(|a| self.able(a, now)).filter(|id| !held(id)).collect())
+        Ok(known.values().filter_map(|a| gate.able(a, now)).filter(|id| !held(id)).collect())
     }
 
     /// Publishes again what was not accepted.
@@ -183,18 +206,16 @@ impl Dispatch {
         if due.is_empty() {
             return Ok(());
         }
-        let sending = in_transaction!(self.store(), |tx| -> Result<Vec<Due>> {
+        let (sending, keys) = in_transaction!(self.store(), |tx| -> Result<(Vec<Due>, Arc<FleetKeys>)> {
             let agents: Vec<AgentId> = due.iter().map(|d| d.agent_id.clone()).collect();
-            let able = if self.is_paused(tx).await? {
-                BTreeSet::new()
-            } else {
-                self.able_among(tx, &agents, now).await?
-            };
+            let gate = self.gate(tx).await?;
+            let able = self.able_among(tx, &gate, &agents, now).await?;
             // Hosts that can't take it are looked at again just as often.
             store::mark_sent(tx, &due, now.plus_seconds(RESEND_SECONDS)).await?;
-            Ok(due.iter().filter(|d| able.contains(&d.agent_id)).cloned().collect())
+            let sending = due.iter().filter(|d| able.contains(&d.agent_id)).cloned().collect();
+            Ok((sending, gate.keys))
         })?;
-        self.publish_due(sending).await
+        self.publish_due(sending, &keys).await
     }
 
     async fn pump_all(&self, now: Micros) -> Result<()> {
@@ -214,12 +235,8 @@ impl Dispatch {
         }
         // Looked at first: most have nothing that may go, and nothing is written for them.
         let mut tx = self.store().begin().await?;
-        let able = if self.is_paused(&mut tx).await? {
-            BTreeSet::new()
-        } else {
-            self.able_among(&mut tx, agents, now).await?
-        };
-        let able: Vec<AgentId> = able.into_iter().collect();
+        let gate = self.gate(&mut tx).await?;
+        let able: Vec<AgentId> = self.able_among(&mut tx, &gate, agents, now).await?.into_iter().collect();
         let ready = self.next_for(&mut tx, &able, now).await?;
         drop(tx);
         let ready: BTreeSet<AgentId> = ready.into_iter().map(|d| d.agent_id).collect();
@@ -227,7 +244,7 @@ impl Dispatch {
             let (sent, tasks) = in_transaction!(self.store(), |tx| -> Result<(Vec<Due>, Vec<TaskId>)> {
                 self.take_waiting(tx, some, now).await
             })?;
-            self.publish_due(sent).await?;
+            self.publish_due(sent, &gate.keys).await?;
             tasks.iter().for_each(|t| self.live().ring(t));
         }
         Ok(())
@@ -279,22 +296,26 @@ impl Dispatch {
         if due.is_empty() {
             return Ok(());
         }
-        let online = in_transaction!(self.store(), |tx| -> Result<BTreeSet<AgentId>> {
+        let online = in_transaction!(self.store(), |tx| -> Result<HashMap<AgentId, u64>> {
             let agents: Vec<AgentId> = due.iter().map(|d| d.agent_id.clone()).collect();
             let known = self.hosts().reachable(tx, &agents).await?;
             let rows = store::cursors_in(tx, &agents).await?;
             let aside = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold == Hold::SetAside);
             store::mark_cancel_sent(tx, &due, now.plus_seconds(RESEND_SECONDS)).await?;
-            let there = known.values().filter(|a| a.online(now)).map(|a| a.agent_id.clone());
-            Ok(there.filter(|id| !aside(id)).collect())
+            let there = known.values().filter(|a| a.online(now)).map(|a| (a.agent_id.clone(), a.keyring));
+            Ok(there.filter(|(id, _)| !aside(id)).collect())
         })?;
-        let mut by_message: BTreeMap<Jti, Vec<AgentId>> = BTreeMap::new();
-        for one in due.into_iter().filter(|d| online.contains(&d.agent_id)) {
-            by_message.entry(one.jti).or_default().push(one.agent_id);
+        // What a host that is behind believes is signed with the key that it knows.
+        let mut by_message: BTreeMap<(Jti, u64), Vec<AgentId>> = BTreeMap::new();
+        for one in due {
+            if let Some(holds) = online.get(&one.agent_id) {
+                by_message.entry((one.jti, *holds)).or_default().push(one.agent_id);
+            }
         }
-        let ids: Vec<Jti> = by_message.keys().cloned().collect();
-        let messages = store::messages(self.store(), &ids).await?;
-        for (jti, agents) in by_message {
+        let ids: BTreeSet<Jti> = by_message.keys().map(|(jti, _)| jti.clone()).collect();
+        let messages = store::messages(self.store(), &ids.into_iter().collect::<Vec<_>>()).await?;
+        let keys = self.keys().newest(self.store()).await?;
+        for ((jti, holds), agents) in by_message {
             let Some(message) = messages.get(&jti) else { continue };
             for some in agents.chunks(signet_common::limits::AUDIENCE_MAX) {
                 let cancel = Cancel {
@@ -306,7 +327,7 @@ impl Dispatch {
                     cancels: jti.clone(),
                     cancels_exp: message.exp,
                 };
-                self.publish_to(some, PayloadType::Cancel, &cancel)?;
+                self.publish_to(keys.signing_for(holds), some, PayloadType::Cancel, &cancel)?;
             }
         }
         Ok(())
@@ -321,7 +342,7 @@ impl Dispatch {
         {
             return Ok(());
         }
-        let rows = in_transaction!(self.store(), |tx| -> Result<Vec<LogRow>> {
+        let rows = in_transaction!(self.store(), |tx| -> Result<Vec<(LogRow, u64)>> {
             let agents: Vec<AgentId> = rows.iter().map(|r| r.agent_id.clone()).collect();
             let known = self.hosts().reachable(tx, &agents).await?;
             let there = |r: &&LogRow| known.get(&r.agent_id).is_some_and(|a| a.accepted && a.online(now));
@@ -330,11 +351,13 @@ impl Dispatch {
             let seen: Vec<&AgentId> = rows.iter().filter(|r| !there(r)).map(|r| &r.agent_id).collect();
             let seen: Vec<&AgentId> = seen.into_iter().chain(told.iter().map(|r| &r.agent_id)).collect();
             store::mark_resumed(tx, &seen, now).await?;
-            Ok(told)
+            let holds = |row: &LogRow| known.get(&row.agent_id).map_or(0, |a| a.keyring);
+            Ok(told.into_iter().map(|row| (row.clone(), holds(&row))).collect())
         })?;
-        for row in rows {
+        let keys = self.keys().newest(self.store()).await?;
+        for (row, holds) in rows {
             if row.cursor.hold == Hold::Accepted {
-                self.ask_for_hello(std::slice::from_ref(&row.agent_id), now)?;
+                self.ask_for_hello(&[(row.agent_id, holds)], now)?;
                 continue;
             }
             let resume = Resume {
@@ -348,14 +371,20 @@ impl Dispatch {
                 chain: Some(row.cursor.chain),
             };
             tracing::info!(agent = %row.agent_id, seq = row.cursor.seq, "telling the host to report again");
-            self.publish_to(std::slice::from_ref(&row.agent_id), PayloadType::Resume, &resume)?;
+            let key = keys.signing_for(holds);
+            self.publish_to(key, std::slice::from_ref(&row.agent_id), PayloadType::Resume, &resume)?;
         }
         Ok(())
     }
 
-    /// Makes these say hello: a `resume` naming no log.
-    pub(super) fn ask_for_hello(&self, agents: &[AgentId], now: Micros) -> Result<()> {
-        for some in agents.chunks(signet_common::limits::AUDIENCE_MAX) {
+    /// Makes these say hello: a `resume` naming no log, signed with a key that each believes by the keyring that it holds.
+    pub(super) fn ask_for_hello(&self, agents: &[(AgentId, u64)], now: Micros) -> Result<()> {
+        let keys = self.keys().fleet()?;
+        let all = by_keyring(agents.iter().cloned());
+        let parts = all.iter().flat_map(|(holds, agents)| {
+            agents.chunks(signet_common::limits::AUDIENCE_MAX).map(|some| (*holds, some))
+        });
+        for (holds, some) in parts {
             let resume = Resume {
                 iss: "controller".into(),
                 aud: some.to_vec(),
@@ -367,20 +396,20 @@ impl Dispatch {
                 chain: None,
             };
             tracing::info!(agents = ?some, "telling hosts to say hello");
-            self.publish_to(some, PayloadType::Resume, &resume)?;
+            self.publish_to(keys.signing_for(holds), some, PayloadType::Resume, &resume)?;
         }
         Ok(())
     }
 
     /// Signs one message and publishes it to each of these.
-    fn publish_to<T: serde::Serialize>(
+    pub(super) fn publish_to<T: serde::Serialize>(
         &self,
+        key: &SigningKey,
         agents: &[AgentId],
         kind: PayloadType,
         payload: &T,
     ) -> Result<()> {
-        let envelope = Envelope::sign(&self.keys().signing()?, kind, payload)
-            .map_err(|e| Error::Internal(e.to_string()))?;
+        let envelope = Envelope::sign(key, kind, payload).map_err(|e| Error::Internal(e.to_string()))?;
         let burst: Vec<Publish> = agents.iter().map(|a| (a.clone(), envelope.clone())).collect();
         self.publish_burst(burst);
         Ok(())

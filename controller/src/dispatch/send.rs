@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use signet_common::envelope::{Envelope, PayloadType, SealError};
 use signet_common::time::Micros;
-use signet_common::{AgentId, Jti, TaskId};
+use signet_common::{AgentId, Jti, SigningKey, TaskId};
 
-use super::Kind;
+use super::gate::Gate;
 use super::logs::Hold;
 use super::model::{Delivery, Happening, State};
 use super::service::Dispatch;
 use super::store::{self, Message, Stored};
+use super::{Kind, outbox};
 use crate::error::{Error, Result};
 use crate::hosts::Candidate;
 use crate::limits::{DEADLINE_GRACE_SECONDS, UNACCEPTED_MAX};
@@ -99,10 +100,12 @@ impl Dispatch {
     pub async fn send(&self, tx: &mut Tx, order: &Order<'_>) -> Result<Sent> {
         let mut deliveries = plan(order);
         // Signing takes a core for a millisecond a message; the database is at work meanwhile.
-        let signing = self.sign(order, &mut deliveries)?;
-        let can_send = self.may_publish() && !self.is_paused(tx).await?;
+        let known = self.keys().fleet()?;
+        let signing = sign(order, &mut deliveries, known.signing().clone())?;
+        let gate = self.gate(tx).await?;
+        let can_send = self.may_publish() && gate.open;
         if can_send {
-            self.release_first(tx, order, &mut deliveries).await?;
+            self.release_first(tx, &gate, order, &mut deliveries).await?;
         }
         let last_batch = deliveries.iter().map(|d| d.batch).max().unwrap_or(0);
         let open = deliveries.iter().any(|d| !d.delivery.state.is_final());
@@ -118,7 +121,11 @@ impl Dispatch {
         store::insert_dispatch(tx, &new).await?;
         store::insert_deliveries(tx, &deliveries).await?;
         let messages = signing.await.map_err(|e| Error::Internal(e.to_string()))?;
-        let messages = messages.map_err(|e| Error::TooLarge(e.to_string()))?;
+        let mut messages = messages.map_err(|e| Error::TooLarge(e.to_string()))?;
+        // Another controller rotated the key since this one last looked.
+        for message in messages.iter_mut().filter(|_| gate.keys.version() != known.version()) {
+            outbox::signed_anew(message, gate.keys.signing())?;
+        }
         store::insert_messages(tx, order.task_id, &messages).await?;
 
         let envelope = |jti: &Jti| messages.iter().find(|m| &m.jti == jti).map(|m| m.envelope.clone());
@@ -132,38 +139,16 @@ impl Dispatch {
         Ok(Sent { task: order.task_id.clone(), publishes, tally: tally.into_iter().collect(), can_send })
     }
 
-    /// Begins to sign one message per batch, or per 64 hosts of a batch, and names it in their deliveries.
-    fn sign(&self, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<Signing> {
-        let iat = order.now.seconds();
-        let exp = iat + i64::from(order.expires_in);
-        let mut bodies = Vec::new();
-        let mut open: Vec<&mut Stored> =
-            deliveries.iter_mut().filter(|d| !d.delivery.state.is_final() && d.agent_id.is_some()).collect();
-        for batch in open.chunk_by_mut(|a, b| a.batch == b.batch) {
-            for some in batch.chunks_mut(signet_common::limits::AUDIENCE_MAX) {
-                let jti = Jti::generate();
-                let mut aud: Vec<AgentId> = some.iter().filter_map(|d| d.agent_id.clone()).collect();
-                aud.sort();
-                let claims = MessageClaims { aud, iat, exp, jti: jti.clone() };
-                bodies.push((jti.clone(), (order.body)(&claims)?));
-                some.iter_mut().for_each(|d| d.jti = Some(jti.clone()));
-            }
-        }
-        let key = self.keys().signing()?;
-        let kind = order.payload_type;
-        let sign = move || {
-            let sign = |(jti, body): (Jti, Vec<u8>)| {
-                Envelope::sign_bytes(&key, kind, body.into()).map(|envelope| Message { jti, envelope, exp })
-            };
-            bodies.into_iter().map(sign).collect::<std::result::Result<Vec<_>, _>>()
-        };
-        Ok(tokio::task::spawn_blocking(sign))
-    }
-
     /// Marks as sent what can go at once: first batch, host there and able.
-    async fn release_first(&self, tx: &mut Tx, order: &Order<'_>, deliveries: &mut [Stored]) -> Result<()> {
+    async fn release_first(
+        &self,
+        tx: &mut Tx,
+        gate: &Gate,
+        order: &Order<'_>,
+        deliveries: &mut [Stored],
+    ) -> Result<()> {
         let able: Vec<AgentId> =
-            order.candidates.iter().filter_map(|c| self.able(c.agent.as_ref()?, order.now)).collect();
+            order.candidates.iter().filter_map(|c| gate.able(c.agent.as_ref()?, order.now)).collect();
         let able = self.not_held(tx, able).await?;
         let unaccepted = store::unaccepted(tx, &able.iter().cloned().collect::<Vec<_>>()).await?;
         for delivery in deliveries.iter_mut().filter(|d| d.batch == 0) {
@@ -184,6 +169,33 @@ impl Dispatch {
         let free = |id: &AgentId| rows.get(id).is_none_or(|r| r.cursor.hold == Hold::None);
         Ok(agents.into_iter().filter(free).collect())
     }
+}
+
+/// Begins to sign one message per batch, or per 64 hosts of a batch, and names it in their deliveries.
+fn sign(order: &Order<'_>, deliveries: &mut [Stored], key: SigningKey) -> Result<Signing> {
+    let iat = order.now.seconds();
+    let exp = iat + i64::from(order.expires_in);
+    let mut bodies = Vec::new();
+    let mut open: Vec<&mut Stored> =
+        deliveries.iter_mut().filter(|d| !d.delivery.state.is_final() && d.agent_id.is_some()).collect();
+    for batch in open.chunk_by_mut(|a, b| a.batch == b.batch) {
+        for some in batch.chunks_mut(signet_common::limits::AUDIENCE_MAX) {
+            let jti = Jti::generate();
+            let mut aud: Vec<AgentId> = some.iter().filter_map(|d| d.agent_id.clone()).collect();
+            aud.sort();
+            let claims = MessageClaims { aud, iat, exp, jti: jti.clone() };
+            bodies.push((jti.clone(), (order.body)(&claims)?));
+            some.iter_mut().for_each(|d| d.jti = Some(jti.clone()));
+        }
+    }
+    let kind = order.payload_type;
+    let sign = move || {
+        let sign = |(jti, body): (Jti, Vec<u8>)| {
+            Envelope::sign_bytes(&key, kind, body.into()).map(|envelope| Message { jti, envelope, exp })
+        };
+        bodies.into_iter().map(sign).collect::<std::result::Result<Vec<_>, _>>()
+    };
+    Ok(tokio::task::spawn_blocking(sign))
 }
 
 /// One delivery per target, in its batch; what can never be sent is final at once.

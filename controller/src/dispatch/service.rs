@@ -14,7 +14,7 @@ use super::send::Sent;
 use super::store::{self, Stored};
 use super::{Kind, Outcomes, outbox};
 use crate::error::{Error, Result};
-use crate::hosts::{Hosts, Reachable};
+use crate::hosts::Hosts;
 use crate::keys::Keys;
 use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_TASKS_MAX};
 use crate::live::Live;
@@ -26,8 +26,6 @@ pub type Target = Stored;
 
 /// How many targets of a task stand where.
 pub type Tallies = HashMap<TaskId, Vec<(State, u64)>>;
-
-const PAUSED: &str = "dispatch_paused";
 
 /// Messages and deliveries. Cheap to clone.
 #[derive(Clone)]
@@ -104,6 +102,11 @@ impl Dispatch {
         &self.0.hosts
     }
 
+    /// Has the sweep look soon: something that it acts on was changed.
+    pub fn look_soon(&self) {
+        self.0.wake.notify_one();
+    }
+
     pub(super) fn live(&self) -> &Live {
         &self.0.live
     }
@@ -125,12 +128,6 @@ impl Dispatch {
         *self.0.bus.health().borrow() == Health::Up
     }
 
-    /// The agent, if a `command` or `deploy` may go to it now as far as its heartbeats tell.
-    pub(super) fn able(&self, agent: &Reachable, now: Micros) -> Option<AgentId> {
-        let keyring = self.keys().keyring().ok()?.version();
-        agent.may_receive(now, keyring).then(|| agent.agent_id.clone())
-    }
-
     /// Hands a burst to the outbox. A full outbox is no loss: the rows are due again.
     pub(super) fn publish_burst(&self, burst: Vec<(AgentId, Envelope)>) {
         if !burst.is_empty() && self.0.bursts.try_send(burst).is_err() {
@@ -142,31 +139,6 @@ impl Dispatch {
     pub fn committed(&self, sent: Sent) {
         self.publish_burst(sent.publishes);
         self.0.live.ring(&sent.task);
-    }
-
-    /// Whether dispatch of `command` and `deploy` is switched off for the whole installation.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn paused(&self) -> Result<Option<String>> {
-        Ok(store::setting(&self.0.store, PAUSED).await?.filter(|v| !v.is_empty()))
-    }
-
-    pub(super) async fn is_paused(&self, tx: &mut Tx) -> Result<bool> {
-        Ok(store::setting_in(tx, PAUSED).await?.is_some_and(|v| !v.is_empty()))
-    }
-
-    /// Switches dispatch off, with a text that says who and why, or on again.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn set_paused(&self, paused: Option<&str>) -> Result<()> {
-        let now = Micros::now();
-        in_transaction!(self.0.store, |tx| -> Result<()> {
-            Ok(store::put_setting(tx, PAUSED, paused.unwrap_or_default(), now).await?)
-        })?;
-        self.0.wake.notify_one();
-        Ok(())
     }
 
     /// Cancels every open target of a task: what was never published for certain, the rest on the agents' word.

@@ -51,7 +51,7 @@ async fn get_nonce(State(app): State<App>) -> Result<axum::Json<NonceView>> {
 #[utoipa::path(get, path = "/api/agents/controller-key", tag = "agents",
     responses((status = 200, content_type = "application/x-pem-file", body = String)))]
 async fn get_controller_key(State(app): State<App>) -> Result<Response> {
-    let pem = app.keys.keyring()?.current().to_pem();
+    let pem = app.keys.newest(&app.store).await?.keyring().current().to_pem();
     Ok(([(CONTENT_TYPE, "application/x-pem-file")], pem + "\n").into_response())
 }
 

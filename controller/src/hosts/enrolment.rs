@@ -211,6 +211,8 @@ fn token_holds(app: &App, caller: &Caller) -> bool {
 
 /// Signs what the caller may know.
 async fn answer(app: &App, caller: &Caller, outcome: Outcome, now: Micros) -> Result<Answer> {
+    // Read after the transaction: whoever is told of a keyring may know a newer one, and must not be told an older one.
+    let keys = app.keys.newest(&app.store).await?;
     let jti = Jti::generate();
     let accepted = matches!(outcome, Outcome::Accepted(_));
     let broker = match &app.settings.bus {
@@ -238,13 +240,13 @@ async fn answer(app: &App, caller: &Caller, outcome: Outcome, now: Micros) -> Re
         cursor,
         chain,
         new_log,
-        keyring: app.keys.keyring()?.version(),
+        keyring: keys.version(),
     };
-    let key = app.keys.signing()?;
+    let key = keys.signing().clone();
     let signed = tokio::task::spawn_blocking(move || Envelope::sign(&key, PayloadType::Welcome, &welcome))
         .await
         .map_err(|e| Error::Internal(e.to_string()))?;
-    let chain = serde_json::to_vec(&app.keys.chain()?).map_err(|e| Error::Internal(e.to_string()))?;
+    let chain = serde_json::to_vec(keys.chain()).map_err(|e| Error::Internal(e.to_string()))?;
     Ok(Answer {
         welcome: signed.map_err(|e| Error::Internal(e.to_string()))?.to_dsse(),
         keyring: STANDARD.encode(chain),

@@ -7,6 +7,7 @@ use signet_common::envelope::Refusal;
 use signet_common::messages::{FEATURES, Heartbeat};
 use signet_common::time::Micros;
 
+use super::model::ONLINE_SECONDS;
 use super::service::Hosts;
 use super::store::{self, BeatValues};
 use crate::error::{Error, Result};
@@ -35,6 +36,31 @@ impl Hosts {
         let rows: Result<Vec<BeatValues>> =
             news.into_iter().map(|(id, beat)| values(id, beat, now)).collect();
         Ok(store::put_heartbeats(tx, rows?).await?)
+    }
+
+    /// Hosts that are there and hold an older keyring than this, with the version that each holds.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn behind_on_keyring(&self, version: u64, now: Micros) -> Result<Vec<(AgentId, u64)>> {
+        let since = now.plus_seconds(-ONLINE_SECONDS);
+        Ok(store::behind_on_keyring(&self.store, version, since).await?)
+    }
+
+    /// A few hosts that hold a newer keyring than this, by name, with the version that each holds.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn ahead_on_keyring(&self, version: u64) -> Result<Vec<(String, u64)>> {
+        Ok(store::ahead_on_keyring(&self.store, version).await?)
+    }
+
+    /// How many hosts hold which version of the keyring, by version.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count_keyrings(&self) -> Result<Vec<(u64, u64)>> {
+        Ok(store::count_keyrings(&self.store).await?)
     }
 }
 

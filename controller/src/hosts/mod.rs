@@ -1,7 +1,8 @@
-//! Servers, groups, enrolment, keys, heartbeats. `/api/servers`, `/api/client-keys`, `/api/agents`.
+//! Servers, groups, enrolment, keys, heartbeats. `/api/servers`, `/api/client-keys`, `/api/agents`, `/api/keys`.
 
 mod agents;
 mod enrolment;
+mod fleet_key;
 mod heartbeats;
 mod known_keys;
 pub mod model;

@@ -99,10 +99,11 @@ impl Reachable {
         self.clock_offset_ms.abs() <= signet_common::limits::CLOCK_SKEW_SECONDS_MAX * 1_000
     }
 
-    /// Whether a `command` or `deploy` may go to it now, with this keyring being the newest.
+    /// Whether a `command` or `deploy` may go to it now, with this keyring being the newest. One that holds a newer keyring
+    /// than that believes nothing that is signed here.
     #[must_use]
     pub fn may_receive(&self, now: Micros, keyring: u64) -> bool {
-        self.accepted && self.online(now) && self.clock_ok() && self.busy.is_none() && self.keyring >= keyring
+        self.accepted && self.online(now) && self.clock_ok() && self.busy.is_none() && self.keyring == keyring
     }
 }
 
@@ -152,6 +153,7 @@ mod tests {
             Reachable { clock_offset_ms: 60_001, ..good.clone() },
             Reachable { busy: Some("disk_full".into()), ..good.clone() },
             Reachable { keyring: 1, ..good.clone() },
+            Reachable { keyring: 3, ..good.clone() },
         ] {
             assert!(!bad.may_receive(now, 2), "{bad:?}");
         }

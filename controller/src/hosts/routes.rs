@@ -15,9 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::agents;
 use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, group_name, unknown_server};
 use super::store::{AgentRow, ServerFilter};
+use super::{agents, fleet_key};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
@@ -37,6 +37,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_client_keys))
         .routes(routes!(get_client_key, put_client_key))
         .merge(agents::routes())
+        .merge(fleet_key::routes())
 }
 
 /// A server: the document's seven fields first, in its order.
@@ -320,7 +321,7 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         hold: standing.as_ref().map(|s| s.hold),
         hold_reason: standing.as_ref().map(|s| s.reason.clone()),
         cursor: standing.as_ref().map(|s| s.cursor),
-        newest_keyring: app.keys.keyring()?.version(),
+        newest_keyring: app.keys.newest(&app.store).await?.version(),
         pending,
         gaps: gaps.map(|(events, at)| GapsView { events, last_at: at.rfc3339() }),
         queue: waits,

@@ -21,7 +21,7 @@ pub(super) const DEFAULT_GROUP: &str = "default";
 /// Hosts. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Hosts {
-    store: Store,
+    pub(super) store: Store,
     known: Arc<KnownKeys>,
 }
 

@@ -7,7 +7,7 @@ use signet_common::{AgentId, Hostname, PublicKey, StartId};
 
 use super::enrolment::NONCE_BODY_BYTES;
 use super::model::{Candidate, KeyStanding, KnownKey, Reachable, Target};
-use crate::limits::{BATCH_ROWS_MAX, NONCE_SECONDS};
+use crate::limits::{BATCH_ROWS_MAX, KEYRING_HOSTS_MAX, KEYRING_NEWER_SHOWN_MAX, NONCE_SECONDS};
 use crate::store::{Flavour, Query, Store, StoreError, Tx, Value, corrupt, statements};
 
 /// What decides whether an agent is reachable.
@@ -113,6 +113,12 @@ statements! {
                 disk_usage = excluded.disk_usage, load_average = excluded.load_average, uptime = excluded.uptime, \
                 boot_id = excluded.boot_id, refused = excluded.refused",
     );
+    BEHIND_ON_KEYRING = same("SELECT h.agent_id, h.keyring FROM heartbeats h JOIN servers s ON s.agent_id = h.agent_id \
+            WHERE h.keyring < ? AND h.received_at > ? AND h.stopping = 0 LIMIT ?");
+    AHEAD_ON_KEYRING = same("SELECT s.hostname, h.keyring FROM heartbeats h JOIN servers s ON s.agent_id = h.agent_id \
+            WHERE h.keyring > ? ORDER BY h.keyring DESC LIMIT ?");
+    COUNT_KEYRINGS = same("SELECT h.keyring, COUNT(*) FROM heartbeats h JOIN servers s ON s.agent_id = h.agent_id \
+            GROUP BY h.keyring ORDER BY h.keyring");
     SELECT_BEATS = same("SELECT agent_id, start_id, n FROM heartbeats WHERE agent_id IN ({list})");
     SELECT_BEAT = same("SELECT clock_offset_ms, head, version, features, keyring, stopping, busy, \
             narrowed, isolation, waiting, running, cpu_usage, memory_usage, disk_usage, load_average, uptime, \
@@ -472,6 +478,32 @@ pub(super) async fn beat_numbers(
         }
     }
     Ok(all)
+}
+
+/// Accepted agents heard of since, whose keyring is older than this, with the version that each holds.
+pub(super) async fn behind_on_keyring(
+    store: &Store,
+    version: u64,
+    since: Micros,
+) -> Result<Vec<(AgentId, u64)>, StoreError> {
+    let query = BEHIND_ON_KEYRING.bind(version).bind(since).bind(KEYRING_HOSTS_MAX);
+    let rows: Vec<(String, i64)> = store.all(query).await?;
+    rows.into_iter()
+        .map(|(agent, holds)| Ok((agent.parse().map_err(corrupt)?, holds.unsigned_abs())))
+        .collect()
+}
+
+/// A few servers whose accepted agents hold a newer keyring than this.
+pub(super) async fn ahead_on_keyring(store: &Store, version: u64) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        store.all(AHEAD_ON_KEYRING.bind(version).bind(KEYRING_NEWER_SHOWN_MAX)).await?;
+    Ok(rows.into_iter().map(|(host, holds)| (host, holds.unsigned_abs())).collect())
+}
+
+/// How many servers' accepted agents hold which version of the keyring, by version.
+pub(super) async fn count_keyrings(store: &Store) -> Result<Vec<(u64, u64)>, StoreError> {
+    let rows: Vec<(i64, i64)> = store.all(COUNT_KEYRINGS.query()).await?;
+    Ok(rows.into_iter().map(|(version, hosts)| (version.unsigned_abs(), hosts.unsigned_abs())).collect())
 }
 
 /// Everything of an agent's newest heartbeat that is shown.

@@ -75,6 +75,9 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/agents/{agent_id}/orphans", Need::Read),
     (Method::POST, "/api/agents/{agent_id}/accept", Need::Admin),
     (Method::POST, "/api/agents/{agent_id}/revoke", Need::Admin),
+    (Method::GET, "/api/keys", Need::Read),
+    (Method::POST, "/api/keys/rotate", Need::Admin),
+    (Method::POST, "/api/keys/revoke", Need::Admin),
     // commands
     (Method::POST, "/api/commands", Need::Operate),
     (Method::GET, "/api/tasks", Need::Read),

@@ -1,39 +1,43 @@
 //! The installation's keys: the master key seals every secret at rest; the fleet's signing key and its keyring lie in the
 //! database.
+//!
+//! Any controller may rotate the fleet's key. The others notice by the newest keyring's version, which they read in every
+//! transaction that signs for agents.
 
+mod copy;
 mod files;
+mod fleet;
 mod master;
 mod named;
 mod store;
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use serde::{Deserialize, Serialize};
 use signet_common::SigningKey;
 use signet_common::envelope::DsseJson;
 use signet_common::keyring::{Keyring, KeyringError};
+use signet_common::limits::KEYRING_CHAIN_MAX;
 use signet_common::time::Micros;
 
 pub use files::{create_or_read, write_private};
+pub use fleet::FleetKeys;
 pub use master::{MasterKey, WrongMasterKey};
 pub use store::ALL as STATEMENTS;
 
-use crate::error::Error;
+use self::copy::Copy;
+use crate::error::{Error, Result as Answer};
 use crate::limits::RETRY_AFTER_SECONDS;
-use crate::store::{Store, StoreError, in_transaction};
+use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// What the controller signs with, once the database is there. Cheap to clone.
 #[derive(Clone)]
 pub struct Keys {
     master: MasterKey,
-    loaded: Arc<OnceLock<Loaded>>,
-}
-
-struct Loaded {
-    signing: SigningKey,
-    keyring: Keyring,
-    chain: Vec<DsseJson>,
+    held: Arc<RwLock<Option<Arc<FleetKeys>>>>,
+    /// One at a time writes it.
+    copy: Arc<Mutex<Option<Copy>>>,
 }
 
 /// Why the keys can't be loaded.
@@ -66,28 +70,13 @@ fn other(error: impl std::fmt::Display) -> LoadError {
     LoadError::Other(error.to_string())
 }
 
-/// The copy in the data directory, with which a restored older database can catch up.
-#[derive(Serialize, Deserialize)]
-struct KeyringCopy {
-    chain: Vec<DsseJson>,
-    signing_key: String,
-}
-
-/// The copy's file name in the data directory, and what its seal is bound to.
-const KEYRING_COPY: &str = "keyring.sealed";
-
-/// Every version of the keyring in the database, oldest first.
-async fn chain(store: &Store) -> Result<Vec<DsseJson>, LoadError> {
-    let rows = store::keyrings(store).await?;
-    rows.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>().map_err(other)
-}
-
-/// A chain of our own: its first link is believed as it stands, the others by the one before.
-fn believed(chain: &[DsseJson]) -> Result<Keyring, LoadError> {
-    let (first, rest) = chain.split_first().ok_or_else(|| other("the keyring was made and is not there"))?;
-    let origin = first.envelope().ok().and_then(|e| e.keyid.parse().ok());
-    let origin = origin.ok_or_else(|| other("the first keyring names no key"))?;
-    Ok(Keyring::trust_first(first, &origin)?.advance_all(rest)?)
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Store(error) => Self::Store(error),
+            other => Self::Internal(other.to_string()),
+        }
+    }
 }
 
 /// The database and the copy hold keyrings that do not continue one another.
@@ -110,11 +99,21 @@ fn won(made: Result<(), LoadError>) -> Result<(), LoadError> {
     }
 }
 
+/// Every version of the keyring in the database, oldest first.
+async fn chain(tx: &mut Tx) -> Result<Vec<DsseJson>, LoadError> {
+    let rows = store::keyrings(tx).await?;
+    rows.iter().map(|text| serde_json::from_str(text)).collect::<Result<_, _>>().map_err(other)
+}
+
+async fn generate() -> Result<SigningKey, LoadError> {
+    tokio::task::spawn_blocking(SigningKey::generate).await.map_err(other)?.map_err(other)
+}
+
 impl Keys {
     /// Knows the master key alone.
     #[must_use]
     pub fn new(master: MasterKey) -> Self {
-        Self { master, loaded: Arc::default() }
+        Self { master, held: Arc::default(), copy: Arc::default() }
     }
 
     /// Reads the fleet's key and keyring, or makes them. When several controllers do so at the same time, one wins and
@@ -124,116 +123,87 @@ impl Keys {
     /// # Errors
     /// [`LoadError`]; `Store` alone can pass by itself.
     pub async fn load(&self, store: &Store, data_dir: &Path) -> Result<(), LoadError> {
-        let path = data_dir.join(KEYRING_COPY);
-        let copy = self.copy(&path)?;
-        let mut kept = chain(store).await?;
+        let place = Copy::in_dir(data_dir);
+        let copy = place.read(&self.master)?;
+        let copied = copy.as_ref().map_or(&[][..], FleetKeys::chain);
+        let mut kept = chain(&mut store.begin().await?).await?;
         if let Some(copy) = &copy
-            && copy.chain.len() > kept.len()
+            && copied.len() > kept.len()
         {
-            self.catch_up(store, copy, &kept).await?;
-            kept = chain(store).await?;
+            if !copied.starts_with(&kept) {
+                return Err(foreign(place.path()));
+            }
+            self.catch_up(store, copy, kept.len() as u64).await?;
+            kept = chain(&mut store.begin().await?).await?;
         } else if kept.is_empty() {
             self.make(store).await?;
-            kept = chain(store).await?;
+            kept = chain(&mut store.begin().await?).await?;
         }
-        let copied = copy.map(|copy| copy.chain).unwrap_or_default();
-        if !kept.starts_with(&copied) {
-            return Err(foreign(&path));
+        if !kept.starts_with(copied) {
+            return Err(foreign(place.path()));
         }
-        let loaded = self.opened(store, kept).await?;
-        if loaded.chain.len() > copied.len() {
-            self.leave_copy(&path, &loaded)?;
-        }
-        // A second load finds the same keys; rotation will replace this cell.
-        if self.loaded.set(loaded).is_err() {
-            tracing::debug!("the keys were loaded already");
-        }
+        let fleet = self.opened(&mut store.begin().await?, kept).await?;
+        place.leave(&self.master, &fleet)?;
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        self.take(&Arc::new(fleet));
         Ok(())
     }
 
-    /// The copy in the data directory, if one lies there.
-    fn copy(&self, path: &Path) -> Result<Option<KeyringCopy>, LoadError> {
-        let sealed = match std::fs::read(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|e| other(format!("{}: {e}", path.display())))?,
-        };
-        let unread = || {
-            other(format!(
-                "the master key does not open {}, the copy of the fleet's keys (SIGNET_MASTER_KEY_FILE); move it away \
-                 if it belongs to another installation",
-                path.display()
-            ))
-        };
-        let text = self.master.open(KEYRING_COPY, &sealed).map_err(|_| unread())?;
-        serde_json::from_slice(&text).map(Some).map_err(|_| unread())
-    }
-
-    /// Puts into the database what it lacks of the copy: the newer keyrings, and the newest one's signing key.
-    async fn catch_up(&self, store: &Store, copy: &KeyringCopy, kept: &[DsseJson]) -> Result<(), LoadError> {
-        if !copy.chain.starts_with(kept) {
-            return Err(foreign(Path::new(KEYRING_COPY)));
-        }
-        // Nothing goes in that would not be believed when it is read again.
-        let keyring = believed(&copy.chain)?;
-        let signing = SigningKey::from_pem(&copy.signing_key).map_err(other)?;
-        if keyring.current() != signing.public() {
-            return Err(other("the copy of the keyring names another signing key"));
-        }
-        let newest = copy.chain.len() as u64;
+    /// Puts into the database what it lacks of the copy: the newer keyrings, and their signing keys.
+    async fn catch_up(&self, store: &Store, copy: &FleetKeys, kept: u64) -> Result<(), LoadError> {
         tracing::warn!(
-            from = kept.len(),
-            to = newest,
+            from = kept,
+            to = copy.version(),
             "the database's keyring is older than the copy in the data directory, and catches up from it"
         );
-        let name = fleet_key_name(newest);
-        let sealed = self.master.seal(&name, copy.signing_key.as_bytes()).map_err(other)?;
-        let missing: Vec<String> = copy.chain[kept.len()..]
-            .iter()
-            .map(serde_json::to_string)
-            .collect::<Result<_, _>>()
-            .map_err(other)?;
+        let missing = kept + 1..=copy.version();
+        // Also older ones: the database may have caught up from a copy without them.
+        let keys = copy.older().iter().map(|(version, key)| (*version, key));
+        let keys = keys.chain([(copy.version(), copy.signing())]).filter(|(version, _)| *version > kept);
+        let sealed = keys.map(|(version, key)| self.sealed(version, key)).collect::<Result<Vec<_>, _>>()?;
+        let signed: Vec<(u64, String)> = missing
+            .filter_map(|version| Some((version, copy.link(version)?)))
+            .map(|(version, link)| Ok((version, serde_json::to_string(link).map_err(other)?)))
+            .collect::<Result<_, LoadError>>()?;
         let now = Micros::now();
         let made = in_transaction!(store, |tx| -> Result<(), LoadError> {
-            store::insert_secret(tx, &name, &sealed, now).await?;
-            for (version, signed) in (kept.len() as u64 + 1..).zip(&missing) {
-                store::insert_keyring(tx, version, signed, now).await?;
+            for (name, sealed) in &sealed {
+                store::insert_secret(tx, name, sealed, now).await?;
+            }
+            for (version, signed) in &signed {
+                store::insert_keyring(tx, *version, signed, now).await?;
             }
             Ok(())
         });
         won(made)
     }
 
-    fn leave_copy(&self, path: &Path, loaded: &Loaded) -> Result<(), LoadError> {
-        let copy =
-            KeyringCopy { chain: loaded.chain.clone(), signing_key: loaded.signing.to_pem().map_err(other)? };
-        let text = serde_json::to_vec(&copy).map_err(other)?;
-        let sealed = self.master.seal(KEYRING_COPY, &text).map_err(other)?;
-        write_private(path, &sealed).map_err(other)
+    /// A signing key as it lies in the database, with its name.
+    fn sealed(&self, version: u64, key: &SigningKey) -> Result<(String, Vec<u8>), LoadError> {
+        let name = fleet_key_name(version);
+        let sealed = self.master.seal(&name, key.to_pem().map_err(other)?.as_bytes()).map_err(other)?;
+        Ok((name, sealed))
     }
 
-    /// The stored keyring, with the key that it names.
-    async fn opened(&self, store: &Store, chain: Vec<DsseJson>) -> Result<Loaded, LoadError> {
-        let name = fleet_key_name(chain.len() as u64);
-        let sealed = store::secret(store, &name).await?;
-        let sealed =
-            sealed.ok_or_else(|| other("the newest keyring's signing key is not in the database"))?;
-        let pem = self.master.open(&name, &sealed)?;
-        let signing =
-            std::str::from_utf8(&pem).map_err(other).and_then(|p| SigningKey::from_pem(p).map_err(other))?;
-        let keyring = believed(&chain)?;
-        if keyring.current() != signing.public() {
-            return Err(other("the newest keyring names another signing key"));
+    /// The stored keyring, with the keys that it names.
+    async fn opened(&self, tx: &mut Tx, chain: Vec<DsseJson>) -> Result<FleetKeys, LoadError> {
+        let names: BTreeMap<String, u64> = (1..=chain.len() as u64).map(|v| (fleet_key_name(v), v)).collect();
+        let mut keys = BTreeMap::new();
+        for (name, sealed) in store::secrets(tx, names.keys().cloned().collect()).await? {
+            let Some(version) = names.get(&name) else { continue };
+            let pem = self.master.open(&name, &sealed)?;
+            let pem = std::str::from_utf8(&pem).map_err(other)?;
+            keys.insert(*version, SigningKey::from_pem(pem).map_err(other)?);
         }
-        Ok(Loaded { signing, keyring, chain })
+        FleetKeys::new(chain, keys)
     }
 
     async fn make(&self, store: &Store) -> Result<(), LoadError> {
-        let key = tokio::task::spawn_blocking(SigningKey::generate).await.map_err(other)?.map_err(other)?;
+        let key = generate().await?;
         let now = Micros::now();
         let (_, signed) = Keyring::first(&key, now.seconds()).map_err(other)?;
         let signed = serde_json::to_string(&signed).map_err(other)?;
-        let name = fleet_key_name(1);
-        let sealed = self.master.seal(&name, key.to_pem().map_err(other)?.as_bytes()).map_err(other)?;
+        let (name, sealed) = self.sealed(1, &key)?;
         let made = in_transaction!(store, |tx| -> Result<(), LoadError> {
             store::insert_secret(tx, &name, &sealed, now).await?;
             Ok(store::insert_keyring(tx, 1, &signed, now).await?)
@@ -241,33 +211,126 @@ impl Keys {
         won(made)
     }
 
-    fn loaded(&self) -> Result<&Loaded, Error> {
-        let message = "the controller is starting: its keys are not loaded yet".to_owned();
-        self.loaded.get().ok_or(Error::Unavailable { message, retry_after: RETRY_AFTER_SECONDS })
+    /// Signs with these from now on, unless newer ones were quicker; says whether they are news.
+    fn take(&self, fleet: &Arc<FleetKeys>) -> bool {
+        let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
+        let news = held.as_ref().is_none_or(|held| held.version() < fleet.version());
+        if news {
+            *held = Some(Arc::clone(fleet));
+        }
+        news
     }
 
-    /// The key that signs messages to agents.
+    /// Leaves a copy in the data directory; a failure is told in the log, and the next start tries again.
+    fn leave_copy(&self, fleet: &FleetKeys) {
+        let copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = copy.as_ref().map(|copy| copy.leave(&self.master, fleet)) {
+            tracing::error!(%error, "no copy of the fleet's keys could be left in the data directory");
+        }
+    }
+
+    /// The fleet's keys as this controller knows them. Who signs for agents asks [`Keys::at_least`].
     ///
     /// # Errors
     /// [`Error::Unavailable`] until the database was there once.
-    pub fn signing(&self) -> Result<SigningKey, Error> {
-        Ok(self.loaded()?.signing.clone())
+    pub fn fleet(&self) -> Answer<Arc<FleetKeys>> {
+        let message = "the controller is starting: its keys are not loaded yet".to_owned();
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner).clone();
+        held.ok_or(Error::Unavailable { message, retry_after: RETRY_AFTER_SECONDS })
     }
 
-    /// The newest keyring.
+    /// The fleet's keys of this version, which was read in this transaction, or newer ones: another controller may have
+    /// rotated them.
     ///
     /// # Errors
-    /// As [`Keys::signing`].
-    pub fn keyring(&self) -> Result<Keyring, Error> {
-        Ok(self.loaded()?.keyring.clone())
+    /// As [`Keys::fleet`], and when the database fails or holds what can't be believed.
+    pub async fn at_least(&self, tx: &mut Tx, version: u64) -> Answer<Arc<FleetKeys>> {
+        let known = self.fleet()?;
+        if version <= known.version() {
+            return Ok(known);
+        }
+        let kept = chain(tx).await?;
+        if !kept.starts_with(known.chain()) {
+            let message = "the database's keyring does not continue the one that this controller signs with";
+            return Err(Error::Internal(message.into()));
+        }
+        let fleet = Arc::new(self.opened(tx, kept).await?);
+        if self.take(&fleet) {
+            tracing::warn!(version = fleet.version(), "the fleet's key was rotated by another controller");
+            let (keys, fleet) = (self.clone(), Arc::clone(&fleet));
+            tokio::task::spawn_blocking(move || keys.leave_copy(&fleet));
+        }
+        Ok(fleet)
     }
 
-    /// Every version of the keyring, signed, oldest first.
+    /// The fleet's newest keys as this transaction sees them.
     ///
     /// # Errors
-    /// As [`Keys::signing`].
-    pub fn chain(&self) -> Result<Vec<DsseJson>, Error> {
-        Ok(self.loaded()?.chain.clone())
+    /// As [`Keys::at_least`].
+    pub async fn newest_in(&self, tx: &mut Tx) -> Answer<Arc<FleetKeys>> {
+        let version = store::newest_in(tx).await?;
+        self.at_least(tx, version).await
+    }
+
+    /// The fleet's newest keys.
+    ///
+    /// # Errors
+    /// As [`Keys::at_least`].
+    pub async fn newest(&self, store: &Store) -> Answer<Arc<FleetKeys>> {
+        let (known, version) = (self.fleet()?, store::newest(store).await?);
+        if version <= known.version() {
+            return Ok(known);
+        }
+        self.at_least(&mut store.begin().await?, version).await
+    }
+
+    /// When the keyring of this version was made.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn made_at(&self, store: &Store, version: u64) -> Answer<Option<Micros>> {
+        Ok(store::made_at(store, version).await?)
+    }
+
+    /// Makes a new key and signs with it from now on. The one before is believed for one more version of the keyring;
+    /// with `revoke`, none before it is.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another controller rotates at the same moment, the database's keyring is not the one that
+    /// this controller signs with, or the chain is too long.
+    pub async fn rotate(&self, store: &Store, revoke: bool) -> Answer<Arc<FleetKeys>> {
+        let held = self.newest(store).await?;
+        if held.chain().len() >= KEYRING_CHAIN_MAX {
+            return Err(Error::Conflict(format!("a keyring has at most {KEYRING_CHAIN_MAX} versions")));
+        }
+        let now = Micros::now();
+        let next = held.rotated(generate().await?, now.seconds(), revoke);
+        let next = next.map_err(|e| Error::Internal(e.to_string()))?;
+        let (name, sealed) = self.sealed(next.version(), next.signing())?;
+        let signed = next.chain().last().map(serde_json::to_string).transpose();
+        let signed = signed.map_err(|e| Error::Internal(e.to_string()))?.unwrap_or_default();
+        let made = in_transaction!(store, |tx| -> Answer<()> {
+            if store::newest_in(tx).await? != held.version() {
+                return Err(Error::Conflict(
+                    "the database holds another keyring than this controller: it was rotated or restored just now".into(),
+                ));
+            }
+            store::insert_secret(tx, &name, &sealed, now).await?;
+            Ok(store::insert_keyring(tx, next.version(), &signed, now).await?)
+        });
+        made.map_err(|error| match error {
+            Error::Store(StoreError::Duplicate(_)) => {
+                Error::Conflict("another controller rotated the fleet's key at the same moment".into())
+            }
+            error => error,
+        })?;
+        let next = Arc::new(next);
+        self.take(&next);
+        tracing::warn!(version = next.version(), key = %next.signing().public().id(), revoke, "the fleet's key was rotated");
+        let (keys, copied) = (self.clone(), Arc::clone(&next));
+        let left = tokio::task::spawn_blocking(move || keys.leave_copy(&copied)).await;
+        left.map_err(|e| Error::Internal(e.to_string()))?;
+        Ok(next)
     }
 
     /// Seals and authenticates with the installation's key; there before the database is.

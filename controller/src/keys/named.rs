@@ -14,7 +14,7 @@ impl Keys {
     /// # Errors
     /// [`LoadError`]; `Store` alone can pass by itself.
     pub async fn named_secret(&self, store: &Store, name: &str) -> Result<Vec<u8>, LoadError> {
-        if let Some(sealed) = store::secret(store, name).await? {
+        if let Some(sealed) = secret(store, name).await? {
             return Ok(self.master().open(name, &sealed)?);
         }
         let mut fresh = [0; SECRET_BYTES];
@@ -24,8 +24,13 @@ impl Keys {
         won(in_transaction!(store, |tx| -> Result<(), LoadError> {
             Ok(store::insert_secret(tx, name, &sealed, now).await?)
         }))?;
-        let sealed =
-            store::secret(store, name).await?.ok_or_else(|| other("a secret was made and is not there"))?;
+        let sealed = secret(store, name).await?.ok_or_else(|| other("a secret was made and is not there"))?;
         Ok(self.master().open(name, &sealed)?)
     }
+}
+
+async fn secret(store: &Store, name: &str) -> Result<Option<Vec<u8>>, LoadError> {
+    let mut tx = store.begin().await?;
+    let found = store::secrets(&mut tx, vec![name.to_owned()]).await?;
+    Ok(found.into_iter().next().map(|(_, sealed)| sealed))
 }

@@ -7,15 +7,35 @@ use crate::store::{Store, StoreError, Tx, statements};
 
 statements! {
     KEYRINGS = same("SELECT signed FROM keyrings ORDER BY version");
+    NEWEST = same("SELECT COALESCE(MAX(version), 0) FROM keyrings");
+    MADE_AT = same("SELECT created_at FROM keyrings WHERE version = ?");
     INSERT_KEYRING = same("INSERT INTO keyrings (version, signed, created_at) VALUES (?, ?, ?)");
-    SECRET = same("SELECT sealed FROM secrets WHERE name = ?");
+    SECRETS = same("SELECT name, sealed FROM secrets WHERE name IN ({list})");
     INSERT_SECRET = same("INSERT INTO secrets (name, sealed, created_at) VALUES (?, ?, ?)");
 }
 
 /// Every version of the keyring, oldest first, as JSON.
-pub(super) async fn keyrings(store: &Store) -> Result<Vec<String>, StoreError> {
-    let rows: Vec<(String,)> = store.all(KEYRINGS.query()).await?;
+pub(super) async fn keyrings(tx: &mut Tx) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<(String,)> = tx.all(KEYRINGS.query()).await?;
     Ok(rows.into_iter().map(|(signed,)| signed).collect())
+}
+
+/// The newest keyring's version; 0 = none.
+pub(super) async fn newest(store: &Store) -> Result<u64, StoreError> {
+    let row: Option<(i64,)> = store.first(NEWEST.query()).await?;
+    Ok(row.map_or(0, |(version,)| version.unsigned_abs()))
+}
+
+/// Likewise, in a transaction.
+pub(super) async fn newest_in(tx: &mut Tx) -> Result<u64, StoreError> {
+    let row: Option<(i64,)> = tx.first(NEWEST.query()).await?;
+    Ok(row.map_or(0, |(version,)| version.unsigned_abs()))
+}
+
+/// When a version of the keyring was made.
+pub(super) async fn made_at(store: &Store, version: u64) -> Result<Option<Micros>, StoreError> {
+    let row: Option<(i64,)> = store.first(MADE_AT.bind(version)).await?;
+    Ok(row.map(|(at,)| Micros(at)))
 }
 
 /// Fails with [`StoreError::Duplicate`] when there is this version already.
@@ -28,12 +48,15 @@ pub(super) async fn insert_keyring(
     tx.run(INSERT_KEYRING.bind(version).bind(signed).bind(now)).await.map(drop)
 }
 
-pub(super) async fn secret(store: &Store, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+/// The sealed secrets of these names, as far as they are there.
+pub(super) async fn secrets(tx: &mut Tx, names: Vec<String>) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
     #[derive(FromRow)]
-    struct Sealed {
+    struct Named {
+        name: String,
         sealed: Vec<u8>,
     }
-    Ok(store.first::<Sealed>(SECRET.bind(name)).await?.map(|row| row.sealed))
+    let rows: Vec<Named> = tx.all(SECRETS.query().list(names)).await?;
+    Ok(rows.into_iter().map(|row| (row.name, row.sealed)).collect())
 }
 
 /// Fails with [`StoreError::Duplicate`] when there is this secret already.

@@ -15,6 +15,7 @@ mod hellos;
 mod logs;
 mod many;
 mod output;
+mod rotation;
 mod sending;
 mod two;
 

@@ -12,3 +12,4 @@ mod support;
 
 mod agent;
 mod mariadb_rabbitmq;
+mod rotation;

@@ -30,18 +30,18 @@ async fn controllers_that_start_together_end_with_one_key(pair: Pair) {
     let start = async || {
         let keys = Keys::new(MasterKey::load_or_create(&master).unwrap());
         keys.load(&store, data.path()).await.unwrap();
-        keys.signing().unwrap().public().id().clone()
+        keys.fleet().unwrap().signing().clone().public().id().clone()
     };
     let (a, b, c) = tokio::join!(start(), start(), start());
     assert!(a == b && b == c);
     assert_eq!(start().await, a, "a later start finds the same key");
 
     let keys = Keys::new(MasterKey::load_or_create(&master).unwrap());
-    assert!(keys.signing().is_err() && keys.keyring().is_err() && keys.chain().is_err());
+    assert!(keys.fleet().is_err());
     keys.load(&store, data.path()).await.unwrap();
-    assert_eq!(keys.keyring().unwrap().version(), 1);
-    assert_eq!(keys.keyring().unwrap().current().id(), &a);
-    assert_eq!(keys.chain().unwrap().len(), 1);
+    assert_eq!(keys.fleet().unwrap().keyring().version(), 1);
+    assert_eq!(keys.fleet().unwrap().keyring().current().id(), &a);
+    assert_eq!(keys.fleet().unwrap().chain().len(), 1);
     for name in ["master.key", "keyring.sealed"] {
         let mode = std::fs::metadata(data.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
@@ -71,10 +71,11 @@ async fn no_secret_lies_open_in_the_database(pair: Pair) {
     let copy = std::fs::read(data.path().join("keyring.sealed")).unwrap();
     assert!(!copy.windows(11).any(|part| part == b"PRIVATE KEY"));
     assert!(!format!("{:?}", keys.master()).contains(|c: char| c.is_ascii_digit()));
-    let (_, secret) = signet_controller::keys::STATEMENTS.iter().find(|(name, _)| *name == "SECRET").unwrap();
-    let rows: Vec<(Vec<u8>,)> = store.all(secret.bind("fleet-key.1")).await.unwrap();
+    let (_, secret) =
+        signet_controller::keys::STATEMENTS.iter().find(|(name, _)| *name == "SECRETS").unwrap();
+    let rows: Vec<(String, Vec<u8>)> = store.all(secret.query().list(["fleet-key.1"])).await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert!(rows.iter().all(|(sealed,)| !sealed.windows(11).any(|part| part == b"PRIVATE KEY")));
+    assert!(rows.iter().all(|(_, sealed)| !sealed.windows(11).any(|part| part == b"PRIVATE KEY")));
 }
 
 /// Loads the keys as a start of the controller does.
@@ -94,14 +95,17 @@ async fn emptied(store: &Store) {
 async fn an_emptied_database_gets_its_keys_from_the_copy(pair: Pair) {
     let (store, _parts) = database(pair).await;
     let data = tempfile::tempdir().unwrap();
-    let first = started(&store, data.path()).await.unwrap().chain().unwrap();
+    let first = started(&store, data.path()).await.unwrap().fleet().unwrap().chain().to_vec();
     let copy = std::fs::read(data.path().join("keyring.sealed")).unwrap();
     emptied(&store).await;
     // Two controllers may begin on it at the same time.
     let (one, two) = tokio::join!(started(&store, data.path()), started(&store, data.path()));
     for keys in [one.unwrap(), two.unwrap()] {
-        assert_eq!(keys.chain().unwrap(), first);
-        assert_eq!(keys.signing().unwrap().public(), keys.keyring().unwrap().current());
+        assert_eq!(keys.fleet().unwrap().chain(), first);
+        assert_eq!(
+            keys.fleet().unwrap().signing().clone().public(),
+            keys.fleet().unwrap().keyring().current()
+        );
     }
     assert_eq!(std::fs::read(data.path().join("keyring.sealed")).unwrap(), copy, "the copy stays");
 }
@@ -110,16 +114,16 @@ async fn an_older_database_catches_up_and_another_one_is_refused(pair: Pair) {
     let (store, _parts) = database(pair).await;
     let data = tempfile::tempdir().unwrap();
     let keys = started(&store, data.path()).await.unwrap();
-    let old = keys.signing().unwrap();
+    let old = keys.fleet().unwrap().signing().clone();
     // A copy such as a rotation leaves: version 2, which this database never saw.
     let new = SigningKey::generate().unwrap();
-    let (_, second) = keys.keyring().unwrap().next(&old, &new, 2, false).unwrap();
-    let chain: Vec<DsseJson> = keys.chain().unwrap().into_iter().chain([second]).collect();
+    let (_, second) = keys.fleet().unwrap().keyring().next(&old, &new, 2, false).unwrap();
+    let chain: Vec<DsseJson> = keys.fleet().unwrap().chain().iter().cloned().chain([second]).collect();
     leave_copy(&keys, data.path(), &chain, &new);
     let caught_up = started(&store, data.path()).await.unwrap();
-    assert_eq!(caught_up.chain().unwrap(), chain);
-    assert_eq!(caught_up.signing().unwrap().public(), new.public());
-    assert_eq!(started(&store, data.path()).await.unwrap().keyring().unwrap().version(), 2, "it lasts");
+    assert_eq!(caught_up.fleet().unwrap().chain(), chain);
+    assert_eq!(caught_up.fleet().unwrap().signing().clone().public(), new.public());
+    assert_eq!(started(&store, data.path()).await.unwrap().fleet().unwrap().version(), 2, "it lasts");
 
     // The keys of another fleet: nothing is overwritten on either side.
     let stranger = SigningKey::generate().unwrap();
@@ -130,7 +134,7 @@ async fn an_older_database_catches_up_and_another_one_is_refused(pair: Pair) {
     assert!(error.contains("another fleet's keys"), "{error}");
     assert_eq!(std::fs::read(data.path().join("keyring.sealed")).unwrap(), copy);
     std::fs::remove_file(data.path().join("keyring.sealed")).unwrap();
-    assert_eq!(started(&store, data.path()).await.unwrap().chain().unwrap(), chain);
+    assert_eq!(started(&store, data.path()).await.unwrap().fleet().unwrap().chain().to_vec(), chain);
 }
 
 fn leave_copy(keys: &Keys, data: &std::path::Path, chain: &[DsseJson], key: &SigningKey) {

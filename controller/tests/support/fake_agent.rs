@@ -13,8 +13,8 @@ use signet_common::ids::{Jti, LogId, StartId};
 use signet_common::join::JoinToken;
 use signet_common::keyring::{Keyring, KeyringBody};
 use signet_common::messages::{
-    Cancel, Command, CommandResult, Event, FEATURES, Heartbeat, Hello, Isolation, Outcome, Report, Resume,
-    Standing, StreamSummary, Welcome,
+    Cancel, Command, CommandResult, Event, FEATURES, Heartbeat, Hello, Isolation, KeyringPush, Outcome,
+    Report, Resume, Standing, StreamSummary, Welcome,
 };
 use signet_common::seal::{Binding, SealingKey};
 use signet_common::time::Micros;
@@ -251,6 +251,18 @@ impl FakeAgent {
             let message = self.next().await;
             if message.kind() == PayloadType::Cancel {
                 return message.parse().unwrap().into_inner();
+            }
+        }
+    }
+
+    /// The next message that is a keyring, which it believes from now on and says so; others are passed over.
+    pub async fn next_keyring(&mut self) {
+        loop {
+            let message = self.next().await;
+            if message.kind() == PayloadType::Keyring {
+                let push: KeyringPush = message.parse().unwrap().into_inner();
+                self.keyring = Some(self.keyring.as_ref().unwrap().advance(&push.keyring).unwrap());
+                return self.heartbeat().await;
             }
         }
     }

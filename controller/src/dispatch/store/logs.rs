@@ -7,6 +7,7 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, LogId, StartId};
 
 use super::*;
+use crate::dispatch::gate::{KEYRING_OLD, PAUSED};
 use crate::dispatch::logs::{Cursor, Hold};
 use crate::limits::BATCH_ROWS_MAX;
 use crate::store::{Store, StoreError, Tx, Value, corrupt};
@@ -252,10 +253,24 @@ pub(crate) async fn setting(store: &Store, name: &str) -> Result<Option<String>,
     Ok(row.map(|(v,)| v))
 }
 
-/// Reads a switch inside a transaction.
-pub(crate) async fn setting_in(tx: &mut Tx, name: &str) -> Result<Option<String>, StoreError> {
-    let row: Option<(String,)> = tx.first(SELECT_SETTING.bind(name)).await?;
-    Ok(row.map(|(v,)| v))
+/// What holds dispatch, and the newest keyring's version.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct GateRow {
+    pub(crate) paused: String,
+    pub(crate) keyring_old: String,
+    keyring: i64,
+}
+
+impl GateRow {
+    pub(crate) fn keyring(&self) -> u64 {
+        self.keyring.unsigned_abs()
+    }
+}
+
+/// Reads what holds dispatch, and the newest keyring's version, in the transaction that sends.
+pub(crate) async fn gate(tx: &mut Tx) -> Result<GateRow, StoreError> {
+    let row = tx.first(GATE.bind(PAUSED).bind(KEYRING_OLD)).await?;
+    row.ok_or_else(|| StoreError::Failed("the database gave no row".into()))
 }
 
 /// Sets a switch.

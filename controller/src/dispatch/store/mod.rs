@@ -208,6 +208,9 @@ statements! {
     );
     COUNT_PARKED = same("SELECT COUNT(*) AS number FROM parked");
     SELECT_SETTING = same("SELECT value FROM settings WHERE name = ?");
+    GATE = same("SELECT COALESCE((SELECT value FROM settings WHERE name = ?), '') AS paused, \
+            COALESCE((SELECT value FROM settings WHERE name = ?), '') AS keyring_old, \
+            COALESCE((SELECT MAX(version) FROM keyrings), 0) AS keyring");
     UPSERT_SETTING = differ(
         "INSERT INTO settings (name, value, updated_at) VALUES (?, ?, ?) ON DUPLICATE KEY UPDATE value = \
                 VALUES(value), updated_at = VALUES(updated_at)",
