@@ -152,3 +152,11 @@ pub const DEPTH_SECONDS_MAX: u64 = 2;
 pub const DISCARD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long that may take, in seconds.
 pub const DISCARD_SECONDS_MAX: u64 = 2;
+/// How long a join token counts unless told otherwise, in seconds.
+pub const JOIN_TOKEN_SECONDS: u32 = 3_600;
+/// The longest that a join token may count, in seconds.
+pub const JOIN_TOKEN_SECONDS_MAX: u32 = 366 * 86_400;
+/// How many hosts one join token may enrol.
+pub const JOIN_TOKEN_USES_MAX: u32 = 100_000;
+/// How long an expired join token is still shown, in seconds.
+pub const JOIN_TOKEN_KEPT_SECONDS: i64 = 30 * 86_400;

@@ -61,7 +61,7 @@ async fn round(
         let more_output = done("output", output.await);
         let more_tasks = done("tasks", dispatch.forget_old(before(settings.task_days)).await);
         if !more_tasks && !more_output && !more_bodies {
-            hosts.forget_nonces().await?;
+            hosts.forget_old().await?;
             break;
         }
     }

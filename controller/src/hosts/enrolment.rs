@@ -6,12 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use signet_common::bus::Queue;
 use signet_common::envelope::{Audience, DsseJson, Envelope, PayloadType};
-use signet_common::join::JoinToken;
 use signet_common::messages::{Hello, Standing, Welcome};
 use signet_common::seal::{self, Binding};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, Jti, PublicKey};
 
+use super::join_tokens::{self, Admission};
 use super::model::KeyStanding;
 use super::service::{DEFAULT_GROUP, group_name};
 use super::store;
@@ -170,12 +170,21 @@ fn waiting(host: &Hostname) -> String {
 
 /// A new key: with a token it gets its hostname if that is free, and waits for an admin if not.
 async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros) -> Result<Option<String>> {
-    if !local && !token_holds(app, caller) {
-        tracing::warn!(hostname = %caller.hello.hostname, agent = %caller.id, peer = %caller.ip, "enrolment refused");
-        return Err(refused("this key is not known here, and no valid join token came with it"));
-    }
+    let admission = if local {
+        Admission::Admitted(None)
+    } else {
+        join_tokens::admit(app, tx, &caller.id, &caller.hello, now).await?
+    };
     let host = &caller.hello.hostname;
-    let group = caller.hello.group.as_deref().filter(|g| !g.is_empty()).unwrap_or(DEFAULT_GROUP);
+    let group = match &admission {
+        Admission::Admitted(group) => {
+            group.as_deref().or(asked_group(&caller.hello)).unwrap_or(DEFAULT_GROUP)
+        }
+        Admission::Refused(reason) => {
+            tracing::warn!(hostname = %host, agent = %caller.id, peer = %caller.ip, reason, "enrolment refused");
+            return Err(refused("this key is not known here, and no valid join token came with it"));
+        }
+    };
     group_name(group)?;
     let owner = store::server_agent(tx, host).await?;
     let inserted = store::insert_agent(tx, &caller.key, host, KeyStanding::Pending, Some(group), now).await;
@@ -203,10 +212,9 @@ fn meanwhile(error: StoreError) -> StoreError {
     }
 }
 
-fn token_holds(app: &App, caller: &Caller) -> bool {
-    let (Some(token), Some(proof)) = (&app.settings.join_token, &caller.hello.join) else { return false };
-    let Ok(token) = token.reveal().parse::<JoinToken>() else { return false };
-    proof.token_id == token.id && token.verifier().accepts(proof, &caller.hello.controller_nonce, &caller.id)
+/// The group that a host asks for.
+pub(super) fn asked_group(hello: &Hello) -> Option<&str> {
+    hello.group.as_deref().filter(|group| !group.is_empty())
 }
 
 /// Signs what the caller may know.

@@ -3,12 +3,15 @@
 mod agents;
 mod enrolment;
 mod heartbeats;
+mod join_store;
+mod join_tokens;
 mod known_keys;
 pub mod model;
 mod routes;
 mod service;
 mod store;
 
+pub use join_store::ALL as JOIN_STATEMENTS;
 pub use model::{Candidate, KeyStanding, Reachable, Target};
 pub use routes::routes;
 pub use service::Hosts;

@@ -15,9 +15,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::agents;
 use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, group_name, unknown_server};
 use super::store::{AgentRow, ServerFilter};
+use super::{agents, join_tokens};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
@@ -37,6 +37,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_client_keys))
         .routes(routes!(get_client_key, put_client_key))
         .merge(agents::routes())
+        .merge(join_tokens::routes())
 }
 
 /// A server: the document's seven fields first, in its order.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 
+use super::join_store;
 use super::known_keys::KnownKeys;
 use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
 use super::store::{self, AgentRow, ServerFilter, ServerRow};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
-use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX};
+use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX, JOIN_TOKEN_KEPT_SECONDS};
 use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// The group of a server that names none.
@@ -280,8 +281,10 @@ impl Hosts {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn forget_nonces(&self) -> Result<()> {
-        Ok(store::delete_old_nonces(&self.store, Micros::now()).await?)
+    pub async fn forget_old(&self) -> Result<()> {
+        let now = Micros::now();
+        join_store::delete_old(&self.store, now.plus_seconds(-JOIN_TOKEN_KEPT_SECONDS)).await?;
+        Ok(store::delete_old_nonces(&self.store, now).await?)
     }
 
     pub(super) async fn beat(&self, id: &AgentId) -> Result<Option<store::BeatRow>> {

@@ -69,6 +69,9 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/agents/{agent_id}/orphans", Need::Read),
     (Method::POST, "/api/agents/{agent_id}/accept", Need::Admin),
     (Method::POST, "/api/agents/{agent_id}/revoke", Need::Admin),
+    (Method::GET, "/api/join-tokens", Need::Admin),
+    (Method::POST, "/api/join-tokens", Need::Admin),
+    (Method::DELETE, "/api/join-tokens/{id}", Need::Admin),
     // commands
     (Method::POST, "/api/commands", Need::Operate),
     (Method::GET, "/api/tasks", Need::Read),

@@ -12,6 +12,7 @@ mod support;
 
 mod ends;
 mod hellos;
+mod joining;
 mod logs;
 mod many;
 mod output;

@@ -15,9 +15,9 @@ async fn store(pair: Pair) -> (Store, signet_testkit::Parts) {
 
 async fn every_statement_is_prepared(pair: Pair) {
     let (store, _parts) = store(pair).await;
-    let slices = [commands::STATEMENTS, dispatch::STATEMENTS, hosts::STATEMENTS, keys::STATEMENTS]
-        .into_iter()
-        .flatten();
+    let hosts = [hosts::STATEMENTS, hosts::JOIN_STATEMENTS];
+    let slices =
+        [commands::STATEMENTS, dispatch::STATEMENTS, keys::STATEMENTS].into_iter().chain(hosts).flatten();
     let mut count = 0;
     for (name, statement) in slices {
         store.prepare(*statement).await.unwrap_or_else(|e| panic!("{name}: {e}"));
