@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
 use signet_common::bus::Queue;
 use signet_common::envelope::{Audience, DsseJson, Envelope, PayloadType};
 use signet_common::messages::{Hello, Standing, Welcome};
@@ -91,7 +92,7 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
     let (outcome, now) = in_transaction!(app.store, |tx| -> Result<(Outcome, Micros)> {
         let now = Micros::now();
         if !store::use_nonce(tx, &caller.hello.controller_nonce, now).await? {
-            return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
+            return Err(stale_nonce());
         }
         if let Some(reason) = place(app, tx, &caller, local, now).await? {
             return Ok((Outcome::Pending(reason), now));
@@ -113,29 +114,55 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
     answer(app, &caller, outcome, now).await
 }
 
-/// Checks the nonce, and the signature with the key that the hello itself brings: it proves possession, nothing more.
-fn proven(app: &App, body: &DsseJson, ip: IpAddr) -> Result<Caller> {
+/// What a message brings along to be believed.
+pub(super) struct Proof<'a> {
+    pub(super) iss: &'a str,
+    pub(super) controller_nonce: &'a str,
+    pub(super) public_key: &'a str,
+}
+
+/// Checks the nonce, and the signature with the key that the message itself brings: it proves possession, nothing more.
+pub(super) fn by_its_own_key<T: DeserializeOwned>(
+    app: &App,
+    body: &DsseJson,
+    kind: PayloadType,
+    proof: impl Fn(&T) -> Proof<'_>,
+) -> Result<(PublicKey, T)> {
     let envelope = body.envelope().map_err(|_| Error::invalid("payload", "not a DSSE envelope"))?;
-    let claimed: Hello = serde_json::from_slice(&envelope.body)
-        .map_err(|_| Error::invalid("payload", "the payload is not a hello"))?;
+    let claimed: T = serde_json::from_slice(&envelope.body)
+        .map_err(|_| Error::invalid("payload", "the payload is not what belongs here"))?;
+    let said = proof(&claimed);
     // First, because it is the cheapest to check and the hardest to invent.
-    if !believed(app, &claimed.controller_nonce) {
-        return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
+    if !believed(app, said.controller_nonce) {
+        return Err(stale_nonce());
     }
     let key =
-        PublicKey::from_pem(&claimed.public_key).map_err(|e| Error::invalid("public_key", e.to_string()))?;
+        PublicKey::from_pem(said.public_key).map_err(|e| Error::invalid("public_key", e.to_string()))?;
     let verified = envelope
-        .verify(&[PayloadType::Hello], |_| Some(key.clone()))
-        .and_then(|authentic| authentic.open::<Hello>(&Audience::Controller))
-        .map_err(|refusal| refused(&format!("the hello is not believed: {refusal}")))?;
-    let id = key.agent_id();
-    if !STANDARD.decode(&claimed.sealing_key).is_ok_and(|k| k.len() == X25519_BYTES) {
+        .verify(&[kind], |_| Some(key.clone()))
+        .and_then(|authentic| authentic.open::<T>(&Audience::Controller))
+        .map_err(|refusal| refused(&format!("the message is not believed: {refusal}")))?;
+    if proof(verified.get()).iss != key.agent_id().as_str() {
+        return Err(refused("the message names another agent than its key's"));
+    }
+    Ok((key, verified.into_inner()))
+}
+
+/// Who says hello, proven by its signature.
+fn proven(app: &App, body: &DsseJson, ip: IpAddr) -> Result<Caller> {
+    let (key, hello) = by_its_own_key(app, body, PayloadType::Hello, |hello: &Hello| Proof {
+        iss: &hello.iss,
+        controller_nonce: &hello.controller_nonce,
+        public_key: &hello.public_key,
+    })?;
+    if !STANDARD.decode(&hello.sealing_key).is_ok_and(|k| k.len() == X25519_BYTES) {
         return Err(Error::invalid("sealing_key", "not an X25519 key in base64"));
     }
-    if verified.get().iss != id.as_str() {
-        return Err(refused("the hello names another agent than its key's"));
-    }
-    Ok(Caller { id, key, hello: verified.into_inner(), ip })
+    Ok(Caller { id: key.agent_id(), key, hello, ip })
+}
+
+pub(super) fn stale_nonce() -> Error {
+    refused("the nonce is unknown, used or too old; fetch a new one")
 }
 
 fn refused(why: &str) -> Error {

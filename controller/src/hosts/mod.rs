@@ -6,6 +6,7 @@ mod heartbeats;
 mod join_store;
 mod join_tokens;
 mod known_keys;
+mod leaving;
 pub mod model;
 mod routes;
 mod service;

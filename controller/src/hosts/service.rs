@@ -319,20 +319,29 @@ impl Hosts {
     /// Revokes a key: nothing it says counts any more.
     pub(super) async fn revoke(&self, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
         let now = Micros::now();
-        in_transaction!(self.store, |tx| -> Result<()> {
-            let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
-            let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
-            // The server's lock first: a command that is asked for meanwhile comes before or after all of this.
-            let holder = store::server_agent(tx, &host).await?.flatten();
-            dispatch.host_removed(tx, id, "key revoked").await?;
-            store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
-            store::delete_beat(tx, id).await?;
-            if holder.as_ref() == Some(id) {
-                store::set_server_agent(tx, &host, None).await?;
-            }
-            Ok(())
-        })?;
+        in_transaction!(self.store, |tx| -> Result<()> { self.revoke_in(tx, dispatch, id, now).await })?;
         self.keys_changed();
+        Ok(())
+    }
+
+    /// [`Hosts::revoke`] inside a transaction; [`Hosts::keys_changed`] is to follow.
+    pub(super) async fn revoke_in(
+        &self,
+        tx: &mut Tx,
+        dispatch: &Dispatch,
+        id: &AgentId,
+        now: Micros,
+    ) -> Result<()> {
+        let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
+        let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+        // The server's lock first: a command that is asked for meanwhile comes before or after all of this.
+        let holder = store::server_agent(tx, &host).await?.flatten();
+        dispatch.host_removed(tx, id, "key revoked").await?;
+        store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
+        store::delete_beat(tx, id).await?;
+        if holder.as_ref() == Some(id) {
+            store::set_server_agent(tx, &host, None).await?;
+        }
         Ok(())
     }
 }

@@ -66,6 +66,7 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/agents/nonce", Need::Public),
     (Method::GET, "/api/agents/controller-key", Need::Read),
     (Method::POST, "/api/agents/hello", Need::Public),
+    (Method::POST, "/api/agents/leave", Need::Public),
     (Method::GET, "/api/agents/{agent_id}/orphans", Need::Read),
     (Method::POST, "/api/agents/{agent_id}/accept", Need::Admin),
     (Method::POST, "/api/agents/{agent_id}/revoke", Need::Admin),
@@ -162,7 +163,7 @@ mod tests {
             .map(|(_, path, _)| *path)
             .filter(|path| !UNDOCUMENTED.contains(path))
             .collect();
-        assert_eq!(open, ["/api/health", "/api/agents/nonce", "/api/agents/hello"]);
+        assert_eq!(open, ["/api/health", "/api/agents/nonce", "/api/agents/hello", "/api/agents/leave"]);
     }
 
     #[test]

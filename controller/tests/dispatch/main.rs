@@ -13,6 +13,7 @@ mod support;
 mod ends;
 mod hellos;
 mod joining;
+mod leaving;
 mod logs;
 mod many;
 mod output;
