@@ -11,4 +11,5 @@
 mod support;
 
 mod agent;
+mod joining;
 mod mariadb_rabbitmq;
