@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, cancel, completions, doctor, output, pause, results, run, servers, task, tasks, up,
+    agents, cancel, completions, doctor, join_command, keys, output, pause, results, run, servers, task,
+    tasks, up,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -67,6 +68,9 @@ enum Command {
     Pause(pause::Pause),
     Doctor(doctor::Doctor),
     Agents(agents::Agents),
+    Keys(keys::Keys),
+    JoinCommand(join_command::JoinCommand),
+    JoinTokens(join_command::JoinTokens),
     Completions(completions::Completions),
 }
 
@@ -88,6 +92,9 @@ impl CommandLine {
             Command::Pause(pause) => pause.run(&context()?),
             Command::Doctor(doctor) => doctor.run(&context()?),
             Command::Agents(agents) => agents.run(&context()?),
+            Command::Keys(keys) => keys.run(&context()?),
+            Command::JoinCommand(join) => join.run(&self.global.url, &context()?),
+            Command::JoinTokens(tokens) => tokens.run(&context()?),
         }
     }
 }

@@ -13,10 +13,27 @@ use super::support::TestApp;
 /// Runs the program to its end with this data directory, without this machine's own settings.
 async fn run(data: &Path, args: &[&str]) -> (bool, String) {
     let mut command = Command::new(program());
+    command.args(args).arg("--data-dir").arg(data).stdin(Stdio::null());
+    ended(command).await
+}
+
+/// What `signet join-command` prints, for another data directory.
+async fn pasted(data: &Path, token: &Path, controller: &str, hostname: &str) -> (bool, String) {
+    let token = fs::read_to_string(token).unwrap();
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!(
+        "printf %s '{token}' | {} join --controller '{controller}' --join-token-file /dev/stdin --hostname {hostname} \
+         --data-dir {}",
+        program().display(),
+        data.display(),
+    ));
+    ended(command).await
+}
+
+async fn ended(mut command: Command) -> (bool, String) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIGNET_")) {
         command.env_remove(name);
     }
-    command.args(args).arg("--data-dir").arg(data).stdin(Stdio::null());
     let ended = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let Output { status, stdout, stderr } = ended.unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -46,7 +63,7 @@ async fn mariadb_rabbitmq_a_host_joins_with_a_token_works_and_leaves() {
     };
     let (joined, said) = join("db1").await;
     assert!(!joined && said.contains("no valid join token"), "{said}");
-    let (joined, said) = join("web1").await;
+    let (joined, said) = pasted(&data, &file, &app.base, "web1").await;
     assert!(joined && said.contains("web1 has joined"), "{said}");
     let (joined, said) = join("web2").await;
     assert!(!joined && said.contains("no valid join token"), "{said}");
