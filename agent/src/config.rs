@@ -21,7 +21,7 @@ use crate::run::CgroupChoice;
 /// Where settings are looked for without `--config`.
 const SYSTEM_FILE: &str = "/etc/signet/agent.toml";
 /// Where a service keeps its data.
-const DATA_DIR: &str = "/var/lib/signet-agent";
+pub(crate) const DATA_DIR: &str = "/var/lib/signet-agent";
 
 /// Everything that an agent needs to know to run.
 #[derive(Debug, Clone)]
@@ -95,6 +95,14 @@ pub enum Action {
     Trust {
         /// The key's file
         file: PathBuf,
+    },
+    /// Join a fleet: enrol with a join token, start the service, and wait until this host is online
+    Join,
+    /// Leave the fleet: have this host's key revoked, stop the service, and forget key, journal and settings
+    Leave {
+        /// Only forget here; the controller is not told, and an admin has to revoke the key
+        #[arg(long)]
+        untold: bool,
     },
     /// Make this a new agent: forget the key and the journal
     Reset {

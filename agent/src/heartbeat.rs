@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nix::sys::statvfs::statvfs;
-use signet_common::bus::{Address, Health};
+use signet_common::bus::{Address, Health, Published};
 use signet_common::ids::Jti;
 use signet_common::limits::HEARTBEAT_SECONDS;
 use signet_common::messages::{BusyReason, FEATURES, Heartbeat};
@@ -13,9 +13,9 @@ use sysinfo::System;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Gate};
 use crate::limits::BUSY_EVERY;
-use crate::memory;
+use crate::{memory, pulse};
 
 /// The kernel's id of this boot.
 pub(crate) fn boot_id() -> String {
@@ -128,7 +128,12 @@ pub(crate) async fn send(agent: &Agent, stopping: bool) {
     let made = Envelope::sign(&agent.key, PayloadType::Heartbeat, &heartbeat(agent, &mut vitals, stopping));
     match made {
         Ok(envelope) => match bus.publish(&Address::Heartbeats, envelope).await {
-            Ok(published) => tracing::trace!(?published, "heartbeat"),
+            Ok(published) => {
+                tracing::trace!(?published, "heartbeat");
+                if published == Published::Confirmed && !stopping && agent.desk().gate != Gate::SetAside {
+                    pulse::status(pulse::ONLINE);
+                }
+            }
             Err(error) => tracing::debug!(%error, "a heartbeat could not be sent"),
         },
         Err(error) => tracing::error!(%error, "a heartbeat can't be signed"),
@@ -174,7 +179,12 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             // The journal turns whenever work comes or goes; so often is looked whether the agent is (still) busy.
             () = async { tokio::time::sleep(BUSY_EVERY).await; head.changed().await.ok(); }, if up => {}
             // Away or back: whoever was taken for offline says at once that it is there.
-            () = changed(&mut health), if health.is_some() => due = Instant::now(),
+            () = changed(&mut health), if health.is_some() => {
+                if up {
+                    pulse::status("no connection to the broker");
+                }
+                due = Instant::now();
+            }
             () = agent.beat.notified() => due = Instant::now(),
             _ = link.changed() => {
                 health = link.borrow_and_update().as_ref().map(|bus| bus.health());

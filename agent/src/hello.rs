@@ -1,9 +1,10 @@
 //! The hello: who says it, and why its answer is believed.
 
 use signet_common::envelope::{Audience, DsseJson, Envelope, PayloadType};
-use signet_common::ids::{Jti, KeyId};
+use signet_common::ids::{Hostname, Jti, KeyId, StartId};
 use signet_common::join::JoinToken;
 use signet_common::keyring::{Keyring, version_of};
+use signet_common::keys::SigningKey;
 use signet_common::messages::{FEATURES, Hello, Welcome};
 use signet_common::seal::{Binding, SealingKey};
 use signet_common::time::Micros;
@@ -11,7 +12,8 @@ use uuid::Uuid;
 
 use crate::agent::Agent;
 use crate::http::{Answer, Client, Controller, HttpError};
-use crate::identity::own_fingerprint;
+use crate::identity::{DataDir, own_fingerprint};
+use crate::journal::Head;
 
 /// Why a hello led to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -91,46 +93,70 @@ impl Trust {
 
 /// A hello that only lacks the controller's nonce, so that it can be said from another thread.
 pub(crate) struct Draft {
-    key: signet_common::SigningKey,
+    key: SigningKey,
     hello: Hello,
     held: Option<Keyring>,
     sealing: SealingKey,
 }
 
+/// Who says hello.
+pub(crate) struct Who<'a> {
+    pub key: &'a SigningKey,
+    pub hostname: &'a Hostname,
+    pub group: Option<&'a str>,
+    pub start_id: &'a StartId,
+}
+
 /// What the agent says of itself; in this start's first hello, where its log stood when it was opened.
 pub(crate) fn draft(agent: &Agent, answered: bool) -> Result<Draft, HelloError> {
-    let sealing = agent.data.sealing_key().map_err(|e| HelloError::Own(e.to_string()))?;
     let now = agent.journal.head().borrow().clone();
     let first = !answered && now.log_id == agent.opened.log_id;
     let head = if first { agent.opened.clone() } else { now };
     let held = agent.desk().keyring.clone();
-    let hello = Hello {
-        iss: agent.id.to_string(),
-        aud: vec!["controller".to_owned()],
-        iat: Micros::now().seconds(),
-        jti: Jti::generate(),
-        public_key: agent.key.public().to_pem(),
-        hostname: agent.hostname.clone(),
-        group: agent.group.clone(),
-        controller_nonce: String::new(),
-        nonce: Uuid::new_v4().to_string(),
-        sealing_key: sealing.public(),
-        join: None,
-        start_id: agent.start_id.clone(),
-        log_id: head.log_id,
-        head: head.seq,
-        chain: head.chain,
-        new_log: head.not_before.is_none(),
-        keyring: held.as_ref().map_or(0, Keyring::version),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        features: FEATURES.iter().map(|&f| f.to_owned()).collect(),
+    let who = Who {
+        key: &agent.key,
+        hostname: &agent.hostname,
+        group: agent.group.as_deref(),
+        start_id: &agent.start_id,
     };
-    Ok(Draft { key: agent.key.clone(), hello, held, sealing })
+    Draft::new(&who, &agent.data, head, held)
 }
 
 impl Draft {
+    /// What an agent says of itself whose log stands there.
+    pub(crate) fn new(
+        who: &Who<'_>,
+        data: &DataDir,
+        head: Head,
+        held: Option<Keyring>,
+    ) -> Result<Self, HelloError> {
+        let sealing = data.sealing_key().map_err(|e| HelloError::Own(e.to_string()))?;
+        let hello = Hello {
+            iss: who.key.public().agent_id().to_string(),
+            aud: vec!["controller".to_owned()],
+            iat: Micros::now().seconds(),
+            jti: Jti::generate(),
+            public_key: who.key.public().to_pem(),
+            hostname: who.hostname.clone(),
+            group: who.group.map(str::to_owned),
+            controller_nonce: String::new(),
+            nonce: Uuid::new_v4().to_string(),
+            sealing_key: sealing.public(),
+            join: None,
+            start_id: who.start_id.clone(),
+            log_id: head.log_id,
+            head: head.seq,
+            chain: head.chain,
+            new_log: head.not_before.is_none(),
+            keyring: held.as_ref().map_or(0, Keyring::version),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: FEATURES.iter().map(|&f| f.to_owned()).collect(),
+        };
+        Ok(Self { key: who.key.clone(), hello, held, sealing })
+    }
+
     /// Says hello and checks the answer. Blocks.
-    pub(crate) fn say(mut self, trust: &Trust) -> Result<Welcomed, HelloError> {
+    pub(crate) fn say(&mut self, trust: &Trust) -> Result<Welcomed, HelloError> {
         trust.check(self.held.as_ref()).map_err(HelloError::Untrusted)?;
         let client = Client::new(&trust.controller);
         self.hello.controller_nonce = client.nonce()?;
@@ -168,7 +194,6 @@ impl Draft {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use signet_common::keys::SigningKey;
 
     fn trust(url: &str, fingerprint: Option<KeyId>) -> Trust {
         Trust { controller: Controller::parse(url).unwrap(), join: None, fingerprint }

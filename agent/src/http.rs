@@ -1,4 +1,4 @@
-//! The two requests that an agent makes over HTTP. They block; call them from a thread that may.
+//! The requests that an agent makes over HTTP. They block; call them from a thread that may.
 
 use std::sync::Once;
 
@@ -128,14 +128,26 @@ impl<'a> Client<'a> {
         parsed.map(|n| n.nonce).map_err(|_| HttpError::Malformed("no nonce"))
     }
 
+    /// `POST /api/agents/leave`.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub fn leave(&self, leave: &DsseJson) -> Result<(), HttpError> {
+        self.post("leave", leave).map(drop)
+    }
+
+    fn post(&self, what: &str, message: &DsseJson) -> Result<Read, HttpError> {
+        let url = format!("{}/api/agents/{what}", self.controller.base);
+        let body = serde_json::to_vec(message).map_err(|_| HttpError::Malformed("the message"))?;
+        read(self.agent.post(url).content_type("application/json").send(&body))
+    }
+
     /// `POST /api/agents/hello`.
     ///
     /// # Errors
     /// [`HttpError`].
     pub fn hello(&self, hello: &DsseJson) -> Result<Answer, HttpError> {
-        let url = format!("{}/api/agents/hello", self.controller.base);
-        let body = serde_json::to_vec(hello).map_err(|_| HttpError::Malformed("the hello"))?;
-        let answer = read(self.agent.post(url).content_type("application/json").send(&body))?;
+        let answer = self.post("hello", hello)?;
         let chain = answer.keyring.ok_or(HttpError::Malformed("no keyring"))?;
         let chain = STANDARD.decode(chain).map_err(|_| HttpError::Malformed("the keyring's base64"))?;
         Ok(Answer {

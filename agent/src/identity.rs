@@ -170,6 +170,21 @@ impl DataDir {
         }
     }
 
+    /// Forgets everything that makes this an agent: settings, whom it believes, journals, and at last the key.
+    ///
+    /// # Errors
+    /// When the files can't be removed.
+    pub fn forget(&self) -> Result<(), IdentityError> {
+        for old in old_logs(&self.path).map_err(io_error(&self.path))? {
+            fs::remove_dir_all(&old).map_err(io_error(&old))?;
+        }
+        for file in ["reserve", "keyring.json"] {
+            remove(&self.path.join(file))?;
+        }
+        remove(&enrolment_path(&self.path))?;
+        self.reset()
+    }
+
     /// Whether a log that was set aside lies beside the journal.
     ///
     /// # Errors

@@ -12,8 +12,10 @@ mod heartbeat;
 mod hello;
 pub mod http;
 pub mod identity;
+pub mod join;
 pub mod journal;
 pub mod launch;
+pub mod leave;
 pub mod limits;
 mod memory;
 pub mod policy;
@@ -25,6 +27,7 @@ mod retry;
 pub mod run;
 mod service;
 pub mod session;
+mod unit;
 pub mod verify;
 pub mod work;
 

@@ -116,3 +116,9 @@ pub const PIPE_READ_BYTES: usize = 64 * 1024;
 pub const PIPE_READS_MAX: usize = 16;
 /// Events of one running command that may wait for whoever listens; what comes meanwhile is put together.
 pub const RUN_EVENTS_MAX: usize = 4;
+/// How long `join` tries to reach the controller.
+pub const JOIN_REACH_MAX: Duration = Duration::from_secs(60);
+/// How long `join` waits for this host to be online.
+pub const JOIN_ONLINE_MAX: Duration = Duration::from_secs(120);
+/// How often `join` looks.
+pub const JOIN_LOOK: Duration = Duration::from_millis(500);

@@ -21,6 +21,8 @@ fn main() -> anyhow::Result<()> {
             println!("{} is believed from the next start on", key.id());
             Ok(())
         }
+        Some(Action::Join) => signet_agent::join::join(&flags),
+        Some(Action::Leave { untold }) => signet_agent::leave::leave(&flags, untold),
         Some(Action::Reset { new_key: _ }) => {
             let dir = DataDir::open(&flags.data_dir())?;
             dir.reset()?;

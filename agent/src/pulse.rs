@@ -66,6 +66,14 @@ pub(crate) async fn watchdog(agent: Arc<Agent>, pulses: Vec<(&'static str, Pulse
     }
 }
 
+/// What the agent says of itself when the controller sees it; `signet-agent join` waits for this.
+pub(crate) const ONLINE: &str = "online";
+
+/// Says in a few words how the agent stands, for `systemctl status`.
+pub(crate) fn status(text: &str) {
+    notify(&[NotifyState::Status(text)]);
+}
+
 /// Tells systemd. Without it this does nothing.
 pub(crate) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {

@@ -16,6 +16,7 @@ use crate::execute;
 use crate::hello::{self, HelloError, Trust, Welcomed};
 use crate::journal::Head;
 use crate::limits::{HELLO_EVERY, HELLO_GAP, PENDING_FIRST, RETRY_FIRST, RETRY_MAX, UNCONFIRMED_BYTES_ASK};
+use crate::pulse;
 use crate::retry::{Backoff, jittered};
 use crate::work::Step;
 
@@ -78,6 +79,7 @@ impl Session {
                 }
                 Err(error) => {
                     let pause = failed.next();
+                    pulse::status(&error.to_string());
                     match error {
                         HelloError::Http(error) => tracing::warn!(%error, ?pause, "hello"),
                         error => tracing::error!(%error, ?pause, "hello"),
@@ -93,7 +95,7 @@ impl Session {
     }
 
     async fn say(&self) -> Result<Welcomed, HelloError> {
-        let draft = hello::draft(&self.agent, self.answered)?;
+        let mut draft = hello::draft(&self.agent, self.answered)?;
         let trust = Arc::clone(&self.trust);
         let said = tokio::task::spawn_blocking(move || draft.say(&trust)).await;
         said.map_err(|e| HelloError::Own(e.to_string()))?
@@ -159,10 +161,14 @@ impl Session {
                     agent = %agent.id,
                     "not accepted yet: an admin has to compare fingerprints"
                 );
+                pulse::status(reason);
                 agent.link.send_if_modified(|link| link.take().is_some());
                 return Next::After(self.pending.next());
             }
-            Standing::SetAside => tracing::error!(reason, "set aside: an admin has to accept this host"),
+            Standing::SetAside => {
+                pulse::status("set aside: an admin has to accept this host");
+                tracing::error!(reason, "set aside: an admin has to accept this host");
+            }
             Standing::Accepted => tracing::info!(cursor = welcome.cursor, "accepted by the controller"),
         }
         self.pending.reset();

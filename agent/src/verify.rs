@@ -248,9 +248,11 @@ fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>)
         PayloadType::Keyring => {
             message.parse().map_or(malformed, |m| Checked::Do(Instruction::Keyring(Box::new(m))))
         }
-        PayloadType::Report | PayloadType::Heartbeat | PayloadType::Hello | PayloadType::Welcome => {
-            Checked::Refuse(Refusal::Type)
-        }
+        PayloadType::Report
+        | PayloadType::Heartbeat
+        | PayloadType::Hello
+        | PayloadType::Welcome
+        | PayloadType::Leave => Checked::Refuse(Refusal::Type),
     }
 }
 

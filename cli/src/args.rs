@@ -3,7 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, cancel, completions, doctor, keys_rotation, output, pause, results, run, servers, task, tasks, up,
+    agents, cancel, completions, doctor, join_command, keys, output, pause, results, run, servers, task,
+    tasks, up,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -67,7 +68,9 @@ enum Command {
     Pause(pause::Pause),
     Doctor(doctor::Doctor),
     Agents(agents::Agents),
-    Keys(keys_rotation::Keys),
+    Keys(keys::Keys),
+    JoinCommand(join_command::JoinCommand),
+    JoinTokens(join_command::JoinTokens),
     Completions(completions::Completions),
 }
 
@@ -90,6 +93,8 @@ impl CommandLine {
             Command::Doctor(doctor) => doctor.run(&context()?),
             Command::Agents(agents) => agents.run(&context()?),
             Command::Keys(keys) => keys.run(&context()?),
+            Command::JoinCommand(join) => join.run(&self.global.url, &context()?),
+            Command::JoinTokens(tokens) => tokens.run(&context()?),
         }
     }
 }

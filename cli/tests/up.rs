@@ -328,10 +328,38 @@ mod sqlite_memory {
         let up = home.up("127.0.0.1:0", &[]);
         let first = up.json(&home, &["keys"]);
         let second = up.json(&home, &["keys", "rotate"]);
-        assert_eq!((&second["version"], &second["previous"]), (&2.into(), &first["fingerprint"]));
+        assert_eq!((&second["version"], &second["previous"]), (&2.into(), &first["controller"]));
         let third = text(&up.signet(&home, &["keys", "revoke"]).stdout);
         assert!(third.contains("version 3") && third.contains("none is believed"), "{third}");
         assert!(up.signet(&home, &["run", "box", "--", "true"]).status.success());
+    }
+
+    #[test]
+    fn a_join_command_is_one_line_and_its_token_can_be_taken_back() {
+        let home = Home::new();
+        let up = home.up("127.0.0.1:0", &[]);
+        let args =
+            ["join-command", "--group", "web", "--hostname", "web*", "--controller", "https://c.example"];
+        let made = up.signet(&home, &[&args[..], &["--uses", "3", "--expires", "2h"]].concat());
+        let (code, line, note) = code(&made);
+        assert_eq!((code, line.lines().count()), (0, 1), "{line}{note}");
+        let token = line.strip_prefix("printf %s '").and_then(|rest| rest.split_once('\'')).unwrap().0;
+        let keys = up.json(&home, &["keys"]);
+        assert_eq!(token.rsplit_once('.').unwrap().1, keys["controller"]);
+        assert_eq!(keys["hosts"][0]["hostname"], "box");
+        let id = token.split_once('.').unwrap().0;
+        assert!(line.contains("--controller 'https://c.example'") && note.contains(id), "{line}{note}");
+
+        let seen = up.json(&home, &["join-tokens"]);
+        assert_eq!((&seen[0]["id"], &seen[0]["state"]), (&id.into(), &"open".into()));
+        assert_eq!((&seen[0]["group"], &seen[0]["uses_left"]), (&"web".into(), &3.into()));
+        assert!(up.signet(&home, &["join-tokens", "revoke", id]).status.success());
+        assert_eq!(up.json(&home, &["join-tokens"])[0]["state"], "revoked");
+        assert_eq!(up.signet(&home, &["join-tokens", "revoke", "none"]).status.code(), Some(3));
+        assert_eq!(up.json(&home, &["agents", "pending"]), Value::Array(vec![]));
+        // An address that only this machine reaches is worth a word.
+        let local = up.signet(&home, &["join-command"]);
+        assert!(local.status.success() && text(&local.stderr).contains("--controller"));
     }
 
     #[test]

@@ -38,11 +38,13 @@ pub enum PayloadType {
     Hello,
     /// The controller's answer to a hello, over HTTP.
     Welcome,
+    /// An agent asks that its own key be revoked, over HTTP.
+    Leave,
 }
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Command,
         Self::Deploy,
         Self::Cancel,
@@ -52,6 +54,7 @@ impl PayloadType {
         Self::Heartbeat,
         Self::Hello,
         Self::Welcome,
+        Self::Leave,
     ];
     /// What agents take from their queue.
     pub const TO_AGENTS: &'static [Self] =
@@ -72,6 +75,7 @@ impl PayloadType {
             Self::Heartbeat => "application/vnd.signet.heartbeat.v1+json",
             Self::Hello => "application/vnd.signet.hello.v1+json",
             Self::Welcome => "application/vnd.signet.welcome.v1+json",
+            Self::Leave => "application/vnd.signet.leave.v1+json",
         }
     }
 

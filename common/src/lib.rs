@@ -7,6 +7,7 @@ pub mod bus;
 pub mod chain;
 pub mod envelope;
 pub mod fault;
+pub mod glob;
 pub mod ids;
 pub mod join;
 pub mod keyring;

@@ -461,6 +461,24 @@ pub struct Hello {
     pub features: Vec<String>,
 }
 
+/// `leave`: an agent asks that its own key be revoked. Signed with that key, sent as DSSE JSON to
+/// `POST /api/agents/leave`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// The agent's id.
+    pub iss: String,
+    /// `["controller"]`.
+    pub aud: Vec<String>,
+    /// The agent's clock; it is never refused for it.
+    pub iat: i64,
+    /// The message's own id.
+    pub jti: Jti,
+    /// The agent's public key in PEM, with which the signature is checked.
+    pub public_key: String,
+    /// Fetched from `GET /api/agents/nonce` just before; counts once.
+    pub controller_nonce: String,
+}
+
 /// Where an agent stands with the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

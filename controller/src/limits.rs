@@ -200,3 +200,11 @@ pub const USERS_LIMIT: usize = 20;
 pub const USERS_LIMIT_MAX: usize = 100;
 /// Longest text to search for, in characters.
 pub const SEARCH_CHARS_MAX: usize = 256;
+/// How long a join token counts unless told otherwise, in seconds.
+pub const JOIN_TOKEN_SECONDS: u32 = 3_600;
+/// The longest that a join token may count, in seconds.
+pub const JOIN_TOKEN_SECONDS_MAX: u32 = 366 * 86_400;
+/// How many hosts one join token may enrol.
+pub const JOIN_TOKEN_USES_MAX: u32 = 100_000;
+/// How long an expired join token is still shown, in seconds.
+pub const JOIN_TOKEN_KEPT_SECONDS: i64 = 30 * 86_400;

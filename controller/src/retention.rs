@@ -52,7 +52,7 @@ async fn round(
         let more_output = done("output", output.await);
         let more_tasks = done("tasks", app.dispatch.forget_old(before(settings.task_days)).await);
         if !more_tasks && !more_output && !more_bodies {
-            app.hosts.forget_nonces().await?;
+            app.hosts.forget_old().await?;
             app.accounts.forget().await?;
             break;
         }

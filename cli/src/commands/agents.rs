@@ -26,6 +26,8 @@ pub(crate) struct Agents {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Show the keys that wait for a word, each beside the key that its host has now
+    Pending,
     /// Accept a pending key after its fingerprint was compared, or a host that was set aside
     Accept {
         /// The agent's id, or the host's name when it has one key that can be meant
@@ -60,10 +62,12 @@ impl Agents {
     pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let (name, verb, who) = match self.action {
             None => return list(context, self.standing),
+            Some(Action::Pending) => return pending(context),
             Some(Action::Accept { agent }) => (agent, "accept", &["pending", "accepted"][..]),
             Some(Action::Revoke { agent }) => (agent, "revoke", &["accepted"][..]),
         };
-        let id = find(context, &name, who)?;
+        let agents: Vec<Agent> = context.all("/api/agents")?.iter().map(parsed).collect::<Result<_, _>>()?;
+        let id = chosen(&agents, &name, who).map_err(Failure::Usage)?;
         let path = format!("/api/agents/{}/{verb}", part(&id));
         let answer = context.client.send(&Method::POST, &path, &[], None)?;
         if context.json() {
@@ -71,8 +75,44 @@ impl Agents {
         }
         let agent: Agent = parsed(&answer)?;
         writeln!(io::stdout(), "{}: {} is {}", agent.hostname, agent.fingerprint, agent.standing)?;
+        let before = accepted_of(&agents, &agent.hostname).filter(|old| old.agent_id != id);
+        if let Some(old) = before.filter(|_| agent.standing == "accepted") {
+            writeln!(io::stdout(), "{}: {} is replaced", old.hostname, old.fingerprint)?;
+        }
         Ok(Exit::Success)
     }
+}
+
+/// The key that counts for a host.
+fn accepted_of<'a>(agents: &'a [Agent], host: &str) -> Option<&'a Agent> {
+    agents.iter().find(|agent| agent.hostname == host && agent.standing == "accepted")
+}
+
+/// Both fingerprints one below the other, because they are there to be compared.
+fn pending(context: &Context) -> Result<Exit, Failure> {
+    let mut all = context.all("/api/agents")?;
+    let agents: Vec<Agent> = all.iter().map(parsed).collect::<Result<_, _>>()?;
+    let old = |agent: &Agent| accepted_of(&agents, &agent.hostname).map(|old| old.fingerprint.clone());
+    if context.json() {
+        for (value, agent) in all.iter_mut().zip(&agents) {
+            value["accepted_fingerprint"] = old(agent).map_or(Value::Null, Value::from);
+        }
+        all.retain(|value| value["standing"] == "pending");
+        return context.print_json(&Value::Array(all));
+    }
+    let mut out = io::stdout().lock();
+    for agent in agents.iter().filter(|agent| agent.standing == "pending") {
+        writeln!(
+            out,
+            "{}: another key since {}",
+            context.term.paint(Look::Bold, &agent.hostname),
+            agent.updated_at
+        )?;
+        writeln!(out, "  has now  {}", old(agent).as_deref().unwrap_or("no key"))?;
+        writeln!(out, "  claims   {}", agent.fingerprint)?;
+        writeln!(out, "  signet agents accept {}", agent.agent_id)?;
+    }
+    Ok(Exit::Success)
 }
 
 fn list(context: &Context, standing: Option<Standing>) -> Result<Exit, Failure> {
@@ -98,15 +138,10 @@ fn list(context: &Context, standing: Option<Standing>) -> Result<Exit, Failure> 
 
 /// The agent that a name means: an id as it is; a hostname when it has exactly one key that stands in the first of
 /// `standings` in which it has any.
-fn find(context: &Context, name: &str, standings: &[&str]) -> Result<String, Failure> {
+fn chosen(agents: &[Agent], name: &str, standings: &[&str]) -> Result<String, String> {
     if name.parse::<AgentId>().is_ok() {
         return Ok(name.to_owned());
     }
-    let agents: Vec<Agent> = context.all("/api/agents")?.iter().map(parsed).collect::<Result<_, _>>()?;
-    chosen(&agents, name, standings).map_err(Failure::Usage)
-}
-
-fn chosen(agents: &[Agent], name: &str, standings: &[&str]) -> Result<String, String> {
     let host = name.to_lowercase();
     for standing in standings {
         let keys: Vec<&Agent> =

@@ -1,21 +1,14 @@
-//! `signet keys`: the key that the fleet believes, and its rotation.
+//! `signet keys rotate` and `signet keys revoke`: the key that the fleet believes.
 
 use std::io::{self, Write};
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde::Deserialize;
 use ureq::http::Method;
 
 use crate::client::parsed;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-
-/// Show the fleet's key and who holds its keyring, or replace it
-#[derive(Debug, Args)]
-pub(crate) struct Keys {
-    #[command(subcommand)]
-    action: Option<KeysAction>,
-}
 
 /// What is done with the fleet's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
@@ -43,15 +36,6 @@ struct Holders {
     hosts: u64,
 }
 
-impl Keys {
-    pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
-        match self.action {
-            Some(action) => action.run(context),
-            None => show(context, &context.client.get("/api/keys")?),
-        }
-    }
-}
-
 impl KeysAction {
     pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let path = match self {
@@ -66,6 +50,12 @@ fn show(context: &Context, answer: &serde_json::Value) -> Result<Exit, Failure> 
     if context.json() {
         return context.print_json(answer);
     }
+    print(answer)?;
+    Ok(Exit::Success)
+}
+
+/// Prints a keyring for people.
+pub(crate) fn print(answer: &serde_json::Value) -> Result<(), Failure> {
     let keyring: Keyring = parsed(answer)?;
     let mut out = io::stdout().lock();
     let made = keyring.created_at.map(|at| format!(", made {at}")).unwrap_or_default();
@@ -78,5 +68,5 @@ fn show(context: &Context, answer: &serde_json::Value) -> Result<Exit, Failure> 
     if keyring.behind > 0 {
         writeln!(out, "{} behind: they get their work once they hold this version", keyring.behind)?;
     }
-    Ok(Exit::Success)
+    Ok(())
 }

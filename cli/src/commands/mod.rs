@@ -5,6 +5,8 @@ pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod first_command;
+pub(crate) mod join_command;
+pub(crate) mod keys;
 pub(crate) mod keys_rotation;
 pub(crate) mod output;
 pub(crate) mod pause;

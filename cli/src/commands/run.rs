@@ -142,7 +142,8 @@ fn variable(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "write it as NAME=VALUE".into())
 }
 
-fn seconds(text: &str) -> Result<u32, String> {
+/// A time in seconds: `30`, `90s`, `5m`, `2h`, `1d`.
+pub(super) fn seconds(text: &str) -> Result<u32, String> {
     let (number, unit) = match text.char_indices().next_back() {
         Some((at, 's')) => (&text[..at], 1),
         Some((at, 'm')) => (&text[..at], 60),

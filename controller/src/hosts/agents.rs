@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, Uri};
+use http::{HeaderName, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use signet_common::AgentId;
 use signet_common::envelope::DsseJson;
@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::enrolment::{self, KEYRING_HEADER};
+use super::leaving;
 use super::model::KeyStanding;
 use super::routes::{delete_queue, hosts_limit};
 use super::store::AgentRow;
@@ -28,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_nonce))
         .routes(routes!(get_controller_key))
         .routes(routes!(post_hello))
+        .routes(routes!(post_leave))
         .routes(routes!(list_agents))
         .routes(routes!(accept_agent))
         .routes(routes!(revoke_agent))
@@ -36,11 +38,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
 struct NonceView {
-    /// Counts in one hello, within two minutes.
+    /// Counts in one hello or leave, within two minutes.
     nonce: String,
 }
 
-/// A nonce for one hello.
+/// A nonce for one hello or leave.
 #[utoipa::path(get, path = "/api/agents/nonce", tag = "agents", security(()),
     responses((status = 200, body = NonceView)))]
 async fn get_nonce(State(app): State<App>) -> Result<axum::Json<NonceView>> {
@@ -64,6 +66,15 @@ async fn post_hello(State(app): State<App>, peer: Peer, Json(body): Json<DsseJso
     let answer = enrolment::hello(&app, peer.ip, &body).await?;
     let headers = [(HeaderName::from_static(KEYRING_HEADER), answer.keyring)];
     Ok((headers, axum::Json(answer.welcome)).into_response())
+}
+
+/// An agent asks that its own key be revoked, signed with that key, as a DSSE envelope.
+#[utoipa::path(post, path = "/api/agents/leave", tag = "agents", security(()),
+    request_body(content = String, content_type = "application/json"),
+    responses((status = 204), (status = 401), (status = 404)))]
+async fn post_leave(State(app): State<App>, Json(body): Json<DsseJson>) -> Result<StatusCode> {
+    leaving::leave(&app, &body).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A key that an agent came with.

@@ -4,14 +4,15 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::DeserializeOwned;
 use signet_common::bus::Queue;
 use signet_common::envelope::{Audience, DsseJson, Envelope, PayloadType};
-use signet_common::join::JoinToken;
 use signet_common::messages::{Hello, Standing, Welcome};
 use signet_common::seal::{self, Binding};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, Jti, PublicKey};
 
+use super::join_tokens::{self, Admission};
 use super::model::KeyStanding;
 use super::service::{DEFAULT_GROUP, group_name};
 use super::store;
@@ -91,7 +92,7 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
     let (outcome, now) = in_transaction!(app.store, |tx| -> Result<(Outcome, Micros)> {
         let now = Micros::now();
         if !store::use_nonce(tx, &caller.hello.controller_nonce, now).await? {
-            return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
+            return Err(stale_nonce());
         }
         if let Some(reason) = place(app, tx, &caller, local, now).await? {
             return Ok((Outcome::Pending(reason), now));
@@ -113,29 +114,55 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
     answer(app, &caller, outcome, now).await
 }
 
-/// Checks the nonce, and the signature with the key that the hello itself brings: it proves possession, nothing more.
-fn proven(app: &App, body: &DsseJson, ip: IpAddr) -> Result<Caller> {
+/// What a message brings along to be believed.
+pub(super) struct Proof<'a> {
+    pub(super) iss: &'a str,
+    pub(super) controller_nonce: &'a str,
+    pub(super) public_key: &'a str,
+}
+
+/// Checks the nonce, and the signature with the key that the message itself brings: it proves possession, nothing more.
+pub(super) fn by_its_own_key<T: DeserializeOwned>(
+    app: &App,
+    body: &DsseJson,
+    kind: PayloadType,
+    proof: impl Fn(&T) -> Proof<'_>,
+) -> Result<(PublicKey, T)> {
     let envelope = body.envelope().map_err(|_| Error::invalid("payload", "not a DSSE envelope"))?;
-    let claimed: Hello = serde_json::from_slice(&envelope.body)
-        .map_err(|_| Error::invalid("payload", "the payload is not a hello"))?;
+    let claimed: T = serde_json::from_slice(&envelope.body)
+        .map_err(|_| Error::invalid("payload", "the payload is not what belongs here"))?;
+    let said = proof(&claimed);
     // First, because it is the cheapest to check and the hardest to invent.
-    if !believed(app, &claimed.controller_nonce) {
-        return Err(refused("the nonce is unknown, used or too old; fetch a new one"));
+    if !believed(app, said.controller_nonce) {
+        return Err(stale_nonce());
     }
     let key =
-        PublicKey::from_pem(&claimed.public_key).map_err(|e| Error::invalid("public_key", e.to_string()))?;
+        PublicKey::from_pem(said.public_key).map_err(|e| Error::invalid("public_key", e.to_string()))?;
     let verified = envelope
-        .verify(&[PayloadType::Hello], |_| Some(key.clone()))
-        .and_then(|authentic| authentic.open::<Hello>(&Audience::Controller))
-        .map_err(|refusal| refused(&format!("the hello is not believed: {refusal}")))?;
-    let id = key.agent_id();
-    if !STANDARD.decode(&claimed.sealing_key).is_ok_and(|k| k.len() == X25519_BYTES) {
+        .verify(&[kind], |_| Some(key.clone()))
+        .and_then(|authentic| authentic.open::<T>(&Audience::Controller))
+        .map_err(|refusal| refused(&format!("the message is not believed: {refusal}")))?;
+    if proof(verified.get()).iss != key.agent_id().as_str() {
+        return Err(refused("the message names another agent than its key's"));
+    }
+    Ok((key, verified.into_inner()))
+}
+
+/// Who says hello, proven by its signature.
+fn proven(app: &App, body: &DsseJson, ip: IpAddr) -> Result<Caller> {
+    let (key, hello) = by_its_own_key(app, body, PayloadType::Hello, |hello: &Hello| Proof {
+        iss: &hello.iss,
+        controller_nonce: &hello.controller_nonce,
+        public_key: &hello.public_key,
+    })?;
+    if !STANDARD.decode(&hello.sealing_key).is_ok_and(|k| k.len() == X25519_BYTES) {
         return Err(Error::invalid("sealing_key", "not an X25519 key in base64"));
     }
-    if verified.get().iss != id.as_str() {
-        return Err(refused("the hello names another agent than its key's"));
-    }
-    Ok(Caller { id, key, hello: verified.into_inner(), ip })
+    Ok(Caller { id: key.agent_id(), key, hello, ip })
+}
+
+pub(super) fn stale_nonce() -> Error {
+    refused("the nonce is unknown, used or too old; fetch a new one")
 }
 
 fn refused(why: &str) -> Error {
@@ -170,12 +197,21 @@ fn waiting(host: &Hostname) -> String {
 
 /// A new key: with a token it gets its hostname if that is free, and waits for an admin if not.
 async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros) -> Result<Option<String>> {
-    if !local && !token_holds(app, caller) {
-        tracing::warn!(hostname = %caller.hello.hostname, agent = %caller.id, peer = %caller.ip, "enrolment refused");
-        return Err(refused("this key is not known here, and no valid join token came with it"));
-    }
+    let admission = if local {
+        Admission::Admitted(None)
+    } else {
+        join_tokens::admit(app, tx, &caller.id, &caller.hello, now).await?
+    };
     let host = &caller.hello.hostname;
-    let group = caller.hello.group.as_deref().filter(|g| !g.is_empty()).unwrap_or(DEFAULT_GROUP);
+    let group = match &admission {
+        Admission::Admitted(group) => {
+            group.as_deref().or(asked_group(&caller.hello)).unwrap_or(DEFAULT_GROUP)
+        }
+        Admission::Refused(reason) => {
+            tracing::warn!(hostname = %host, agent = %caller.id, peer = %caller.ip, reason, "enrolment refused");
+            return Err(refused("this key is not known here, and no valid join token came with it"));
+        }
+    };
     group_name(group)?;
     let owner = store::server_agent(tx, host).await?;
     let inserted = store::insert_agent(tx, &caller.key, host, KeyStanding::Pending, Some(group), now).await;
@@ -203,10 +239,9 @@ fn meanwhile(error: StoreError) -> StoreError {
     }
 }
 
-fn token_holds(app: &App, caller: &Caller) -> bool {
-    let (Some(token), Some(proof)) = (&app.settings.join_token, &caller.hello.join) else { return false };
-    let Ok(token) = token.reveal().parse::<JoinToken>() else { return false };
-    proof.token_id == token.id && token.verifier().accepts(proof, &caller.hello.controller_nonce, &caller.id)
+/// The group that a host asks for.
+pub(super) fn asked_group(hello: &Hello) -> Option<&str> {
+    hello.group.as_deref().filter(|group| !group.is_empty())
 }
 
 /// Signs what the caller may know.

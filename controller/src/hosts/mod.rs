@@ -4,12 +4,16 @@ mod agents;
 mod enrolment;
 mod fleet_key;
 mod heartbeats;
+mod join_store;
+mod join_tokens;
 mod known_keys;
+mod leaving;
 pub mod model;
 mod routes;
 mod service;
 mod store;
 
+pub use join_store::ALL as JOIN_STATEMENTS;
 pub use model::{Candidate, KeyStanding, Reachable, Target};
 pub use routes::routes;
 pub use service::Hosts;

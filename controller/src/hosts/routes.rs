@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, group_name, unknown_server};
 use super::store::{AgentRow, ServerFilter};
-use super::{agents, fleet_key};
+use super::{agents, fleet_key, join_tokens};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
@@ -38,6 +38,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_client_key, put_client_key))
         .merge(agents::routes())
         .merge(fleet_key::routes())
+        .merge(join_tokens::routes())
 }
 
 /// A server: the document's seven fields first, in its order.

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 
+use super::join_store;
 use super::known_keys::KnownKeys;
 use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
 use super::store::{self, AgentRow, ServerFilter, ServerRow};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
-use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX};
+use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX, JOIN_TOKEN_KEPT_SECONDS};
 use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// The group of a server that names none.
@@ -288,8 +289,10 @@ impl Hosts {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn forget_nonces(&self) -> Result<()> {
-        Ok(store::delete_old_nonces(&self.store, Micros::now()).await?)
+    pub async fn forget_old(&self) -> Result<()> {
+        let now = Micros::now();
+        join_store::delete_old(&self.store, now.plus_seconds(-JOIN_TOKEN_KEPT_SECONDS)).await?;
+        Ok(store::delete_old_nonces(&self.store, now).await?)
     }
 
     pub(super) async fn beat(&self, id: &AgentId) -> Result<Option<store::BeatRow>> {
@@ -324,20 +327,29 @@ impl Hosts {
     /// Revokes a key: nothing it says counts any more.
     pub(super) async fn revoke(&self, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
         let now = Micros::now();
-        in_transaction!(self.store, |tx| -> Result<()> {
-            let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
-            let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
-            // The server's lock first: a command that is asked for meanwhile comes before or after all of this.
-            let holder = store::server_agent(tx, &host).await?.flatten();
-            dispatch.host_removed(tx, id, "key revoked").await?;
-            store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
-            store::delete_beat(tx, id).await?;
-            if holder.as_ref() == Some(id) {
-                store::set_server_agent(tx, &host, None).await?;
-            }
-            Ok(())
-        })?;
+        in_transaction!(self.store, |tx| -> Result<()> { self.revoke_in(tx, dispatch, id, now).await })?;
         self.keys_changed();
+        Ok(())
+    }
+
+    /// [`Hosts::revoke`] inside a transaction; [`Hosts::keys_changed`] is to follow.
+    pub(super) async fn revoke_in(
+        &self,
+        tx: &mut Tx,
+        dispatch: &Dispatch,
+        id: &AgentId,
+        now: Micros,
+    ) -> Result<()> {
+        let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
+        let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
+        // The server's lock first: a command that is asked for meanwhile comes before or after all of this.
+        let holder = store::server_agent(tx, &host).await?.flatten();
+        dispatch.host_removed(tx, id, "key revoked").await?;
+        store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
+        store::delete_beat(tx, id).await?;
+        if holder.as_ref() == Some(id) {
+            store::set_server_agent(tx, &host, None).await?;
+        }
         Ok(())
     }
 }

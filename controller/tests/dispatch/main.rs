@@ -12,6 +12,8 @@ mod support;
 
 mod ends;
 mod hellos;
+mod joining;
+mod leaving;
 mod logs;
 mod many;
 mod output;

@@ -17,7 +17,7 @@ pub struct Agent {
 }
 
 /// The program beside the tests: `cargo build -p signet-agent`, or a run of the whole workspace, makes it.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let tests = std::env::current_exe().expect("the test has a path");
     let program = tests.ancestors().nth(2).expect("target/debug/deps/test").join("signet-agent");
     assert!(program.exists(), "{} is missing: cargo build -p signet-agent", program.display());
@@ -38,11 +38,35 @@ impl Agent {
         agent
     }
 
+    /// One that has joined before, and needs nothing but its data directory.
+    pub async fn joined(app: &TestApp, root: &Path, hostname: &str) -> Self {
+        let data = root.join(hostname);
+        let (hostname, base, group) = (hostname.to_owned(), String::new(), String::new());
+        let mut agent = Self { hostname, data, base, group, child: None };
+        agent.start_program(&[]);
+        agent.online(app).await;
+        agent
+    }
+
     pub fn spawn(&mut self) {
+        let (base, hostname, group) = (self.base.clone(), self.hostname.clone(), self.group.clone());
+        self.start_program(&[
+            "--controller",
+            &base,
+            "--join-token",
+            JOIN_TOKEN,
+            "--hostname",
+            &hostname,
+            "--group",
+            &group,
+        ]);
+    }
+
+    fn start_program(&mut self, args: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.data.with_extension("log"));
         let child = Command::new(program())
-            .args(["--controller", &self.base, "--join-token", JOIN_TOKEN, "--hostname", &self.hostname])
-            .args(["--group", &self.group, "--data-dir"])
+            .args(args)
+            .arg("--data-dir")
             .arg(&self.data)
             .env_remove("SIGNET_DATA_DIR")
             .stdin(Stdio::null())

@@ -11,5 +11,6 @@
 mod support;
 
 mod agent;
+mod joining;
 mod mariadb_rabbitmq;
 mod rotation;

@@ -20,6 +20,7 @@ async fn every_statement_is_prepared(pair: Pair) {
         commands::STATEMENTS,
         dispatch::STATEMENTS,
         hosts::STATEMENTS,
+        hosts::JOIN_STATEMENTS,
         keys::STATEMENTS,
     ]
     .into_iter()

@@ -29,6 +29,8 @@ pub struct FakeAgent {
     pub id: AgentId,
     pub hostname: Hostname,
     pub group: Option<String>,
+    /// What it proves to know.
+    pub join: JoinToken,
     pub bus: Arc<dyn Bus>,
     /// Whom it believes, once it was welcomed.
     pub keyring: Option<Keyring>,
@@ -59,6 +61,7 @@ impl FakeAgent {
             key,
             hostname: hostname.parse().unwrap(),
             group: Some(group.to_owned()),
+            join: JOIN_TOKEN.parse().unwrap(),
             bus: app.parts.agent_bus().await,
             keyring: None,
             log_id: LogId::generate(),
@@ -108,7 +111,6 @@ impl FakeAgent {
     pub async fn draft(&self, app: &TestApp) -> Hello {
         let nonce = TestApp::send(app.anonymous(Method::GET, "/api/agents/nonce")).await.expect(200);
         let controller_nonce = nonce["nonce"].as_str().unwrap().to_owned();
-        let token: JoinToken = JOIN_TOKEN.parse().unwrap();
         Hello {
             iss: self.id.to_string(),
             aud: vec!["controller".into()],
@@ -117,7 +119,7 @@ impl FakeAgent {
             public_key: self.key.public().to_pem(),
             hostname: self.hostname.clone(),
             group: self.group.clone(),
-            join: Some(token.prove(&controller_nonce, &self.id)),
+            join: Some(self.join.prove(&controller_nonce, &self.id)),
             controller_nonce,
             nonce: uuid::Uuid::new_v4().to_string(),
             sealing_key: self.sealing.public(),
