@@ -77,13 +77,7 @@ async fn run(mut running: Running) -> anyhow::Result<()> {
 
 fn announce(running: &Running) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    for address in &running.addrs {
-        writeln!(out, "signet: ready on http://{address}")?;
-    }
-    // Behind the line that scripts wait for.
-    if let Some(line) = running.first_password_line() {
-        writeln!(out, "{line}")?;
-    }
+    out.write_all(running.announcement().as_bytes())?;
     out.flush()?;
     sd_notify::notify(&[sd_notify::NotifyState::Ready])?;
     Ok(())

@@ -122,6 +122,15 @@ impl Running {
             .context("the controller ended before it was ready")
     }
 
+    /// What a program prints when it is ready: a line for each address, then, once, a generated password of the first
+    /// admin. To be written in one piece: who waits for the first line may close the pipe after it.
+    #[must_use]
+    pub fn announcement(&self) -> String {
+        let addresses = self.addrs.iter().map(|address| format!("signet: ready on http://{address}\n"));
+        let password = self.first_password_line().map(|line| line + "\n");
+        addresses.chain(password).collect()
+    }
+
     /// What a program prints once about a generated password of the first admin.
     #[must_use]
     pub fn first_password_line(&self) -> Option<String> {

@@ -258,12 +258,7 @@ async fn greet(controller: &Running, host: &Hostname, agent: &AgentId) -> anyhow
         Ok(answer) => writeln!(out, "signet: {host}: {answer}")?,
         Err(why) => writeln!(io::stderr(), "signet: warning: {why:#}; see signet doctor {host}")?,
     }
-    for address in &controller.addrs {
-        writeln!(out, "signet: ready on http://{address}")?;
-    }
-    if let Some(line) = controller.first_password_line() {
-        writeln!(out, "{line}")?;
-    }
+    out.write_all(controller.announcement().as_bytes())?;
     out.flush()?;
     Ok(())
 }
