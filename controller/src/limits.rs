@@ -194,6 +194,8 @@ pub const TOKEN_USE_SECONDS: i64 = 60;
 pub const API_TOKENS_MAX: usize = 1_000;
 /// Names in one list of a token's scope.
 pub const SCOPE_NAMES_MAX: usize = 100;
+/// A token's scope as it is stored, in bytes.
+pub const SCOPE_BYTES_MAX: usize = 60_000;
 /// Users in one page unless asked otherwise.
 pub const USERS_LIMIT: usize = 20;
 /// Users in one page.

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use signet_common::time::Micros;
 use uuid::Uuid;
 
-use super::model::{Caller, Role, Scope, Via};
-use super::service::{Accounts, random_text};
+use super::model::{Caller, Role, Scope};
+use super::service::{Accounts, by_a_person, random_text};
 use super::store::{self, NewToken, ShownToken};
 use super::who::{TOKEN_PREFIX, hashed};
 use crate::error::{Error, Result};
-use crate::limits::{API_TOKENS_MAX, NAME_CHARS_MAX, SCOPE_NAMES_MAX};
+use crate::limits::{API_TOKENS_MAX, GROUP_CHARS_MAX, NAME_CHARS_MAX, SCOPE_BYTES_MAX, SCOPE_NAMES_MAX};
 use crate::settings::Secret;
 use crate::store::in_transaction;
 
@@ -26,7 +26,15 @@ pub(super) struct Asked {
     pub(super) expires_at: Option<Micros>,
 }
 
-fn names(field: &str, names: Option<&BTreeSet<String>>, good: impl Fn(&str) -> bool) -> Result<()> {
+/// Checks a list of names: not too many, each a good one.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub(super) fn names(
+    field: &str,
+    names: Option<&BTreeSet<String>>,
+    good: impl Fn(&str) -> bool,
+) -> Result<()> {
     let Some(names) = names else { return Ok(()) };
     if names.is_empty() || names.len() > SCOPE_NAMES_MAX {
         return Err(Error::invalid(field, format!("{field} must name 1 to {SCOPE_NAMES_MAX}")));
@@ -50,16 +58,28 @@ fn check(asked: &Asked, now: Micros) -> Result<()> {
     if asked.expires_at.is_some_and(|at| at <= now) {
         return Err(Error::invalid("expires_at", "expires_at has passed"));
     }
-    let text = |name: &str| !name.is_empty() && name.len() <= 1_024 && !name.contains(char::is_control);
+    let text = |name: &str| !name.is_empty() && !name.contains(char::is_control);
     names("surfaces", asked.scope.surfaces.as_ref(), |name| SURFACES.contains(&name))?;
-    names("groups", asked.scope.groups.as_ref(), text)?;
+    names("groups", asked.scope.groups.as_ref(), is_group)?;
     names("repositories", asked.scope.repositories.as_ref(), text)?;
-    match &asked.scope.networks {
-        Some(nets) if nets.is_empty() || nets.len() > SCOPE_NAMES_MAX => {
-            Err(Error::invalid("networks", format!("networks must name 1 to {SCOPE_NAMES_MAX}")))
-        }
-        _ => Ok(()),
+    if asked.scope.networks.as_ref().is_some_and(|nets| nets.is_empty() || nets.len() > SCOPE_NAMES_MAX) {
+        return Err(Error::invalid("networks", format!("networks must name 1 to {SCOPE_NAMES_MAX}")));
     }
+    let stored = serde_json::to_vec(&asked.scope).map_err(|e| Error::Internal(e.to_string()))?;
+    if stored.len() > SCOPE_BYTES_MAX {
+        return Err(Error::invalid(
+            "repositories",
+            format!("the whole scope has more than {SCOPE_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a text can be the name of a group of hosts.
+pub(super) fn is_group(name: &str) -> bool {
+    (1..=GROUP_CHARS_MAX).contains(&name.chars().count())
+        && name.trim() == name
+        && !name.contains(char::is_control)
 }
 
 impl Accounts {
@@ -68,9 +88,7 @@ impl Accounts {
     /// # Errors
     /// [`Error::Invalid`]; [`Error::Forbidden`] with a token as credential; [`Error::Conflict`] for one too many.
     pub(super) async fn make_token(&self, caller: &Caller, asked: &Asked) -> Result<(Uuid, Secret)> {
-        if matches!(caller.via, Via::ApiToken(_)) {
-            return Err(Error::Forbidden("a token can't be made with an API token".into()));
-        }
+        by_a_person(caller)?;
         let user = self.own(caller).await?;
         let now = Micros::now();
         check(asked, now)?;
@@ -111,6 +129,7 @@ impl Accounts {
     /// # Errors
     /// [`Error::NotFound`].
     pub(super) async fn delete_token(&self, caller: &Caller, id: &Uuid) -> Result<()> {
+        by_a_person(caller)?;
         let whose = whose(caller)?;
         let deleted = in_transaction!(self.store(), |tx| -> Result<bool> {
             Ok(store::delete_token(tx, id, whose).await?)

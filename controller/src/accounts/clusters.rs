@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::api_tokens::{is_group, names};
 use super::login::{Form, LoggedIn};
 use super::model::{Caller, Email, Role, User, Username, Via};
 use super::pipelines::{LoginBody, PasswordBody, email, search};
@@ -288,6 +289,9 @@ async fn put_user(
     Whose(uuid): Whose,
     Json(body): Json<PutBody>,
 ) -> Result<Response> {
+    if let Some(groups) = body.host_groups.as_ref().filter(|groups| !groups.is_empty()) {
+        names("host_groups", Some(groups), is_group)?;
+    }
     let change = Change {
         email: email(body.email.as_ref(), NO_EMAIL)?,
         role: role(body.role.as_ref())?,
@@ -304,7 +308,7 @@ async fn put_user(
 #[utoipa::path(delete, path = "/api/v1/users/{id}", tag = "accounts", params(("id" = String, Path)),
     responses((status = 200), (status = 404), (status = 409)))]
 async fn delete_user(State(app): State<App>, caller: Caller, Path(text): Path<String>) -> Result<Response> {
-    let user = app.accounts.delete(&id(&text)?).await?;
+    let user = app.accounts.delete(&caller, &id(&text)?).await?;
     tracing::warn!(username = user.username, by = %caller, "account deleted");
     Ok(success(StatusCode::OK, &json!({ "message": "User deleted successfully" })))
 }

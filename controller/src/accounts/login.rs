@@ -99,11 +99,13 @@ impl Accounts {
         let hash = known.as_ref().map(|(_, hash)| hash.as_str()).filter(|_| usable);
         let shown = if usable { password.clone() } else { Secret::new("") };
         let right = passwords::verify(&shown, hash).await?;
-        let Some((id, _)) = known.filter(|_| right) else { return Err(Error::Unauthenticated) };
+        let Some((id, hash)) = known.filter(|_| right) else { return Err(Error::Unauthenticated) };
         let now = Micros::now();
         let logged_in = in_transaction!(self.store(), |tx| -> Result<LoggedIn> {
-            // Read again: it may have been disabled meanwhile.
-            let user = store::user_in(tx, Which::Id(id)).await?.filter(|u| u.is_active);
+            if !store::logged_in(tx, id, &hash, now).await? {
+                return Err(Error::Unauthenticated);
+            }
+            let user = store::user_in(tx, Which::Id(id)).await?;
             let user = user.ok_or(Error::Unauthenticated)?;
             store::succeeded(tx, &account, &address, now).await?;
             self.begin(tx, user, &from, form, now).await

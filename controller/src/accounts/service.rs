@@ -10,13 +10,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use signet_common::time::Micros;
 use uuid::Uuid;
 
+use super::attempts::Subject;
 use super::model::{Caller, Email, Role, User, Username, Via};
 use super::passwords;
 use super::store::{self, UserFilter, Which};
 use super::tokens::Tokens;
 use crate::error::{Error, Result};
 use crate::keys::{Keys, create_or_read};
-use crate::limits::{LOGIN_FORGET_SECONDS, NAME_CHARS_MAX, RETRY_AFTER_SECONDS};
+use crate::limits::{LOGIN_FORGET_SECONDS, NAME_CHARS_MAX, PASSWORD_BYTES_MAX, RETRY_AFTER_SECONDS};
 use crate::settings::Secret;
 use crate::store::{Store, StoreError, Tx, in_transaction};
 
@@ -215,6 +216,7 @@ impl Accounts {
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Conflict`], [`Error::NotFound`].
     pub(super) async fn change(&self, caller: &Caller, uuid: &Uuid, change: &Change) -> Result<User> {
+        by_a_person(caller)?;
         let now = Micros::now();
         let changed = in_transaction!(self.0.store, |tx| -> Result<User> {
             let admins = store::admins(tx).await?;
@@ -240,7 +242,8 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Conflict`], [`Error::NotFound`].
-    pub(super) async fn delete(&self, uuid: &Uuid) -> Result<User> {
+    pub(super) async fn delete(&self, caller: &Caller, uuid: &Uuid) -> Result<User> {
+        by_a_person(caller)?;
         in_transaction!(self.0.store, |tx| -> Result<User> {
             let admins = store::admins(tx).await?;
             let user = store::user_in(tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
@@ -262,15 +265,24 @@ impl Accounts {
         old: Option<&Secret>,
         new: &Secret,
     ) -> Result<()> {
-        if matches!(caller.via, Via::ApiToken(_)) {
-            return Err(Error::Forbidden("a password can't be changed with an API token".into()));
-        }
+        by_a_person(caller)?;
         if caller.is(user) {
             let old = old.ok_or_else(|| Error::invalid("old_password", crate::http::dialect::REQUIRED))?;
-            let known = store::password(self.store(), &user.username).await?;
+            // A stolen log-in must not find out the password by trying.
+            let subject = format!("password:{}", user.id);
+            let subjects = [(Subject::AccountFrom, subject.as_str())];
+            in_transaction!(self.0.store, |tx| -> Result<()> {
+                reserve(tx, &subjects, Micros::now()).await
+            })?;
+            let usable = old.reveal().len() <= PASSWORD_BYTES_MAX;
+            let known = store::password(self.store(), &user.username).await?.filter(|_| usable);
+            let old = if usable { old } else { &Secret::new("") };
             if !passwords::verify(old, known.as_ref().map(|(_, hash)| hash.as_str())).await? {
                 return Err(Error::invalid("old_password", "the old password is wrong"));
             }
+            in_transaction!(self.0.store, |tx| -> Result<()> {
+                Ok(store::succeeded(tx, &subject, &subject, Micros::now()).await?)
+            })?;
         }
         passwords::check(new.reveal(), &user.username)
             .map_err(|why| Error::Unprocessable(format!("new_password {why}")))?;
@@ -325,6 +337,16 @@ fn changed(old: &User, change: &Change, now: Micros) -> Result<User> {
     })
 }
 
+/// Accounts are changed by people who logged in: a token for a program would shed its own limits so.
+pub(super) fn by_a_person(caller: &Caller) -> Result<()> {
+    match caller.via {
+        Via::ApiToken(_) => {
+            Err(Error::Forbidden("accounts and tokens can't be changed with an API token".into()))
+        }
+        Via::AdminToken | Via::Session(_) => Ok(()),
+    }
+}
+
 fn not_the_last(admins: &[i64], id: i64) -> Result<()> {
     if admins == [id] {
         return Err(Error::Conflict("the last admin must stay one".into()));
@@ -351,17 +373,15 @@ fn no_account() -> Error {
 }
 
 /// Reads both subjects' failures, says how long to wait, and counts one more.
-pub(super) async fn reserve(
-    tx: &mut Tx,
-    subjects: &[(super::attempts::Subject, &str)],
-    now: Micros,
-) -> Result<()> {
+pub(super) async fn reserve(tx: &mut Tx, subjects: &[(Subject, &str)], now: Micros) -> Result<()> {
     let forgotten = now.plus_seconds(-LOGIN_FORGET_SECONDS);
-    let mut before = Vec::new();
+    let (mut before, mut known) = (Vec::new(), false);
     for (kind, subject) in subjects {
         let attempts = store::attempts(tx, subject).await?;
+        known |= *kind == Subject::AccountFrom && attempts.known;
         match attempts.wait(*kind, now) {
-            0 => before.push(attempts.counted(now)),
+            // Who logged in from here before is not kept out by what others do from the same address.
+            wait if wait == 0 || (known && *kind == Subject::Address) => before.push(attempts.counted(now)),
             seconds => return Err(Error::TooManyRequests(seconds)),
         }
     }
@@ -369,7 +389,7 @@ pub(super) async fn reserve(
         store::failed(tx, subject, now, forgotten).await?;
         let now_counted = store::attempts(tx, subject).await?;
         // Others came at the same moment: all that saw the same count share its one attempt.
-        let raced = now_counted.counted(now) - 1 != before;
+        let raced = now_counted.counted(now) - 1 != before && !(known && *kind == Subject::Address);
         if raced && now_counted.wait(*kind, now) > 0 {
             return Err(Error::TooManyRequests(now_counted.wait(*kind, now)));
         }

@@ -37,7 +37,9 @@ statements! {
     UPDATE_USER = same("UPDATE users SET email = ?, first_name = ?, last_name = ?, role = ?, is_active = ?, \
             host_groups = ?, updated_at = ? WHERE id = ?");
     SET_PASSWORD = same("UPDATE users SET password_hash = ?, updated_at = ? WHERE id = ?");
-    LOGGED_IN = same("UPDATE users SET last_login_at = ? WHERE id = ?");
+    /// Only while the password that was checked is still the one, and the account counts. Its row is held from here on:
+    /// a change of either ends this log-in, or comes first.
+    LOGGED_IN = same("UPDATE users SET last_login_at = ? WHERE id = ? AND password_hash = ? AND is_active = 1");
     DELETE_USER = same("DELETE FROM users WHERE id = ?");
     DELETE_SESSIONS = same("DELETE FROM sessions WHERE user_id = ?");
     DELETE_TOKENS = same("DELETE FROM api_tokens WHERE user_id = ?");
@@ -254,8 +256,12 @@ pub(super) struct NewSession<'a> {
     pub(super) expires_at: Micros,
 }
 
+/// Notes a log-in with the password of this hash; says whether it still is the account's.
+pub(super) async fn logged_in(tx: &mut Tx, id: i64, hash: &str, now: Micros) -> Result<bool, StoreError> {
+    Ok(tx.run(LOGGED_IN.bind(now).bind(id).bind(hash)).await? > 0)
+}
+
 pub(super) async fn insert_session(tx: &mut Tx, new: &NewSession<'_>) -> Result<(), StoreError> {
-    tx.run(LOGGED_IN.bind(new.now).bind(new.user)).await?;
     let query =
         INSERT_SESSION.bind(new.sid.to_string()).bind(new.user).bind(new.kind).bind(new.jti.to_string());
     tx.run(query.bind(new.peer.as_str()).bind(new.now).bind(new.expires_at)).await.map(drop)

@@ -71,6 +71,22 @@ async fn a_token_makes_no_token(pair: Pair) {
         let answer = alice.post(&app, "/api/tokens", &body).await.expect(400);
         assert!(answer["detail"].as_str().unwrap().contains(field), "{answer}");
     }
+    let long = json!({ "name": "x", "repositories": ["r".repeat(70_000)] });
+    assert_eq!(alice.post(&app, "/api/tokens", &long).await.status, 400);
+    let own = TestApp::send(ci.request(&app, Method::DELETE, &format!("/api/tokens/{}", ci.id))).await;
+    assert_eq!(own.status, 403);
+    let mail = json!({ "email": "other@example.com" });
+    let profile = TestApp::send(ci.request(&app, Method::PATCH, "/api/users/me").json(&mail)).await;
+    assert_eq!(profile.status, 403);
+    let root = Visitor::new(&app, "root", "admin").await;
+    let limited = token(&app, &root, json!({ "name": "limited", "role": "admin", "groups": ["web"] })).await;
+    let server = json!({ "hostname": "a", "ip": "10.0.0.1", "group": "web" });
+    assert_eq!(limited.post(&app, "/api/servers", &server).await.status, 403);
+    let whole = token(&app, &root, json!({ "name": "whole", "role": "admin" })).await;
+    whole.post(&app, "/api/servers", &server).await.expect(201);
+    assert_eq!(whole.put(&app, &bob.own(), &json!({ "role": "admin" })).await.status, 403);
+    let groups = json!({ "host_groups": ["g".repeat(70_000)] });
+    assert_eq!(root.put(&app, &bob.own(), &groups).await.status, 400);
     let others = TestApp::send(bob.request(&app, Method::DELETE, &format!("/api/tokens/{}", ci.id))).await;
     assert_eq!(others.status, 404);
     assert_eq!(bob.get(&app, "/api/tokens").await.expect(200), json!([]));
