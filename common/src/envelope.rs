@@ -4,13 +4,12 @@
 //! the payloadType, and the headers `keyid` and `sig` carry the rest. Stored and exported messages use DSSE's JSON form.
 //! A message is verified first, and the very bytes that were verified are parsed.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AgentId, Jti, KeyId};
@@ -383,7 +382,7 @@ impl Authentic {
     /// # Errors
     /// [`Refusal::Malformed`].
     pub fn claims(&self) -> Result<Claims, Refusal> {
-        let _: NoDuplicates = serde_json::from_slice(&self.body).map_err(|_| Refusal::Malformed)?;
+        crate::strict::without_duplicates(&self.body).map_err(|_| Refusal::Malformed)?;
         serde_json::from_slice(&self.body).map_err(|_| Refusal::Malformed)
     }
 
@@ -459,53 +458,5 @@ impl<T> Verified<T> {
     #[must_use]
     pub fn key(&self) -> &PublicKey {
         &self.key
-    }
-}
-
-/// Any JSON in which no object has a key twice (RFC 8259 leaves the meaning of duplicates open, so none is accepted).
-struct NoDuplicates;
-
-impl<'de> Deserialize<'de> for NoDuplicates {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Walk;
-        impl<'de> Visitor<'de> for Walk {
-            type Value = NoDuplicates;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("JSON without duplicate keys")
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<NoDuplicates, E> {
-                Ok(NoDuplicates)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<NoDuplicates, E> {
-                Ok(NoDuplicates)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<NoDuplicates, E> {
-                Ok(NoDuplicates)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<NoDuplicates, E> {
-                Ok(NoDuplicates)
-            }
-            fn visit_str<E>(self, _: &str) -> Result<NoDuplicates, E> {
-                Ok(NoDuplicates)
-            }
-            fn visit_unit<E>(self) -> Result<NoDuplicates, E> {
-                Ok(NoDuplicates)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<NoDuplicates, A::Error> {
-                while seq.next_element::<NoDuplicates>()?.is_some() {}
-                Ok(NoDuplicates)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NoDuplicates, A::Error> {
-                let mut seen = HashSet::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    if !seen.insert(key) {
-                        return Err(serde::de::Error::custom("duplicate key"));
-                    }
-                    map.next_value::<NoDuplicates>()?;
-                }
-                Ok(NoDuplicates)
-            }
-        }
-        deserializer.deserialize_any(Walk)
     }
 }

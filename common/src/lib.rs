@@ -15,6 +15,8 @@ pub mod keys;
 pub mod limits;
 pub mod messages;
 pub mod seal;
+pub mod statement;
+pub mod strict;
 pub mod time;
 
 pub use envelope::{Envelope, PayloadType, Verified};

@@ -11,6 +11,8 @@ pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 pub const COMMAND_TEXT_BYTES_MAX: usize = 131_071;
 /// Most agents that one signature may name in `aud`.
 pub const AUDIENCE_MAX: usize = 64;
+/// Most agents that one approved statement may name.
+pub const STATEMENT_AGENTS_MAX: usize = 5_000;
 /// Longest `timeout` of a command, in seconds.
 pub const TIMEOUT_SECONDS_MAX: u32 = 86_400;
 /// `exp` is this long after `iat` unless asked otherwise, in seconds.

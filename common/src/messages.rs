@@ -58,6 +58,9 @@ pub struct Command {
     /// Run in a systemd unit of its own and don't follow it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
+    /// What people agreed to before it was sent; see [`crate::statement`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<crate::statement::Approval>,
 }
 
 /// `cancel`: end the message `cancels`, whether it runs, waits or has not come yet.

@@ -322,6 +322,7 @@ fn message(task: &Task, request: &Checked, claims: &MessageClaims) -> Result<Vec
         user: request.user.clone(),
         output_limit: request.options.output_limit,
         detached: request.options.detached,
+        approval: None,
     };
     serde_json::to_vec(&command).map_err(|e| Error::Internal(e.to_string()))
 }
