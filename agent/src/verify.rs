@@ -252,7 +252,8 @@ fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>)
         | PayloadType::Heartbeat
         | PayloadType::Hello
         | PayloadType::Welcome
-        | PayloadType::Leave => Checked::Refuse(Refusal::Type),
+        | PayloadType::Leave
+        | PayloadType::AuditBlock => Checked::Refuse(Refusal::Type),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod seal;
 pub mod statement;
 pub mod strict;
 pub mod time;
+pub mod trail;
 
 pub use envelope::{Envelope, PayloadType, Verified};
 pub use ids::{AgentId, Hostname, Jti, KeyId, LogId, StartId, TaskId};

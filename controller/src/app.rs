@@ -7,6 +7,7 @@ use signet_common::bus::Bus;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
+use crate::audit::Audit;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
@@ -26,6 +27,8 @@ pub struct App {
     pub store: Store,
     /// The bus.
     pub bus: Arc<dyn Bus>,
+    /// Who did what.
+    pub audit: Audit,
     /// Who is known.
     pub accounts: Accounts,
     /// The installation's keys.

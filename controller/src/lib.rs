@@ -4,12 +4,14 @@
 
 pub mod accounts;
 pub mod app;
+pub mod audit;
 pub mod commands;
 pub mod dispatch;
 pub mod error;
 pub mod hosts;
 pub mod http;
 pub mod keys;
+pub mod leases;
 pub mod limits;
 pub mod live;
 pub mod logging;

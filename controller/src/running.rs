@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::{Accounts, FIRST_PASSWORD_FILE};
 use crate::app::{App, Ready};
+use crate::audit::Audit;
 use crate::commands::{CommandOutcomes, Commands};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
 use crate::hosts::Hosts;
@@ -92,6 +93,7 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     let command_outcomes: Arc<dyn Outcomes> = Arc::new(CommandOutcomes);
     dispatch.register([(Kind::Command, command_outcomes)].into());
     let app = App {
+        audit: Audit::new(store.clone()),
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone()),
         accounts: Accounts::new(store.clone(), &admin_token),
         settings: Arc::new(Settings { admin_token: Some(admin_token), ..settings }),
@@ -176,6 +178,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     let mut work = Loops::new(app.stop.clone());
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
+    app.audit.run(app.keys.clone(), &mut work);
     let retention = app.settings.retention.clone();
     work.spawn("the retention", retention::run(app.clone(), retention));
     work.finished().await

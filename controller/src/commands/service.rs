@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde_json::json;
 use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, Point};
 use signet_common::messages::Command;
@@ -14,6 +15,7 @@ use super::model::{TargetView, Task, TaskDetail, TaskView};
 use super::request::{Checked, unknown_node};
 use super::status::status;
 use super::store::{self, Filter, Origin, Place};
+use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
@@ -80,7 +82,13 @@ impl Commands {
     /// # Errors
     /// 404 when the target names no host, 403 when one is not in `groups`, 400 when the key came with another body, and
     /// the database's.
-    pub async fn ask(&self, request: Checked, repeat: Repeat, groups: Option<&Groups>) -> Result<TaskView> {
+    pub async fn ask(
+        &self,
+        by: &Author,
+        request: Checked,
+        repeat: Repeat,
+        groups: Option<&Groups>,
+    ) -> Result<TaskView> {
         if let Some(task) = self.repeated(&repeat).await? {
             return self.view(task).await;
         }
@@ -124,6 +132,7 @@ impl Commands {
                 body: &body,
             };
             let sent = self.dispatch.send(tx, &order).await?;
+            audit::note(tx, by, asked_for(&task, candidates.len())).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(sent)
         });
@@ -235,7 +244,7 @@ impl Commands {
     ///
     /// # Errors
     /// As [`Commands::task`], and 403 when one of its hosts is not in `groups`.
-    pub async fn cancel(&self, id: &TaskId, groups: Option<&Groups>) -> Result<TaskDetail> {
+    pub async fn cancel(&self, by: &Author, id: &TaskId, groups: Option<&Groups>) -> Result<TaskDetail> {
         self.task(id).await?;
         if groups.is_some() {
             let mut after = 0;
@@ -247,7 +256,7 @@ impl Commands {
                 self.hosts.groups_of(&names).await?.iter().try_for_each(|group| within(groups, group))?;
             }
         }
-        self.dispatch.cancel(id).await?;
+        self.dispatch.cancel(by, id).await?;
         self.detail(id).await
     }
 
@@ -280,6 +289,19 @@ impl Commands {
 fn viewed(task: Task, tallies: &Tallies, can_send: bool) -> TaskView {
     let status = status(tallies.get(&task.task_id).map_or(&[], Vec::as_slice), can_send);
     task.view(status)
+}
+
+/// The entry of a command; values of its environment and input are not in it.
+fn asked_for(task: &Task, hosts: usize) -> Note<'_> {
+    Note::of(Action::CommandRun, task.task_id.as_str()).new(json!({
+        "target_type": task.target_type,
+        "target": task.target,
+        "hosts": hosts,
+        "command": task.command,
+        "user": task.user,
+        "timeout": task.timeout,
+        "options": task.options,
+    }))
 }
 
 fn nobody(target: &hosts::Target) -> Error {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde_json::json;
 use signet_common::bus::{Consumer, Queue, Taken as FromBus};
 use signet_common::chain::Chained;
 use signet_common::envelope::Refusal;
@@ -19,8 +20,10 @@ use super::inbox::{self, Inbox};
 use super::logs::{self, Hold, Taken};
 use super::model::Happening;
 use super::service::Dispatch;
+use super::standing::note_set_aside;
 use super::store::{self, LogRow, Orphan, Stored};
 use super::{Happened, What};
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, GAP_EVENTS_MAX, REPORTS_PREFETCH};
 use crate::store::{StoreError, Tx, in_transaction};
@@ -168,6 +171,7 @@ impl Dispatch {
         let touched = self.take_events(tx, &rows, news, now).await?;
         for agent in &broken {
             self.host_gone(tx, agent, "rolled back or cloned").await?;
+            note_set_aside(tx, agent, "a report does not continue its journal").await?;
         }
         store::put_cursors(tx, rows.values().filter(|r| changed.contains(&r.agent_id))).await?;
         fault::hit(Point::ControllerBeforeIntakeCommit);
@@ -203,13 +207,11 @@ impl Dispatch {
                 if let Event::Gap { from, to, .. } = &event.event {
                     tracing::warn!(%agent, from, to, "events of this host are gone");
                     metrics::counter!("signet_gaps_total").increment(1);
-                    store::note_gap(
-                        tx,
-                        &agent,
-                        to.saturating_sub(*from).saturating_add(1).min(GAP_EVENTS_MAX),
-                        now,
-                    )
-                    .await?;
+                    let lost = to.saturating_sub(*from).saturating_add(1).min(GAP_EVENTS_MAX);
+                    store::note_gap(tx, &agent, lost, now).await?;
+                    let note = Note::of(Action::AgentGap, agent.as_str());
+                    let note = note.new(json!({ "from": from, "to": to, "events": lost }));
+                    audit::note(tx, &Author::agent(&agent), note).await?;
                 }
                 let Some(jti) = event.event.jti().cloned() else { continue };
                 match deliveries.get_mut(&(agent.clone(), jti)) {

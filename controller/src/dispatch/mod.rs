@@ -10,7 +10,6 @@ mod heartbeats;
 mod inbox;
 mod intake;
 mod keyrings;
-mod leases;
 pub mod logs;
 pub mod model;
 mod outbox;
@@ -29,7 +28,6 @@ use async_trait::async_trait;
 use signet_common::messages::{CommandResult, Stream};
 use signet_common::{Hostname, TaskId};
 
-pub use leases::Lease;
 pub use send::{BatchSize, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};

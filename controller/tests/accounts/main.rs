@@ -7,5 +7,6 @@ mod support;
 mod logins;
 mod permissions;
 mod tokens;
+mod trail;
 mod users;
 mod visitor;

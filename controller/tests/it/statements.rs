@@ -1,7 +1,7 @@
 //! Every statement is prepared on both databases, and both schemas say the same.
 
 use signet_controller::store::Store;
-use signet_controller::{accounts, commands, dispatch, hosts, keys};
+use signet_controller::{accounts, audit, commands, dispatch, hosts, keys, leases};
 use signet_testkit::{Pair, on_both_pairs};
 
 on_both_pairs!(every_statement_is_prepared, migrations_run_twice);
@@ -18,7 +18,9 @@ async fn every_statement_is_prepared(pair: Pair) {
     let slices = [
         accounts::STATEMENTS,
         commands::STATEMENTS,
+        audit::STATEMENTS,
         dispatch::STATEMENTS,
+        leases::ALL,
         hosts::STATEMENTS,
         hosts::JOIN_STATEMENTS,
         keys::STATEMENTS,

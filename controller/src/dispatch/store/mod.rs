@@ -117,23 +117,6 @@ statements! {
     WAITING_OF_AGENT = same("SELECT d.task_id, d.hostname, d.jti, d.agent_id FROM deliveries d JOIN \
             dispatches p ON p.task_id = d.task_id WHERE d.agent_id = ? AND d.state = 'waiting' AND \
             d.batch <= p.released_batch AND d.deadline_at > ? ORDER BY d.jti LIMIT ?");
-    TAKE_LEASE = differ(
-        "UPDATE leases SET holder = ?, lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
-            WHERE name = ? AND (holder = ? OR lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED))",
-        "UPDATE leases SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
-            WHERE name = ? AND (holder = ? OR lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
-    );
-    SELECT_LEASE = differ(
-        "SELECT holder, lease_until - CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) AS remaining FROM leases \
-            WHERE name = ?",
-        "SELECT holder, lease_until - CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS remaining FROM leases \
-            WHERE name = ?",
-    );
-    MAKE_LEASE = differ(
-        "INSERT IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
-        "INSERT OR IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
-    );
-    DROP_LEASE = same("UPDATE leases SET lease_until = 0 WHERE name = ? AND holder = ?");
     DUE = same("SELECT task_id, hostname, jti, agent_id FROM deliveries WHERE send_at <= ? ORDER BY \
             send_at LIMIT ?");
     MARK_SENT = differ(
