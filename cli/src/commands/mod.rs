@@ -1,6 +1,7 @@
 //! One file for each subcommand.
 
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;
