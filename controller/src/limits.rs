@@ -109,6 +109,8 @@ pub const OUTPUT_DELETE_PIECES_MAX: usize = 500;
 pub const RETENTION_MESSAGES_MAX: usize = 200;
 /// Tasks deleted in one transaction of the retention.
 pub const RETENTION_TASKS_MAX: usize = 10;
+/// Agents' reports that the retention deletes at a time.
+pub const RETENTION_REPORTS_MAX: usize = 100;
 /// Time between two rounds of the retention, in seconds.
 pub const RETENTION_SECONDS: u64 = 60;
 /// Pieces of output that a live view reads at a time, 64 KiB each at most.

@@ -128,6 +128,7 @@ impl Commands {
                 batch: request.batch,
                 max_failures: request.options.max_failures,
                 candidates: &candidates,
+                secret: !request.env.is_empty() || request.stdin.is_some(),
                 features: &features(&request),
                 body: &body,
             };

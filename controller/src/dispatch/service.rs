@@ -18,7 +18,7 @@ use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::hosts::Hosts;
 use crate::keys::Keys;
-use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_TASKS_MAX};
+use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_REPORTS_MAX, RETENTION_TASKS_MAX};
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::store::{Store, Tx, in_transaction};
@@ -274,6 +274,7 @@ impl Dispatch {
     /// When the database fails.
     pub async fn forget_old(&self, before: Micros) -> Result<bool> {
         let orphans = store::delete_old_orphans(&self.0.store, before, RETENTION_TASKS_MAX).await?;
+        let reports = store::delete_old_reports(&self.0.store, before, RETENTION_REPORTS_MAX).await?;
         let tasks = store::old_dispatches(&self.0.store, before, RETENTION_TASKS_MAX).await?;
         if !tasks.is_empty() {
             in_transaction!(self.0.store, |tx| -> Result<()> {
@@ -283,6 +284,8 @@ impl Dispatch {
                 Ok(store::delete(tx, &tasks).await?)
             })?;
         }
-        Ok(tasks.len() == RETENTION_TASKS_MAX || orphans == RETENTION_TASKS_MAX)
+        Ok(tasks.len() == RETENTION_TASKS_MAX
+            || orphans == RETENTION_TASKS_MAX
+            || reports == RETENTION_REPORTS_MAX)
     }
 }
