@@ -12,7 +12,8 @@ use signet_common::limits::{CLOCK_SKEW_SECONDS_MAX, EXPIRY_SECONDS_MAX};
 use signet_common::messages::{Cancel, Command, KeyringPush, Rejection, Resume};
 
 use crate::limits::LATE_SECONDS_MAX;
-use crate::policy::Policy;
+use crate::policy::{Denied, Here, Policy};
+use crate::used::Used;
 
 /// A verified message to this host, with an id that is new.
 #[derive(Debug)]
@@ -135,6 +136,13 @@ impl Time {
         self.newest
     }
 
+    /// Now, when the clock says `clock`, without what a hello told: by this the journal forgets ids, because that outlives
+    /// this start. Else a false time could have used statements forgotten, and the next start would not know it.
+    #[must_use]
+    pub fn lasting(self, clock: i64) -> i64 {
+        clock.max(self.newest)
+    }
+
     /// Now, when the clock says `clock`.
     #[must_use]
     pub fn now(self, clock: i64) -> i64 {
@@ -158,18 +166,30 @@ pub struct Context<'a> {
     pub policy: &'a Policy,
     /// As whom a command without `user` runs.
     pub own_user: &'a str,
+    /// When the journal's log began, whole seconds since 1970.
+    pub log_began: i64,
 }
 
-/// Checks one message. `known` tells whether an id was seen before; it is asked only about verified messages to this
-/// host.
+/// What may have been seen before.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// A message, by its id.
+    Message(&'a Jti),
+    /// An approved statement, in whichever message.
+    Statement(Used),
+}
+
+/// Checks one message. `known` tells what was seen before; it is asked only about verified messages to this host.
 pub fn check(
     envelope: &Envelope,
     context: &Context<'_>,
     time: &mut Time,
-    known: impl FnOnce(&Jti) -> bool,
+    known: impl Fn(Seen<'_>) -> bool,
 ) -> Checked {
-    match authentic(envelope, context, time, known) {
-        Ok((message, claims, exp)) => content(&message, claims, exp, context),
+    match authentic(envelope, context, time, |jti| known(Seen::Message(jti))) {
+        Ok((message, claims, exp)) => {
+            content(&message, claims, exp, context, *time, |used| known(Seen::Statement(used)))
+        }
         Err(Stop::Refuse(refusal)) => Checked::Refuse(refusal),
         Err(Stop::Late(jti, exp)) => Checked::Late { jti, exp },
         Err(Stop::Early(jti, exp)) => Checked::Reject {
@@ -222,7 +242,14 @@ fn authentic(
 }
 
 /// Reads what was verified, and asks the policy.
-fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>) -> Checked {
+fn content(
+    message: &Authentic,
+    claims: Claims,
+    exp: i64,
+    context: &Context<'_>,
+    time: Time,
+    used: impl FnOnce(Used) -> bool,
+) -> Checked {
     let jti = claims.jti;
     let reject = |reason, detail: String| Checked::Reject { jti: jti.clone(), exp, reason, detail };
     let malformed = Checked::Refuse(Refusal::Malformed);
@@ -231,7 +258,10 @@ fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>)
             Ok(command) if command.get().command.is_some() == command.get().argv.is_some() => {
                 reject(Rejection::Unsupported, "exactly one of command and argv is needed".into())
             }
-            Ok(command) => match context.policy.allows(command.get(), context.own_user) {
+            Ok(command) if context.policy.is_early(command.get(), context.clock) => {
+                Checked::Refuse(Refusal::Future)
+            }
+            Ok(command) => match may_run(command.get(), context, time, used) {
                 Ok(()) => Checked::Do(Instruction::Command(Box::new(command))),
                 Err(denied) => reject(Rejection::Policy, denied.to_string()),
             },
@@ -254,6 +284,23 @@ fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>)
         | PayloadType::Welcome
         | PayloadType::Leave
         | PayloadType::AuditBlock => Checked::Refuse(Refusal::Type),
+    }
+}
+
+/// Whether the policy lets a command run, and its approval was not used for another.
+fn may_run(
+    command: &Command,
+    context: &Context<'_>,
+    time: Time,
+    used: impl FnOnce(Used) -> bool,
+) -> Result<(), Denied> {
+    let Context { me, own_user: user, log_began, .. } = *context;
+    context.policy.allows(command, &Here { me, user, now: time.now(context.clock), log_began })?;
+    match &command.approval {
+        Some(approval) if used(Used::of(&approval.statement)) => {
+            Err(Denied("this approval was used before: it starts something once".into()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -305,6 +352,7 @@ mod tests {
             clock: NOW,
             policy: &policy,
             own_user: "me",
+            log_began: 0,
         };
         match check(envelope, &context, time, |_| known) {
             Checked::Do(instruction) => format!("do {}", instruction.jti()),
@@ -407,6 +455,39 @@ mod tests {
     }
 
     #[test]
+    fn where_approvals_count_a_task_from_the_future_has_to_come_again() {
+        let policy = "[approvers]\ncount = 1\nallowed_signers = 'a ssh-ed25519 \
+            AAAAC3NzaC1lZDI1NTE5AAAAIJYqT1T8rbTEnYbdCv4VoHPmvyLMmtqcfUNFNNMvm7gN'\n";
+        let (dir, me) = (tempfile::tempdir().unwrap(), me());
+        let file = dir.path().join("policy.toml");
+        std::fs::write(&file, policy).unwrap();
+        let approved = Policy::default().find(Some(&file), dir.path()).unwrap();
+        let (keyring, _) = Keyring::first(&KEY, 1).unwrap();
+        for (policy, ahead, expected) in
+            [(&approved, 0, "Reject"), (&approved, 1, "Refuse(Future)"), (&Policy::default(), 1, "Do")]
+        {
+            let seconds = u64::try_from(NOW + ahead).unwrap();
+            let task = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
+            let mut payload = base();
+            (payload["task_id"], payload["iat"]) = (json!(task.to_string()), json!(NOW + 30));
+            let message = signed(PayloadType::Command, &payload);
+            let (not_before, clock, log_began) = (0, NOW, NOW - 60);
+            let context = Context {
+                me: &me,
+                keyring: &keyring,
+                not_before,
+                first_log: true,
+                clock,
+                policy,
+                own_user: "me",
+                log_began,
+            };
+            let found = format!("{:?}", check(&message, &context, &mut Time::default(), |_| false));
+            assert!(found.starts_with(expected), "{ahead}: {found}");
+        }
+    }
+
+    #[test]
     fn a_controllers_wrong_clock_does_not_make_everything_expire() {
         let mut time = Time::default();
         let mut cancel = json!({
@@ -436,7 +517,7 @@ mod tests {
         time.seen(NOW + 7_200, NOW);
         assert_eq!(time.now(NOW), NOW, "a stored message's time must be near");
         time.told(NOW + 7_200);
-        assert_eq!((time.now(NOW), time.verified()), (NOW + 7_200, 0));
+        assert_eq!((time.now(NOW), time.verified(), time.lasting(NOW)), (NOW + 7_200, 0, NOW));
         time.seen(NOW + 7_200, NOW);
         assert_eq!(time.verified(), 0);
     }

@@ -9,6 +9,8 @@ use signet_common::messages::{BusyReason, Command};
 
 use crate::journal::number;
 use crate::limits::{CONTROL_IDS_MAX, LATE_SECONDS_MAX, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::used::Used;
+use crate::verify::Seen;
 
 /// Where one message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +106,8 @@ struct Item {
     stage: Stage,
     command: Ready,
     bytes: usize,
+    /// The statement that people agreed to, if it took that.
+    used: Option<Used>,
 }
 
 /// What a cancel leads to.
@@ -136,6 +140,15 @@ impl Work {
     #[must_use]
     pub fn new(slots: usize, known: HashMap<u128, i64>) -> Self {
         Self { slots, items: HashMap::new(), queue: VecDeque::new(), known, control: VecDeque::new() }
+    }
+
+    /// Whether a message or a statement was seen before.
+    #[must_use]
+    pub fn has_seen(&self, what: Seen<'_>) -> bool {
+        match what {
+            Seen::Message(jti) => self.knows(jti),
+            Seen::Statement(used) => self.known.contains_key(&used.id),
+        }
     }
 
     /// Whether the id was seen before.
@@ -171,7 +184,9 @@ impl Work {
 
     /// Forgets ids that expired [`LATE_SECONDS_MAX`] before `now`, but for messages that are still here.
     pub fn forget(&mut self, now: i64) {
-        let here: HashSet<u128> = self.items.keys().map(number).collect();
+        let messages = self.items.keys().map(number);
+        let here: HashSet<u128> =
+            messages.chain(self.items.values().filter_map(|i| Some(i.used?.id))).collect();
         self.known.retain(|id, exp| exp.saturating_add(LATE_SECONDS_MAX) >= now || here.contains(id));
     }
 
@@ -187,8 +202,10 @@ impl Work {
     pub fn accept(&mut self, command: Ready, bytes: usize, may_start: bool) -> bool {
         let start = may_start && self.queue.is_empty() && self.running() < self.slots;
         let (jti, exp) = (command.get().jti.clone(), command.get().exp);
+        let used = used(&command);
         self.known.insert(number(&jti), exp);
-        self.items.insert(jti, Item { stage: Stage::Accepting { start }, command, bytes });
+        self.known.extend(used.map(|used| (used.id, used.not_after)));
+        self.items.insert(jti, Item { stage: Stage::Accepting { start }, command, bytes, used });
         start
     }
 
@@ -196,7 +213,8 @@ impl Work {
     pub fn recover(&mut self, command: Ready, bytes: usize) {
         let jti = command.get().jti.clone();
         self.queue.push_back(jti.clone());
-        self.items.insert(jti, Item { stage: Stage::Waiting, command, bytes });
+        let used = used(&command);
+        self.items.insert(jti, Item { stage: Stage::Waiting, command, bytes, used });
     }
 
     /// Moves a message on. Returns its new stage.
@@ -214,7 +232,9 @@ impl Work {
             (Stage::Accepting { .. }, Stage::Waiting) => self.queue.push_back(jti.clone()),
             (Stage::Starting, Stage::Waiting) => self.queue.push_front(jti.clone()),
             (Stage::Accepting { .. }, Stage::Done) => {
-                self.items.remove(jti);
+                if let Some(used) = self.items.remove(jti).and_then(|item| item.used) {
+                    self.known.remove(&used.id);
+                }
                 self.known.remove(&number(jti));
             }
             (_, Stage::Done) => {
@@ -266,6 +286,10 @@ impl Work {
     pub fn running(&self) -> usize {
         self.items.values().filter(|i| i.stage.holds_slot()).count()
     }
+}
+
+fn used(command: &Ready) -> Option<Used> {
+    command.get().approval.as_ref().map(|approval| Used::of(&approval.statement))
 }
 
 #[cfg(test)]
@@ -356,6 +380,44 @@ mod tests {
         work.step(&jti(&command), Step::Unwritten).unwrap();
         assert!(!work.knows(&jti(&command)));
         assert_eq!(work.running(), 0);
+    }
+
+    #[test]
+    fn a_statement_is_used_by_what_is_accepted_and_known_until_it_is_over() {
+        let until = 50;
+        let statement = json!({
+            "kind": "command", "task_id": "t", "requester": "a", "not_after": until, "agents": ["a".repeat(40)],
+            "message": {},
+        });
+        let statement = statement.to_string().into_bytes();
+        let used = Seen::Statement(Used::of(&statement));
+        let approved = || {
+            let plain = ready(10);
+            let payload = json!({
+                "iss": "controller", "aud": ["a".repeat(40)], "iat": 1, "exp": 10, "jti": jti(&plain),
+                "task_id": "t", "command": "true", "timeout": 30,
+                "approval": signet_common::statement::Approval { statement: statement.clone(), signatures: vec![] },
+            });
+            let envelope = Envelope::sign(&KEY, PayloadType::Command, &payload).unwrap();
+            let message = envelope.verify(&[PayloadType::Command], |_| Some(KEY.public().clone())).unwrap();
+            Arc::new(message.parse().unwrap())
+        };
+        let mut work = Work::new(1, HashMap::new());
+        let (unwritten, taken): (Ready, Ready) = (approved(), approved());
+        work.accept(Arc::clone(&unwritten), 10, true);
+        assert!(work.has_seen(used), "a second message of the same batch is refused");
+        work.step(&jti(&unwritten), Step::Unwritten).unwrap();
+        assert!(!work.has_seen(used), "what could not be written used nothing up");
+
+        work.accept(Arc::clone(&taken), 10, true);
+        work.step(&jti(&taken), Step::Accepted).unwrap();
+        work.forget(until + LATE_SECONDS_MAX + 1);
+        assert!(work.has_seen(used), "its message is here still");
+        work.step(&jti(&taken), Step::Ended).unwrap();
+        work.forget(until + LATE_SECONDS_MAX);
+        assert!(work.has_seen(used) && !work.knows(&jti(&taken)));
+        work.forget(until + LATE_SECONDS_MAX + 1);
+        assert!(!work.has_seen(used));
     }
 
     #[test]

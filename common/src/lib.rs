@@ -3,6 +3,7 @@
 //! Nothing in here knows a database, an HTTP server or a process to run. `docs/wire-format.md` describes the same
 //! things for readers who write their own client.
 
+pub mod allowed_signers;
 pub mod bus;
 pub mod chain;
 pub mod envelope;
@@ -15,6 +16,7 @@ pub mod keys;
 pub mod limits;
 pub mod messages;
 pub mod seal;
+pub mod sshsig;
 pub mod statement;
 pub mod strict;
 pub mod time;

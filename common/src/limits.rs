@@ -13,6 +13,14 @@ pub const COMMAND_TEXT_BYTES_MAX: usize = 131_071;
 pub const AUDIENCE_MAX: usize = 64;
 /// Most agents that one approved statement may name.
 pub const STATEMENT_AGENTS_MAX: usize = 5_000;
+/// Most SSH signatures that one approval may carry.
+pub const APPROVAL_SIGNATURES_MAX: usize = 64;
+/// Longest armored SSH signature in bytes: one by an RSA key of [`RSA_BITS_MAX`] bits has some 3,000.
+pub const SSH_SIGNATURE_BYTES_MAX: usize = 8 * 1024;
+/// Longest line with an SSH public key in bytes.
+pub const SSH_KEY_BYTES_MAX: usize = 8 * 1024;
+/// Most keys in one list of allowed signers.
+pub const ALLOWED_SIGNERS_MAX: usize = 1_000;
 /// Longest `timeout` of a command, in seconds.
 pub const TIMEOUT_SECONDS_MAX: u32 = 86_400;
 /// `exp` is this long after `iat` unless asked otherwise, in seconds.

@@ -17,6 +17,7 @@ mod pair;
 mod private;
 mod proxy;
 mod services;
+pub mod ssh;
 mod vhost;
 mod wait;
 

@@ -95,6 +95,7 @@ fn checked(agent: &FakeAgent, message: &Envelope) -> Checked {
         clock: Micros::now().seconds(),
         policy: &Policy::default(),
         own_user: "root",
+        log_began: 0,
     };
     check(message, &context, &mut Time::default(), |_| false)
 }
