@@ -283,7 +283,8 @@ fn content(
         | PayloadType::Hello
         | PayloadType::Welcome
         | PayloadType::Leave
-        | PayloadType::AuditBlock => Checked::Refuse(Refusal::Type),
+        | PayloadType::AuditBlock
+        | PayloadType::Bundle => Checked::Refuse(Refusal::Type),
     }
 }
 

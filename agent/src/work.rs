@@ -396,7 +396,7 @@ mod tests {
             let payload = json!({
                 "iss": "controller", "aud": ["a".repeat(40)], "iat": 1, "exp": 10, "jti": jti(&plain),
                 "task_id": "t", "command": "true", "timeout": 30,
-                "approval": signet_common::statement::Approval { statement: statement.clone(), signatures: vec![] },
+                "approval": signet_common::statement::Approval { statement: statement.clone(), approvers: vec![], signatures: vec![] },
             });
             let envelope = Envelope::sign(&KEY, PayloadType::Command, &payload).unwrap();
             let message = envelope.verify(&[PayloadType::Command], |_| Some(KEY.public().clone())).unwrap();

@@ -41,11 +41,13 @@ pub enum PayloadType {
     Leave,
     /// A block of the audit trail, in exports.
     AuditBlock,
+    /// A task as proof, in exports.
+    Bundle,
 }
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Command,
         Self::Deploy,
         Self::Cancel,
@@ -57,6 +59,7 @@ impl PayloadType {
         Self::Welcome,
         Self::Leave,
         Self::AuditBlock,
+        Self::Bundle,
     ];
     /// What agents take from their queue.
     pub const TO_AGENTS: &'static [Self] =
@@ -79,6 +82,7 @@ impl PayloadType {
             Self::Welcome => "application/vnd.signet.welcome.v1+json",
             Self::Leave => "application/vnd.signet.leave.v1+json",
             Self::AuditBlock => "application/vnd.signet.audit-block.v1+json",
+            Self::Bundle => "application/vnd.signet.bundle.v1+json",
         }
     }
 
@@ -220,8 +224,21 @@ impl Envelope {
     /// # Errors
     /// [`SealError`] when the body is too large or the library fails.
     pub fn sign_bytes(key: &SigningKey, kind: PayloadType, body: Bytes) -> Result<Self, SealError> {
-        if body.len() > MESSAGE_BYTES_MAX {
-            return Err(SealError::Size(body.len()));
+        Self::sign_within(MESSAGE_BYTES_MAX, key, kind, body)
+    }
+
+    /// As [`Envelope::sign_bytes`], for what does not travel over the bus and may be larger.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn sign_within(
+        max: usize,
+        key: &SigningKey,
+        kind: PayloadType,
+        body: Bytes,
+    ) -> Result<Self, SealError> {
+        if body.len() > max {
+            return Err(SealError::Size(body.len(), max));
         }
         let sig = STANDARD.encode(key.sign(&pae(kind.as_str(), &body))?);
         let keyid = key.public().id().to_string();
@@ -239,7 +256,20 @@ impl Envelope {
         allowed: &[PayloadType],
         key: impl FnOnce(&KeyId) -> Option<PublicKey>,
     ) -> Result<Authentic, Refusal> {
-        if self.body.len() > MESSAGE_BYTES_MAX {
+        self.verify_within(MESSAGE_BYTES_MAX, allowed, key)
+    }
+
+    /// As [`Envelope::verify`], for what does not travel over the bus and may be larger.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_within(
+        &self,
+        max: usize,
+        allowed: &[PayloadType],
+        key: impl FnOnce(&KeyId) -> Option<PublicKey>,
+    ) -> Result<Authentic, Refusal> {
+        if self.body.len() > max {
             return Err(Refusal::Size);
         }
         let keyid: KeyId = self.keyid.parse().map_err(|_| Refusal::Headers)?;
@@ -273,8 +303,8 @@ pub enum SealError {
     #[error("payload is not JSON: {0}")]
     Json(String),
     /// Larger than a message may be, in bytes.
-    #[error("message of {0} bytes is larger than {MESSAGE_BYTES_MAX}")]
-    Size(usize),
+    #[error("message of {0} bytes is larger than {1}")]
+    Size(usize, usize),
     /// The key failed.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -4,6 +4,7 @@
 //! things for readers who write their own client.
 
 pub mod allowed_signers;
+pub mod bundle;
 pub mod bus;
 pub mod chain;
 pub mod envelope;

@@ -11,6 +11,8 @@ pub const COMMAND_BYTES_MAX: usize = 256 * 1024;
 pub const COMMAND_TEXT_BYTES_MAX: usize = 131_071;
 /// Most agents that one signature may name in `aud`.
 pub const AUDIENCE_MAX: usize = 64;
+/// Largest bundle that proves one task, in bytes.
+pub const BUNDLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most agents that one approved statement may name.
 pub const STATEMENT_AGENTS_MAX: usize = 5_000;
 /// Most SSH signatures that one approval may carry.

@@ -87,6 +87,9 @@ pub struct Approval {
     /// The statement's exact bytes, in base64.
     #[serde(with = "base64_bytes")]
     pub statement: Vec<u8>,
+    /// Names of everybody who agreed, with a key or without, by the controller's word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvers: Vec<String>,
     /// Armored SSH signatures over them; approvals without a key are not here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<String>,

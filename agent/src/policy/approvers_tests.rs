@@ -55,7 +55,11 @@ fn statement(command: &Command, requester: &str) -> Vec<u8> {
 }
 
 fn approved(command: &Command, statement: &[u8], signatures: Vec<String>) -> Command {
-    let approval = signet_common::statement::Approval { statement: statement.to_vec(), signatures };
+    let approval = signet_common::statement::Approval {
+        statement: statement.to_vec(),
+        approvers: Vec::new(),
+        signatures,
+    };
     Command { approval: Some(approval), ..command.clone() }
 }
 

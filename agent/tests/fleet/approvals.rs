@@ -84,7 +84,7 @@ impl Host {
 
     /// Sends it with these signatures in a message of its own; `change` overrides what it says.
     async fn send(&self, asked: &Asked, signatures: Vec<String>, change: Value) -> Jti {
-        let approval = Approval { statement: asked.statement.clone(), signatures };
+        let approval = Approval { statement: asked.statement.clone(), approvers: Vec::new(), signatures };
         let mut payload = asked.payload.clone();
         payload["approval"] = serde_json::to_value(approval).unwrap();
         payload.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
@@ -186,7 +186,11 @@ async fn one_statement_starts_one_thing() {
     host.controller.result(&jti).await;
     // The same message again is only counted.
     let same = host.controller.sign(signet_common::PayloadType::Command, &{
-        let approval = Approval { statement: asked.statement.clone(), signatures: asked.signed(&keys) };
+        let approval = Approval {
+            statement: asked.statement.clone(),
+            approvers: Vec::new(),
+            signatures: asked.signed(&keys),
+        };
         let mut payload = asked.payload.clone();
         (payload["jti"], payload["approval"]) = (json!(jti), serde_json::to_value(approval).unwrap());
         payload
