@@ -19,7 +19,7 @@ use crate::heartbeat::Vitals;
 use crate::identity::DataDir;
 use crate::journal::{Entry, Head, Journal, NotWritten, Purpose};
 use crate::limits::RETRY_FIRST;
-use crate::policy::Policy;
+use crate::policy::{Here, Policy};
 use crate::run::{End, Runner};
 use crate::verify::{Refused, Time};
 use crate::work::Work;
@@ -184,6 +184,11 @@ impl Agent {
     /// The agent's time, whole seconds since 1970: never earlier than anything verified.
     pub(crate) fn time(&self) -> i64 {
         self.desk().time.now(Micros::now().seconds())
+    }
+
+    /// What the policy must know of this host, at the agent's time `now`.
+    pub(crate) fn here(&self, now: i64) -> Here<'_> {
+        Here { me: &self.id, user: &self.own_user, now, log_began: self.journal.head().borrow().began() }
     }
 
     /// Why it takes no work.

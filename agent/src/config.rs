@@ -96,6 +96,12 @@ pub enum Action {
         /// The key's file
         file: PathBuf,
     },
+    /// Look at what may run on this host
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        action: PolicyAction,
+    },
     /// Join a fleet: enrol with a join token, start the service, and wait until this host is online
     Join,
     /// Leave the fleet: have this host's key revoked, stop the service, and forget key, journal and settings
@@ -109,6 +115,26 @@ pub enum Action {
         /// Say that this is meant
         #[arg(long, required = true)]
         new_key: bool,
+    },
+}
+
+/// What can be asked about the policy.
+#[derive(Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Say whether a command may run here, and which rule decides; the exit code is 1 when it may not
+    Check {
+        /// The shell command
+        #[arg(required_unless_present = "argv", conflicts_with = "argv")]
+        command: Option<String>,
+        /// As whom it is to run [default: the agent's own user]
+        #[arg(long)]
+        user: Option<String>,
+        /// A program and its arguments, without a shell; the last of the flags
+        #[arg(long, num_args = 1.., allow_hyphen_values = true, value_name = "ARGUMENT")]
+        argv: Option<Vec<String>>,
+        /// Answer in JSON, as into a pipe
+        #[arg(long)]
+        json: bool,
     },
 }
 

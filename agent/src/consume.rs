@@ -170,7 +170,7 @@ pub(crate) async fn take(agent: &Arc<Agent>, envelopes: Vec<Envelope>) {
 /// Verifies one message and puts what it makes into the batch, or returns what is to be obeyed at once.
 fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruction> {
     let trouble = agent.busy();
-    let not_before = agent.journal.head().borrow().not_before.unwrap_or(i64::MAX);
+    let head = agent.journal.head().borrow().clone();
     let mut desk = agent.desk();
     let desk = &mut *desk;
     let Some(keyring) = &desk.keyring else {
@@ -180,13 +180,14 @@ fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruct
     let context = Context {
         me: &agent.id,
         keyring,
-        not_before,
+        not_before: head.not_before.unwrap_or(i64::MAX),
         first_log: agent.first_log.load(Ordering::Relaxed),
         clock: Micros::now().seconds(),
         policy: &agent.policy,
         own_user: &agent.own_user,
+        log_began: head.began(),
     };
-    let checked = verify::check(&envelope, &context, &mut desk.time, |jti| desk.work.knows(jti));
+    let checked = verify::check(&envelope, &context, &mut desk.time, |what| desk.work.has_seen(what));
     match checked {
         Checked::Refuse(refusal) => {
             tracing::debug!(%refusal, "a message was not believed");

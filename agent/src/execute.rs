@@ -22,17 +22,25 @@ pub(crate) fn pump(agent: &Arc<Agent>) {
     let now = agent.time();
     // Without room for what they do, commands that were accepted wait on.
     let short = agent.journal.head().borrow().trouble.is_some();
+    let here = agent.here(now);
     let mut ends = Vec::new();
     let mut chosen = Vec::new();
     {
         let mut desk = agent.desk();
         if matches!(desk.gate, Gate::Open) {
-            for (jti, event) in overdue(agent, &desk.work, now) {
+            for (jti, event) in overdue(&desk.work, now) {
                 step(&mut desk.work, &jti, Step::Ended);
                 ends.push(entry(event));
             }
             while !short && let Some(command) = desk.work.choose() {
-                chosen.push(command);
+                match agent.policy.allows(command.get(), &here) {
+                    Ok(()) => chosen.push(command),
+                    Err(Denied(why)) => {
+                        let jti = &command.get().jti;
+                        step(&mut desk.work, jti, Step::Ended);
+                        ends.push(entry(rejected(jti, Rejection::Policy, why)));
+                    }
+                }
             }
         }
     }
@@ -44,19 +52,13 @@ pub(crate) fn pump(agent: &Arc<Agent>) {
 }
 
 /// What waits and may not start any more, with its end.
-fn overdue(agent: &Agent, work: &crate::work::Work, now: i64) -> Vec<(Jti, Event)> {
+fn overdue(work: &crate::work::Work, now: i64) -> Vec<(Jti, Event)> {
     let over = |ready: Ready| {
-        let command = ready.get();
-        let jti = command.jti.clone();
-        if command.exp < now {
-            let event = ended(&jti, Outcome::Expired, "it expired while it waited for a slot");
-            return Some((jti, event));
-        }
-        let Denied(detail) = agent.policy.allows(command, &agent.own_user).err()?;
-        let event = rejected(&jti, Rejection::Policy, detail);
-        Some((jti, event))
+        let jti = ready.get().jti.clone();
+        let event = ended(&jti, Outcome::Expired, "it expired while it waited for a slot");
+        (jti, event)
     };
-    work.waiting_where(|_| true).into_iter().filter_map(over).collect()
+    work.waiting_where(|command| command.exp < now).into_iter().map(over).collect()
 }
 
 /// Journals `started`, then runs. Without room for that the command waits on.

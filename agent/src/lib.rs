@@ -28,9 +28,10 @@ pub mod run;
 mod service;
 pub mod session;
 mod unit;
+pub mod used;
 pub mod verify;
 pub mod work;
 
 pub use config::AgentConfig;
-pub use service::run;
+pub use service::{own_user, run};
 pub use session::BusSource;

@@ -1,8 +1,11 @@
 //! The agent's program.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Context as _;
-use signet_agent::config::{Action, CommandLine, Flags, read_public_key};
+use signet_agent::config::{Action, CommandLine, Flags, PolicyAction, read_public_key};
 use signet_agent::identity::{DataDir, read_key};
+use signet_agent::policy::{Policy, Question};
 use signet_agent::session::BusSource;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +24,7 @@ fn main() -> anyhow::Result<()> {
             println!("{} is believed from the next start on", key.id());
             Ok(())
         }
+        Some(Action::Policy { action }) => policy(&flags, action),
         Some(Action::Join) => signet_agent::join::join(&flags),
         Some(Action::Leave { untold }) => signet_agent::leave::leave(&flags, untold),
         Some(Action::Reset { new_key: _ }) => {
@@ -48,6 +52,22 @@ fn show_key(flags: &Flags) -> anyhow::Result<()> {
         None => DataDir::open(&flags.data_dir())?.key()?,
     };
     println!("{}", key.public().to_pem());
+    Ok(())
+}
+
+/// The agent's own account is taken to be the one who asks.
+fn policy(flags: &Flags, action: PolicyAction) -> anyhow::Result<()> {
+    let PolicyAction::Check { command, user, argv, json } = action;
+    let policy = Policy::default().find(flags.policy.as_deref(), &flags.data_dir())?;
+    let answer = policy.check(Question { command, argv, user }, &signet_agent::own_user());
+    if json || !std::io::stdout().is_terminal() {
+        println!("{}", serde_json::to_string(&answer)?);
+    } else {
+        println!("{answer}");
+    }
+    if !answer.allowed {
+        std::process::exit(1);
+    }
     Ok(())
 }
 

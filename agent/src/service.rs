@@ -131,7 +131,8 @@ async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Res
 }
 
 /// The agent's own account, by name if it has one.
-fn own_user() -> String {
+#[must_use]
+pub fn own_user() -> String {
     let uid = geteuid();
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }

@@ -12,7 +12,8 @@ use signet_common::limits::{CLOCK_SKEW_SECONDS_MAX, EXPIRY_SECONDS_MAX};
 use signet_common::messages::{Cancel, Command, KeyringPush, Rejection, Resume};
 
 use crate::limits::LATE_SECONDS_MAX;
-use crate::policy::Policy;
+use crate::policy::{Denied, Here, Policy};
+use crate::used::Used;
 
 /// A verified message to this host, with an id that is new.
 #[derive(Debug)]
@@ -158,18 +159,30 @@ pub struct Context<'a> {
     pub policy: &'a Policy,
     /// As whom a command without `user` runs.
     pub own_user: &'a str,
+    /// When the journal's log began, whole seconds since 1970.
+    pub log_began: i64,
 }
 
-/// Checks one message. `known` tells whether an id was seen before; it is asked only about verified messages to this
-/// host.
+/// What may have been seen before.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// A message, by its id.
+    Message(&'a Jti),
+    /// An approved statement, in whichever message.
+    Statement(Used),
+}
+
+/// Checks one message. `known` tells what was seen before; it is asked only about verified messages to this host.
 pub fn check(
     envelope: &Envelope,
     context: &Context<'_>,
     time: &mut Time,
-    known: impl FnOnce(&Jti) -> bool,
+    known: impl Fn(Seen<'_>) -> bool,
 ) -> Checked {
-    match authentic(envelope, context, time, known) {
-        Ok((message, claims, exp)) => content(&message, claims, exp, context),
+    match authentic(envelope, context, time, |jti| known(Seen::Message(jti))) {
+        Ok((message, claims, exp)) => {
+            content(&message, claims, exp, context, *time, |used| known(Seen::Statement(used)))
+        }
         Err(Stop::Refuse(refusal)) => Checked::Refuse(refusal),
         Err(Stop::Late(jti, exp)) => Checked::Late { jti, exp },
         Err(Stop::Early(jti, exp)) => Checked::Reject {
@@ -222,7 +235,14 @@ fn authentic(
 }
 
 /// Reads what was verified, and asks the policy.
-fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>) -> Checked {
+fn content(
+    message: &Authentic,
+    claims: Claims,
+    exp: i64,
+    context: &Context<'_>,
+    time: Time,
+    used: impl FnOnce(Used) -> bool,
+) -> Checked {
     let jti = claims.jti;
     let reject = |reason, detail: String| Checked::Reject { jti: jti.clone(), exp, reason, detail };
     let malformed = Checked::Refuse(Refusal::Malformed);
@@ -231,7 +251,7 @@ fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>)
             Ok(command) if command.get().command.is_some() == command.get().argv.is_some() => {
                 reject(Rejection::Unsupported, "exactly one of command and argv is needed".into())
             }
-            Ok(command) => match context.policy.allows(command.get(), context.own_user) {
+            Ok(command) => match may_run(command.get(), context, time, used) {
                 Ok(()) => Checked::Do(Instruction::Command(Box::new(command))),
                 Err(denied) => reject(Rejection::Policy, denied.to_string()),
             },
@@ -253,6 +273,23 @@ fn content(message: &Authentic, claims: Claims, exp: i64, context: &Context<'_>)
         | PayloadType::Hello
         | PayloadType::Welcome
         | PayloadType::Leave => Checked::Refuse(Refusal::Type),
+    }
+}
+
+/// Whether the policy lets a command run, and its approval was not used for another.
+fn may_run(
+    command: &Command,
+    context: &Context<'_>,
+    time: Time,
+    used: impl FnOnce(Used) -> bool,
+) -> Result<(), Denied> {
+    let Context { me, own_user: user, log_began, .. } = *context;
+    context.policy.allows(command, &Here { me, user, now: time.now(context.clock), log_began })?;
+    match &command.approval {
+        Some(approval) if used(Used::of(&approval.statement)) => {
+            Err(Denied("this approval was used before: it starts something once".into()))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -304,6 +341,7 @@ mod tests {
             clock: NOW,
             policy: &policy,
             own_user: "me",
+            log_began: 0,
         };
         match check(envelope, &context, time, |_| known) {
             Checked::Do(instruction) => format!("do {}", instruction.jti()),

@@ -9,6 +9,8 @@ use signet_common::messages::{BusyReason, Command};
 
 use crate::journal::number;
 use crate::limits::{CONTROL_IDS_MAX, LATE_SECONDS_MAX, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::used::Used;
+use crate::verify::Seen;
 
 /// Where one message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +106,8 @@ struct Item {
     stage: Stage,
     command: Ready,
     bytes: usize,
+    /// The statement that people agreed to, if it took that.
+    used: Option<Used>,
 }
 
 /// What a cancel leads to.
@@ -136,6 +140,15 @@ impl Work {
     #[must_use]
     pub fn new(slots: usize, known: HashMap<u128, i64>) -> Self {
         Self { slots, items: HashMap::new(), queue: VecDeque::new(), known, control: VecDeque::new() }
+    }
+
+    /// Whether a message or a statement was seen before.
+    #[must_use]
+    pub fn has_seen(&self, what: Seen<'_>) -> bool {
+        match what {
+            Seen::Message(jti) => self.knows(jti),
+            Seen::Statement(used) => self.known.contains_key(&used.id),
+        }
     }
 
     /// Whether the id was seen before.
@@ -171,7 +184,9 @@ impl Work {
 
     /// Forgets ids that expired [`LATE_SECONDS_MAX`] before `now`, but for messages that are still here.
     pub fn forget(&mut self, now: i64) {
-        let here: HashSet<u128> = self.items.keys().map(number).collect();
+        let messages = self.items.keys().map(number);
+        let here: HashSet<u128> =
+            messages.chain(self.items.values().filter_map(|i| Some(i.used?.id))).collect();
         self.known.retain(|id, exp| exp.saturating_add(LATE_SECONDS_MAX) >= now || here.contains(id));
     }
 
@@ -187,8 +202,10 @@ impl Work {
     pub fn accept(&mut self, command: Ready, bytes: usize, may_start: bool) -> bool {
         let start = may_start && self.queue.is_empty() && self.running() < self.slots;
         let (jti, exp) = (command.get().jti.clone(), command.get().exp);
+        let used = used(&command);
         self.known.insert(number(&jti), exp);
-        self.items.insert(jti, Item { stage: Stage::Accepting { start }, command, bytes });
+        self.known.extend(used.map(|used| (used.id, used.not_after)));
+        self.items.insert(jti, Item { stage: Stage::Accepting { start }, command, bytes, used });
         start
     }
 
@@ -196,7 +213,8 @@ impl Work {
     pub fn recover(&mut self, command: Ready, bytes: usize) {
         let jti = command.get().jti.clone();
         self.queue.push_back(jti.clone());
-        self.items.insert(jti, Item { stage: Stage::Waiting, command, bytes });
+        let used = used(&command);
+        self.items.insert(jti, Item { stage: Stage::Waiting, command, bytes, used });
     }
 
     /// Moves a message on. Returns its new stage.
@@ -214,7 +232,9 @@ impl Work {
             (Stage::Accepting { .. }, Stage::Waiting) => self.queue.push_back(jti.clone()),
             (Stage::Starting, Stage::Waiting) => self.queue.push_front(jti.clone()),
             (Stage::Accepting { .. }, Stage::Done) => {
-                self.items.remove(jti);
+                if let Some(used) = self.items.remove(jti).and_then(|item| item.used) {
+                    self.known.remove(&used.id);
+                }
                 self.known.remove(&number(jti));
             }
             (_, Stage::Done) => {
@@ -266,6 +286,10 @@ impl Work {
     pub fn running(&self) -> usize {
         self.items.values().filter(|i| i.stage.holds_slot()).count()
     }
+}
+
+fn used(command: &Ready) -> Option<Used> {
+    command.get().approval.as_ref().map(|approval| Used::of(&approval.statement))
 }
 
 #[cfg(test)]

@@ -127,6 +127,13 @@ macro_rules! time_ordered {
             pub fn generate() -> Self {
                 Self(Uuid::now_v7().to_string())
             }
+
+            /// When it was made, whole seconds since 1970; `None` if it is no UUID version 7.
+            #[must_use]
+            pub fn seconds(&self) -> Option<i64> {
+                let id = Uuid::try_parse(&self.0).ok().filter(|id| id.get_version_num() == 7)?;
+                i64::try_from(id.get_timestamp()?.to_unix().0).ok()
+            }
         }
     )*};
 }

@@ -14,7 +14,7 @@ use crate::ids::{AgentId, Hostname, Jti, LogId, StartId, TaskId};
 
 /// What this version of the agent understands, as named in heartbeats. Hosts are not sent what they don't list.
 pub const FEATURES: &[&str] =
-    &["command", "argv", "env", "cwd", "stdin", "output_limit", "detached", "resume", "keyring"];
+    &["command", "argv", "env", "cwd", "stdin", "output_limit", "detached", "resume", "keyring", "approval"];
 
 /// `command`: run this on each host in `aud`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,6 +21,7 @@ use crate::limits::{
     CONFIRMED_BYTES_MAX, CONFIRMED_SECONDS_MAX, LATE_SECONDS_MAX, RECORD_BYTES_MAX, SEGMENT_BYTES,
     UNCONFIRMED_BYTES_MAX,
 };
+use crate::used::Used;
 
 /// A segment that is complete.
 #[derive(Debug, Clone)]
@@ -343,7 +344,7 @@ impl Log {
         let scanned = segment::scan(&bytes, false, &mut NextBatch(None), |record, _| {
             match &record.content {
                 Content::Known(known) => ids.extend(known.iter().copied()),
-                content => ids.extend(known_id(content)),
+                content => ids.extend(known_ids(content)),
             }
             messages.extend(self.still_open(&record.content, ordinal));
         });
@@ -387,8 +388,16 @@ fn content(entry: &Entry, text: String) -> Content {
     }
 }
 
-/// The id that a record makes known, and until when.
-pub(super) fn known_id(content: &Content) -> Option<(u128, i64)> {
+/// The ids that a record makes known, and until when: its message's, and that of the statement that people agreed to.
+pub(super) fn known_ids(content: &Content) -> impl Iterator<Item = (u128, i64)> {
+    let used = match content {
+        Content::Accepted { envelope, .. } | Content::Open { envelope, .. } => Used::by(&envelope.body),
+        _ => None,
+    };
+    own_id(content).into_iter().chain(used.map(|used| (used.id, used.not_after)))
+}
+
+fn own_id(content: &Content) -> Option<(u128, i64)> {
     let (exp, text) = match content {
         Content::Event { exp, text }
         | Content::Accepted { exp, text, .. }

@@ -100,6 +100,15 @@ pub struct Head {
     pub trouble: Option<BusyReason>,
 }
 
+impl Head {
+    /// When the log began, by this host's clock or the controller's, whichever says later: whole seconds since 1970.
+    #[must_use]
+    pub fn began(&self) -> i64 {
+        let own = self.log_id.seconds().unwrap_or_default();
+        self.not_before.map_or(own, |told| told.max(own))
+    }
+}
+
 /// A journal that could not be used.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal in {dir}: {source}")]

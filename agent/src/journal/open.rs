@@ -12,7 +12,7 @@ use signet_common::ids::Jti;
 use signet_common::messages::Event;
 use signet_common::time::Micros;
 
-use super::log::{Active, Closed, Log, Open, known_id};
+use super::log::{Active, Closed, Log, Open, known_ids};
 use super::meta::Meta;
 use super::record::{Content, Record};
 use super::reserve::Reserve;
@@ -170,7 +170,7 @@ impl Reading {
             }
             Content::Known(ids) => self.known.extend(ids.iter().copied()),
             Content::Open { exp, started, text, envelope } => {
-                self.known.extend(known_id(&record.content));
+                self.known.extend(known_ids(&record.content));
                 let accepted = Chained::parse(text.clone()).map_err(|e| e.to_string())?;
                 if let Event::Accepted { jti, .. } = accepted.event {
                     let envelope = envelope.clone();
@@ -195,7 +195,7 @@ impl Reading {
         if chained.seq != self.seq {
             return Err(format!("event {} where {} belongs", chained.seq, self.seq));
         }
-        self.known.extend(known_id(content));
+        self.known.extend(known_ids(content));
         match (&chained.event, content) {
             (Event::Accepted { jti, .. }, Content::Accepted { exp, envelope, .. }) => {
                 let message =

@@ -9,6 +9,7 @@ use signet_common::messages::{CommandResult, Outcome, Stream, StreamSummary};
 use super::log::Log;
 use super::*;
 use crate::limits::{CONFIRMED_SECONDS_MAX, RESERVE_BYTES};
+use crate::used::Used;
 
 const NOW: Micros = Micros::from_seconds(1_000_000);
 
@@ -199,6 +200,92 @@ fn confirmed_segments_go_but_ids_and_open_messages_stay() {
     put(&mut log, &[result(&open)], Purpose::End).unwrap();
     drop(log);
     assert_eq!(reopen(root.path()).1.unfinished, []);
+}
+
+/// `accepted`, of a message with a statement that counts until `not_after`; and how that is known.
+fn approved(jti: &Jti, not_after: i64) -> (Entry, u128) {
+    use base64::Engine as _;
+    let text = format!(
+        r#"{{"kind":"command","task_id":"{jti}","requester":"a","not_after":{not_after},"agents":["{}"],"message":{{}}}}"#,
+        "a".repeat(40)
+    );
+    let statement = base64::engine::general_purpose::STANDARD.encode(&text);
+    // JSON can spell a name in many ways.
+    let body = format!(r#"{{"\u0061pproval":{{"statement":"{statement}","signatures":["x"]}},"more":[1]}}"#);
+    let message = Envelope { body: body.into_bytes().into(), ..envelope() };
+    (Entry { message: Some(message), ..accepted(jti) }, Used::of(text.as_bytes()).id)
+}
+
+#[test]
+fn a_used_statement_is_known_until_it_is_over() {
+    let root = tempfile::tempdir().unwrap();
+    let until = NOW.seconds() + 5_000;
+    let (ended, open, over) = (Jti::generate(), Jti::generate(), Jti::generate());
+    let ((first, a), (second, b), (third, c)) =
+        (approved(&ended, until), approved(&open, until), approved(&over, NOW.seconds() + 10));
+    let known = |recovered: &Recovered| [a, b, c].map(|id| recovered.known.get(&id).copied());
+    let all = [Some(until), Some(until), Some(NOW.seconds() + 10)];
+    let mut log = create(root.path());
+    log.segment_bytes = 1;
+    put(&mut log, &[first, result(&ended)], Purpose::End).unwrap();
+    put(&mut log, &[second, third, result(&over)], Purpose::Work).unwrap();
+    drop(log);
+    let (mut log, recovered) = reopen(root.path());
+    assert_eq!(known(&recovered), all);
+
+    // Its events are confirmed and go, again and again; the second message stays open all the while.
+    for round in 0..3 {
+        log.segment_bytes = 1;
+        put(&mut log, &[output(&open, 1)], Purpose::Progress).unwrap();
+        log.confirm(log.seq, 0);
+        for closed in &mut log.closed {
+            closed.newest = Micros::from_seconds(0);
+        }
+        log.retain(NOW.plus_seconds(1_000), 0).unwrap();
+        drop(log);
+        let (again, recovered) = reopen(root.path());
+        log = again;
+        let left = if round == 0 { known(&recovered) } else { [Some(until), Some(until), None] };
+        assert_eq!(known(&recovered), left);
+        assert_eq!(left[..2], all[..2]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn no_restart_nor_clean_up_forgets_a_used_statement(
+        steps in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 1..12),
+    ) {
+        let root = tempfile::tempdir().unwrap();
+        let mut log = create(root.path());
+        let mut used = Vec::new();
+        for (ends, clean, again) in steps {
+            log.segment_bytes = 1_500;
+            let jti = Jti::generate();
+            let (entry, id) = approved(&jti, NOW.seconds() + 600);
+            used.push(id);
+            let mut entries = vec![entry];
+            entries.extend(ends.then(|| result(&jti)));
+            put(&mut log, &entries, Purpose::Work).unwrap();
+            if clean {
+                log.confirm(log.seq, 0);
+                for closed in &mut log.closed {
+                    closed.newest = Micros::from_seconds(0);
+                }
+                log.retain(NOW, 0).unwrap();
+            }
+            if again {
+                drop(log);
+                let (opened, recovered) = reopen(root.path());
+                prop_assert!(used.iter().all(|id| recovered.known.contains_key(id)));
+                log = opened;
+            }
+        }
+        drop(log);
+        let recovered = reopen(root.path()).1;
+        prop_assert!(used.iter().all(|id| recovered.known.contains_key(id)));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use classes::{ALTERED, Forger, SIGNED, altered};
 use fastrand::Rng;
 use signet_agent::policy::Policy;
-use signet_agent::verify::{Checked, Context, Refused, Time, check};
+use signet_agent::verify::{Checked, Context, Refused, Seen, Time, check};
 use signet_common::envelope::{Envelope, Refusal};
 use signet_common::keyring::Keyring;
 use signet_common::{Jti, SigningKey};
@@ -55,9 +55,15 @@ impl World {
             clock: NOW,
             policy: &self.policy,
             own_user: "root",
+            log_began: 0,
         };
         let known = &self.known;
-        match check(envelope, &context, &mut Time::default(), |jti| known.contains(jti)) {
+        match check(
+            envelope,
+            &context,
+            &mut Time::default(),
+            |seen| matches!(seen, Seen::Message(jti) if known.contains(jti)),
+        ) {
             Checked::Do(instruction) => {
                 self.known.insert(instruction.jti().clone());
                 None

@@ -7,10 +7,16 @@
 //! deploy_roots = ["/srv"]                 # deployments go below these
 //! [approvers]                             # who must have signed what runs here
 //! count = 2
-//! allowed_signers = "alice@example.com ssh-ed25519 AAAA…"
+//! allowed_signers = """
+//! alice ssh-ed25519 AAAA…
+//! bob ssh-ed25519 AAAA…
+//! """
 //! ```
 //! An absent `argv` allows every program while `shell` is `"any"` and none otherwise, because `sh -c` is a program too.
 //! With listed texts or patterns a command may not bring `env`, `cwd` or `stdin`: they could change what a text does.
+
+mod approvers;
+mod check;
 
 use std::fs;
 use std::io;
@@ -18,8 +24,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use signet_common::glob::matches;
+use signet_common::ids::AgentId;
 use signet_common::messages::Command;
 
+pub use self::approvers::Approvers;
+pub use self::check::{Answer, Question};
 use crate::limits::CONFIG_BYTES_MAX;
 
 /// Where a policy is looked for, before the data directory.
@@ -69,16 +78,21 @@ pub struct Policy {
     deploy_roots: DeployRoots,
     approvers: Option<Approvers>,
     narrowed: bool,
+    /// The file that narrowed it.
+    file: Option<PathBuf>,
 }
 
-/// Who must have signed what runs here.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Approvers {
-    /// How many of them.
-    pub count: u32,
-    /// Their keys, in the format of OpenSSH's `allowed_signers`.
-    pub allowed_signers: String,
+/// Where and when a command is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    /// This agent.
+    pub me: &'a AgentId,
+    /// Its own account, as which a command without `user` runs.
+    pub user: &'a str,
+    /// The agent's time, whole seconds since 1970.
+    pub now: i64,
+    /// When the journal's log began, likewise.
+    pub log_began: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -88,7 +102,7 @@ struct File {
     shell: Option<ShellText>,
     argv: Option<Vec<Vec<String>>>,
     deploy_roots: Option<Vec<PathBuf>>,
-    approvers: Option<Approvers>,
+    approvers: Option<approvers::Written>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -109,6 +123,7 @@ impl Default for Policy {
             deploy_roots: DeployRoots::Below(roots.map(PathBuf::from).to_vec()),
             approvers: None,
             narrowed: false,
+            file: None,
         }
     }
 }
@@ -131,7 +146,7 @@ impl Policy {
             return Err(bad(format!("larger than {CONFIG_BYTES_MAX} bytes")));
         }
         let text = fs::read_to_string(file).map_err(|e| bad(e.to_string()))?;
-        self.narrowed_by_text(&text).map_err(bad)
+        Ok(Self { file: Some(file.to_owned()), ..self.narrowed_by_text(&text).map_err(bad)? })
     }
 
     /// The policy of an agent: `explicit`, else the first of `/etc/signet/policy.toml` and the data directory's, else
@@ -179,10 +194,7 @@ impl Policy {
             self.deploy_roots = DeployRoots::Below(roots);
         }
         if let Some(approvers) = file.approvers {
-            if approvers.count == 0 || approvers.allowed_signers.trim().is_empty() {
-                return Err("approvers: count must be at least 1, and allowed_signers not empty".into());
-            }
-            self.approvers = Some(approvers);
+            self.approvers = Some(Approvers::read(&approvers)?);
         }
         self.narrowed = true;
         Ok(self)
@@ -200,14 +212,23 @@ impl Policy {
         &self.deploy_roots
     }
 
-    /// Whether a command may run here. `own_user` is the agent's, as which a command without `user` runs.
+    /// Who must have signed what runs here, if anybody.
+    #[must_use]
+    pub fn approvers(&self) -> Option<&Approvers> {
+        self.approvers.as_ref()
+    }
+
+    /// Whether a command may run here and now.
     ///
     /// # Errors
     /// The rule that forbids it.
-    pub fn allows(&self, command: &Command, own_user: &str) -> Result<(), Denied> {
-        if self.approvers.is_some() {
-            return deny("this host needs approvals, and this version of the agent can't check them");
-        }
+    pub fn allows(&self, command: &Command, here: &Here<'_>) -> Result<(), Denied> {
+        self.lists(command, here.user)?;
+        approvers::judge(self.approvers.as_ref(), command, here)
+    }
+
+    /// Whether such a command may run here, if those who must agree to it do.
+    fn lists(&self, command: &Command, own_user: &str) -> Result<(), Denied> {
         let user = command.user.as_deref().unwrap_or(own_user);
         if self.users.as_ref().is_some_and(|users| !users.iter().any(|u| u == user)) {
             return deny(format!("the user {user:?} is not among this host's users"));
@@ -261,110 +282,6 @@ fn matches_all(patterns: &[String], argv: &[String]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn command(change: serde_json::Value) -> Command {
-        let mut base = json!({
-            "iss": "controller", "aud": ["a".repeat(40)], "iat": 1, "exp": 2, "timeout": 30, "task_id": "t",
-            "jti": signet_common::Jti::generate(),
-        });
-        base.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
-        serde_json::from_value(base).unwrap()
-    }
-
-    fn policy(text: &str) -> Policy {
-        Policy::default().narrowed_by_text(text).unwrap()
-    }
-
-    #[test]
-    fn the_table() {
-        let shell = |text: &str| json!({ "command": text });
-        let argv = |args: &[&str]| json!({ "argv": args });
-        let with = |mut base: serde_json::Value, key: &str, value: serde_json::Value| {
-            base[key] = value;
-            base
-        };
-        let list = r#"shell = ["uptime", "df -h"]"#;
-        let units = r#"shell = "off"
-            argv = [["systemctl", "restart", "app-*"], ["journalctl", "**"]]"#;
-        let cases = [
-            ("", shell("rm -rf /"), true),
-            ("", argv(&["rm"]), true),
-            ("", with(shell("x"), "user", json!("anyone")), true),
-            (r#"users = ["deploy"]"#, with(shell("x"), "user", json!("deploy")), true),
-            (r#"users = ["deploy"]"#, with(shell("x"), "user", json!("root")), false),
-            (r#"users = ["deploy"]"#, shell("x"), false),
-            (r#"users = ["me"]"#, shell("x"), true),
-            (r#"users = []"#, shell("x"), false),
-            (r#"shell = "off""#, shell("x"), false),
-            (r#"shell = "off""#, argv(&["sh", "-c", "x"]), false),
-            (r#"shell = "any""#, argv(&["sh", "-c", "x"]), true),
-            (list, shell("uptime"), true),
-            (list, shell("uptime "), false),
-            (list, argv(&["uptime"]), false),
-            (list, with(shell("uptime"), "env", json!({"PATH": "/tmp"})), false),
-            (list, with(shell("uptime"), "cwd", json!("/tmp")), false),
-            (list, with(shell("uptime"), "stdin", json!("x")), false),
-            (units, argv(&["systemctl", "restart", "app-1"]), true),
-            (units, argv(&["systemctl", "restart", "sshd"]), false),
-            (units, argv(&["systemctl", "restart"]), false),
-            (units, argv(&["systemctl", "restart", "app-1", "sshd"]), false),
-            (units, argv(&["journalctl"]), true),
-            (units, argv(&["journalctl", "-u", "x"]), true),
-            (units, with(argv(&["journalctl"]), "env", json!({"A": "b"})), false),
-            (r#"argv = [["ls"]]"#, argv(&["rm"]), false),
-            (r#"argv = [["ls"]]"#, shell("rm"), true),
-            ("[approvers]\ncount = 1\nallowed_signers = \"a ssh-ed25519 A\"", shell("x"), false),
-        ];
-        for (text, change, expected) in cases {
-            let allowed = policy(text).allows(&command(change.clone()), "me");
-            assert_eq!(allowed.is_ok(), expected, "{text:?} {change} {allowed:?}");
-        }
-    }
-
-    #[test]
-    fn bad_files_are_refused() {
-        for bad in [
-            "user = []",
-            r#"shell = "on""#,
-            "shell = 1",
-            "argv = [[]]",
-            r#"deploy_roots = ["/"]"#,
-            r#"deploy_roots = ["/etc"]"#,
-            r#"deploy_roots = ["/etc/"]"#,
-            r#"deploy_roots = ["/usr/local/app"]"#,
-            r#"deploy_roots = ["/srv", "/proc/1/cwd"]"#,
-            r#"deploy_roots = ["/home/me/.ssh/keys"]"#,
-            r#"deploy_roots = ["/srv/../etc"]"#,
-            r#"deploy_roots = ["srv"]"#,
-            r#"deploy_roots = ["/home/me/.ssh"]"#,
-            "[approvers]\ncount = 0\nallowed_signers = \"x\"",
-            "[approvers]\ncount = 1",
-            "=",
-        ] {
-            assert!(Policy::default().narrowed_by_text(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_file_narrows_and_absent_keys_stay() {
-        assert!(!Policy::default().is_narrowed());
-        let narrowed = Policy::for_user("me").narrowed_by_text(r#"shell = "off""#).unwrap();
-        assert!(narrowed.is_narrowed());
-        assert_eq!(narrowed.deploy_roots(), &DeployRoots::Own);
-        assert!(narrowed.allows(&command(json!({"argv": ["x"], "user": "you"})), "me").is_err());
-    }
-
-    #[test]
-    fn an_explicit_file_must_exist_and_the_data_directory_is_searched() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(Policy::default().find(Some(&dir.path().join("none")), dir.path()).is_err());
-        assert_eq!(Policy::default().find(None, dir.path()).unwrap(), Policy::default());
-        fs::write(dir.path().join("policy.toml"), r#"shell = "off""#).unwrap();
-        assert!(Policy::default().find(None, dir.path()).unwrap().is_narrowed());
-        fs::write(dir.path().join("policy.toml"), "nonsense").unwrap();
-        assert!(Policy::default().find(None, dir.path()).is_err());
-    }
-}
+mod approvers_tests;
+#[cfg(test)]
+mod tests;
