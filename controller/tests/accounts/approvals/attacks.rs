@@ -128,7 +128,7 @@ async fn who_may_no_more_does_not_count(pair: Pair) {
         assert!(world.host.try_next().await.is_none());
         assert_eq!(world.approve(&dave, &task).await.expect(200)["state"], "approved");
         world.host.run_next(exited(0, "", "")).await;
-        let back = json!({ "is_active": true, "role": "operator", "host_groups": null });
+        let back = json!({ "is_active": true, "role": "operator", "host_groups": ["prod"] });
         world.app.put(&world.bob.own(), &back).await.expect(200);
         world.bob = world.bob.again(&world.app).await;
     }

@@ -103,7 +103,7 @@ async fn a_host_that_is_away_gets_it_when_it_comes(pair: Pair) {
     world.approve(&world.bob, &task).await.expect(200);
     assert_eq!(world.status(&task).await, "sent", "signed, and due when the host is there");
     // Signed anew with the key that counts by then.
-    world.app.post("/api/keys/rotate", &json!({})).await.expect(200);
+    world.app.post("/api/keys/rotate", &json!({})).await.expect(201);
     world.host.heartbeat().await;
     world.host.next_keyring().await;
     let command = loop {
