@@ -1,4 +1,5 @@
 //! SSH signatures: those of the real `ssh-keygen`, and those of security keys, which are made by hand here.
+#![allow(clippy::unwrap_used, reason = "what goes wrong fails the test")]
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;

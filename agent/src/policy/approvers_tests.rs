@@ -184,8 +184,8 @@ fn a_task_from_before_the_log_or_from_the_future_needs_a_new_approval() {
         let me = agent("a");
         policy.allows(&mine, &Here { me: &me, user: "root", now, log_began }).map_err(|denied| denied.0)
     };
-    at(now, now).unwrap();
-    refused(at(now, now + 1), "before this host's log began");
+    at(now, now - 1).unwrap();
+    refused(at(now, now), "before this host's log began");
     refused(at(now - 1, now - 60), "from the future");
     refused(judged(&policy, &with_task("task-1"), now), "before this host's log began");
     let random = "6f1b0a52-3c1d-4c8e-9f50-0d6a3f1c2b7e";

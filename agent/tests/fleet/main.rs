@@ -1,6 +1,7 @@
 //! Whole agents against a small controller on the in-process bus.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod approvals;
 mod commands;
 mod controller;
 mod disk;

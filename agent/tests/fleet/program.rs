@@ -84,3 +84,38 @@ async fn a_certificate_from_the_systems_store_is_trusted() {
     server.wait().unwrap();
     assert!(found.as_ref().is_some_and(|line| line.contains("no nonce")), "{found:?}");
 }
+
+#[test]
+fn the_policy_can_be_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = signet_testkit::ssh::SshKey::ed25519(dir.path(), "alice");
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signet-agent"));
+        command.args(["policy", "check", "--data-dir"]).arg(dir.path()).args(arguments).env_clear();
+        let answer = command.output().unwrap();
+        let text = String::from_utf8(answer.stdout).unwrap();
+        let error = String::from_utf8(answer.stderr).unwrap();
+        (answer.status.code(), serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default(), error)
+    };
+    let (code, answer, error) = ask(&["reboot"]);
+    assert_eq!((code, &answer["allowed"]), (Some(0), &true.into()), "{error}");
+
+    let policy = format!(
+        "users = ['deploy']\nargv = [['ls', '-*']]\nshell = 'off'\n\
+         [approvers]\ncount = 1\nallowed_signers = 'alice {}'\n",
+        key.public
+    );
+    fs::write(dir.path().join("policy.toml"), policy).unwrap();
+    let (code, answer, _) = ask(&["--user", "deploy", "--argv", "ls", "-l"]);
+    assert_eq!((code, &answer["approvals"], &answer["approvers"][0]), (Some(0), &1.into(), &"alice".into()));
+    assert_eq!(answer["file"], dir.path().join("policy.toml").to_str().unwrap());
+    let (code, answer, _) = ask(&["--user", "root", "--argv", "ls", "-l"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(answer["reason"], "the user \"root\" is not among this host's users");
+    let (code, answer, _) = ask(&["reboot", "--user", "deploy"]);
+    assert_eq!((code, &answer["reason"]), (Some(1), &"this host runs no shell commands".into()));
+
+    fs::write(dir.path().join("policy.toml"), "[approvers]\ncount = 1\nallowed_signers = '* ssh'").unwrap();
+    let (code, _, error) = ask(&["reboot"]);
+    assert!(code == Some(1) && error.contains("allowed_signers, line 1: exactly one person"), "{error}");
+}
