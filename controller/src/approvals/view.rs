@@ -80,10 +80,10 @@ pub(super) struct ApprovalDetail {
     approval: ApprovalView,
     /// The hosts by name, at most 10,000.
     hosts: Vec<HostView>,
-    /// The fields of what runs. Values of `env` and `stdin` are null for who may not approve it.
+    /// The fields of what runs. Values of `env` and `stdin` are null but for who may approve it now.
     #[schema(value_type = Object)]
     message: Map<String, Value>,
-    /// The exact bytes that are agreed to, in base64; only for who may approve it.
+    /// The exact bytes that are agreed to, in base64; only while it waits, and only for who may approve it.
     #[serde(skip_serializing_if = "Option::is_none")]
     statement: Option<String>,
 }
@@ -162,8 +162,11 @@ impl Approvals {
         let may = Right::Operate.allows(caller.role)
             && (caller.groups.is_none()
                 || within(caller.groups.as_ref(), &self.groups_of(task).await?).is_ok());
+        let approval = self.views(vec![request]).await?.pop();
+        let approval = approval.ok_or_else(|| Error::Internal("a request that is not shown".into()))?;
+        let exact = may && approval.state == State::Awaiting;
         let mut message = statement.message;
-        if !may {
+        if !exact {
             hide(&mut message);
         }
         let targets = self.dispatch().targets(task, 0, TARGETS_SHOWN_MAX).await?;
@@ -171,12 +174,11 @@ impl Approvals {
             let agent_id = t.agent_id.filter(|id| statement.agents.binary_search(id).is_ok());
             HostView { hostname: t.hostname, agent_id: agent_id.map(|id| id.to_string()) }
         };
-        let approval = self.views(vec![request]).await?.pop();
         Ok(ApprovalDetail {
-            approval: approval.ok_or_else(|| Error::Internal("a request that is not shown".into()))?,
+            approval,
             hosts: targets.into_iter().map(host).collect(),
             message,
-            statement: may.then(|| STANDARD.encode(&bytes)),
+            statement: exact.then(|| STANDARD.encode(&bytes)),
         })
     }
 }

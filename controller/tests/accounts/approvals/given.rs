@@ -141,6 +141,12 @@ async fn secrets_are_sealed_and_shown_to_approvers_alone(pair: Pair) {
         let statement = signet_controller::store::Statement::same("SELECT sealed FROM approval_requests");
         world.app.db().all(statement.query()).await.unwrap()
     };
+    world.approve(&world.bob, &task).await.expect(200);
+    let after = world.bob.get(&world.app, &path).await;
+    assert!(
+        !after.text.contains(secret) && after.json().get("statement").is_none(),
+        "nobody needs it any more"
+    );
     assert!(!held[0].0.windows(secret.len()).any(|part| part == secret.as_bytes()));
 }
 
