@@ -33,7 +33,7 @@ statements! {
             timeout, expires_in, not_after, state, created_at) VALUES {rows:12}");
     REQUEST = same(request!("WHERE task_id = ?"));
     SEALED = same("SELECT sealed FROM approval_requests WHERE task_id = ?");
-    LIST = same(request!("WHERE (created_at < ? OR (created_at = ? AND task_id < ?)) AND (? IS NULL OR state = ?) \
+    LIST = same(request!("WHERE (created_at < ? OR (created_at = ? AND task_id < ?)) AND (? IS NULL OR state = ?) AND not_after >= ? \
             ORDER BY created_at DESC, task_id DESC LIMIT ?"));
     DECIDE = same("UPDATE approval_requests SET state = ?, decided_by = ?, decided_at = ?, reason = ? WHERE task_id = ?");
     DELETE_REQUESTS = same("DELETE FROM approval_requests WHERE task_id IN ({list})");
@@ -209,15 +209,18 @@ pub(super) async fn sealed(store: &Store, task: &TaskId) -> Result<Option<Vec<u8
     Ok(row.map(|(sealed,)| sealed))
 }
 
-/// Requests from before this place (when it was made, and its task), newest first.
+/// Requests from before this place (when it was made, and its task) that may wait until this second or later, newest
+/// first.
 pub(super) async fn list(
     store: &Store,
     state: Option<State>,
+    not_after: i64,
     (at, id): &(i64, String),
     limit: usize,
 ) -> Result<Vec<Request>, StoreError> {
     let state = state.map(State::as_str);
-    let query = LIST.bind(*at).bind(*at).bind(id.as_str()).bind(state).bind(state).bind(limit as u64);
+    let query = LIST.bind(*at).bind(*at).bind(id.as_str()).bind(state).bind(state);
+    let query = query.bind(not_after).bind(limit as u64);
     let rows: Vec<RequestRow> = store.all(query).await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }

@@ -145,7 +145,9 @@ impl Approvals {
     ) -> Result<(Vec<ApprovalView>, Option<(i64, String)>)> {
         // What ended undecided is stored as it was.
         let stored = state.map(|s| if s == State::Ended { State::Awaiting } else { s });
-        let mut requests = store::list(self.store(), stored, from, limit + 1).await?;
+        // Those whose time has passed wait no more, and there may be many.
+        let since = if state == Some(State::Awaiting) { Micros::now().seconds() } else { 0 };
+        let mut requests = store::list(self.store(), stored, since, from, limit + 1).await?;
         let more = requests.len() > limit;
         requests.truncate(limit);
         let last = requests.last().map(|r| (r.created_at.0, r.task_id.to_string())).filter(|_| more);

@@ -130,7 +130,7 @@ impl SshKey {
         let text = self.dir.path().join("text");
         let signature: &Path = &self.dir.path().join("text.sig");
         std::fs::write(&text, bytes).unwrap();
-        let _ = std::fs::remove_file(signature);
+        std::fs::remove_file(signature).ok();
         run(Process::new("ssh-keygen")
             .args(["-q", "-Y", "sign", "-n", namespace, "-f"])
             .arg(self.path())
