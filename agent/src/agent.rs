@@ -186,6 +186,12 @@ impl Agent {
         self.desk().time.now(Micros::now().seconds())
     }
 
+    /// The time that outlives this start, and the newest `iat` that was verified, whole seconds since 1970.
+    pub(crate) fn lasting_time(&self) -> (i64, i64) {
+        let time = self.desk().time;
+        (time.lasting(Micros::now().seconds()), time.verified())
+    }
+
     /// What the policy must know of this host, at the agent's time `now`.
     pub(crate) fn here(&self, now: i64) -> Here<'_> {
         Here { me: &self.id, user: &self.own_user, now, log_began: self.journal.head().borrow().began() }

@@ -170,7 +170,8 @@ async fn keep_house(agent: Arc<Agent>) {
                 agent.desk().work.forget(now);
             }
             _ = retention.tick() => {
-                agent.journal.retain(Micros::from_seconds(agent.time()), agent.verified()).await;
+                let (lasting, verified) = agent.lasting_time();
+                agent.journal.retain(Micros::from_seconds(lasting), verified).await;
             }
             () = &mut first_word, if !waited => {
                 waited = true;

@@ -136,6 +136,13 @@ impl Time {
         self.newest
     }
 
+    /// Now, when the clock says `clock`, without what a hello told: by this the journal forgets ids, because that outlives
+    /// this start. Else a false time could have used statements forgotten, and the next start would not know it.
+    #[must_use]
+    pub fn lasting(self, clock: i64) -> i64 {
+        clock.max(self.newest)
+    }
+
     /// Now, when the clock says `clock`.
     #[must_use]
     pub fn now(self, clock: i64) -> i64 {
@@ -251,6 +258,9 @@ fn content(
             Ok(command) if command.get().command.is_some() == command.get().argv.is_some() => {
                 reject(Rejection::Unsupported, "exactly one of command and argv is needed".into())
             }
+            Ok(command) if context.policy.is_early(command.get(), context.clock) => {
+                Checked::Refuse(Refusal::Future)
+            }
             Ok(command) => match may_run(command.get(), context, time, used) {
                 Ok(()) => Checked::Do(Instruction::Command(Box::new(command))),
                 Err(denied) => reject(Rejection::Policy, denied.to_string()),
@@ -272,7 +282,8 @@ fn content(
         | PayloadType::Heartbeat
         | PayloadType::Hello
         | PayloadType::Welcome
-        | PayloadType::Leave => Checked::Refuse(Refusal::Type),
+        | PayloadType::Leave
+        | PayloadType::AuditBlock => Checked::Refuse(Refusal::Type),
     }
 }
 
@@ -444,6 +455,39 @@ mod tests {
     }
 
     #[test]
+    fn where_approvals_count_a_task_from_the_future_has_to_come_again() {
+        let policy = "[approvers]\ncount = 1\nallowed_signers = 'a ssh-ed25519 \
+            AAAAC3NzaC1lZDI1NTE5AAAAIJYqT1T8rbTEnYbdCv4VoHPmvyLMmtqcfUNFNNMvm7gN'\n";
+        let (dir, me) = (tempfile::tempdir().unwrap(), me());
+        let file = dir.path().join("policy.toml");
+        std::fs::write(&file, policy).unwrap();
+        let approved = Policy::default().find(Some(&file), dir.path()).unwrap();
+        let (keyring, _) = Keyring::first(&KEY, 1).unwrap();
+        for (policy, ahead, expected) in
+            [(&approved, 0, "Reject"), (&approved, 1, "Refuse(Future)"), (&Policy::default(), 1, "Do")]
+        {
+            let seconds = u64::try_from(NOW + ahead).unwrap();
+            let task = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
+            let mut payload = base();
+            (payload["task_id"], payload["iat"]) = (json!(task.to_string()), json!(NOW + 30));
+            let message = signed(PayloadType::Command, &payload);
+            let (not_before, clock, log_began) = (0, NOW, NOW - 60);
+            let context = Context {
+                me: &me,
+                keyring: &keyring,
+                not_before,
+                first_log: true,
+                clock,
+                policy,
+                own_user: "me",
+                log_began,
+            };
+            let found = format!("{:?}", check(&message, &context, &mut Time::default(), |_| false));
+            assert!(found.starts_with(expected), "{ahead}: {found}");
+        }
+    }
+
+    #[test]
     fn a_controllers_wrong_clock_does_not_make_everything_expire() {
         let mut time = Time::default();
         let mut cancel = json!({
@@ -473,7 +517,7 @@ mod tests {
         time.seen(NOW + 7_200, NOW);
         assert_eq!(time.now(NOW), NOW, "a stored message's time must be near");
         time.told(NOW + 7_200);
-        assert_eq!((time.now(NOW), time.verified()), (NOW + 7_200, 0));
+        assert_eq!((time.now(NOW), time.verified(), time.lasting(NOW)), (NOW + 7_200, 0, NOW));
         time.seen(NOW + 7_200, NOW);
         assert_eq!(time.verified(), 0);
     }

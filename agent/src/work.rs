@@ -383,6 +383,44 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_is_used_by_what_is_accepted_and_known_until_it_is_over() {
+        let until = 50;
+        let statement = json!({
+            "kind": "command", "task_id": "t", "requester": "a", "not_after": until, "agents": ["a".repeat(40)],
+            "message": {},
+        });
+        let statement = statement.to_string().into_bytes();
+        let used = Seen::Statement(Used::of(&statement));
+        let approved = || {
+            let plain = ready(10);
+            let payload = json!({
+                "iss": "controller", "aud": ["a".repeat(40)], "iat": 1, "exp": 10, "jti": jti(&plain),
+                "task_id": "t", "command": "true", "timeout": 30,
+                "approval": signet_common::statement::Approval { statement: statement.clone(), signatures: vec![] },
+            });
+            let envelope = Envelope::sign(&KEY, PayloadType::Command, &payload).unwrap();
+            let message = envelope.verify(&[PayloadType::Command], |_| Some(KEY.public().clone())).unwrap();
+            Arc::new(message.parse().unwrap())
+        };
+        let mut work = Work::new(1, HashMap::new());
+        let (unwritten, taken): (Ready, Ready) = (approved(), approved());
+        work.accept(Arc::clone(&unwritten), 10, true);
+        assert!(work.has_seen(used), "a second message of the same batch is refused");
+        work.step(&jti(&unwritten), Step::Unwritten).unwrap();
+        assert!(!work.has_seen(used), "what could not be written used nothing up");
+
+        work.accept(Arc::clone(&taken), 10, true);
+        work.step(&jti(&taken), Step::Accepted).unwrap();
+        work.forget(until + LATE_SECONDS_MAX + 1);
+        assert!(work.has_seen(used), "its message is here still");
+        work.step(&jti(&taken), Step::Ended).unwrap();
+        work.forget(until + LATE_SECONDS_MAX);
+        assert!(work.has_seen(used) && !work.knows(&jti(&taken)));
+        work.forget(until + LATE_SECONDS_MAX + 1);
+        assert!(!work.has_seen(used));
+    }
+
+    #[test]
     fn cancels() {
         let mut work = Work::new(1, HashMap::new());
         let (runs, waits) = (ready(10), ready(10));

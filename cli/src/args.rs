@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, approval_rules, approvals, approver_keys, cancel, completions, doctor, join_command, keys,
+    agents, approval_rules, approvals, approver_keys, audit, cancel, completions, doctor, join_command, keys,
     output, pause, results, run, servers, task, tasks, up,
 };
 use crate::context::Context;
@@ -68,6 +68,7 @@ enum Command {
     Pause(pause::Pause),
     Doctor(doctor::Doctor),
     Agents(agents::Agents),
+    Audit(Box<audit::Audit>),
     Keys(keys::Keys),
     Approvals(approvals::Approvals),
     Approve(approvals::Approve),
@@ -82,7 +83,7 @@ enum Command {
 impl CommandLine {
     /// Does what it says.
     pub(crate) fn run(self) -> Result<Exit, Failure> {
-        // The two that ask no controller need neither its address nor a token.
+        // Those that ask no controller need neither its address nor a token.
         let context = || Context::new(&self.global);
         match self.command {
             Command::Up(up) => up.run(),
@@ -97,6 +98,8 @@ impl CommandLine {
             Command::Pause(pause) => pause.run(&context()?),
             Command::Doctor(doctor) => doctor.run(&context()?),
             Command::Agents(agents) => agents.run(&context()?),
+            Command::Audit(audit) if audit.is_offline() => audit.offline(self.global.output == Format::Json),
+            Command::Audit(audit) => audit.run(&context()?),
             Command::Keys(keys) => keys.run(&context()?),
             Command::Approvals(approvals) => approvals.run(&context()?),
             Command::Approve(approve) => approve.run(&context()?),

@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     reason = "what goes wrong fails the test, with its reason"
 )]
 
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use signet_common::keyring::KeyringBody;
+use signet_common::trail::Line;
 use tempfile::TempDir;
 
 #[path = "up/approvals.rs"]
@@ -183,6 +186,45 @@ mod sqlite_memory {
         let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         cat.stdin.take().unwrap().write_all("täxt".as_bytes()).unwrap();
         assert_eq!(cat.wait_with_output().unwrap().stdout, "täxt".as_bytes());
+    }
+
+    #[test]
+    fn the_audit_trail_is_checked_with_nothing_but_a_key() {
+        let home = Home::new();
+        let up = home.up("127.0.0.1:0", &[]);
+        assert_eq!(code(&up.signet(&home, &["run", "box", "--", "true"])).0, 0);
+        let shown = up.json(&home, &["audit", "--action", "command.run"]);
+        assert_eq!((&shown[0]["who"], &shown[0]["new"]["command"]), (&"admin".into(), &"true".into()));
+        until("the last entry's block", || {
+            up.json(&home, &["audit", "verify"])["unsealed"].as_u64().filter(|unsealed| *unsealed == 0)
+        });
+        let file = |name: &str, bytes: &[u8]| {
+            let path = home.0.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (exit, printed, _) = code(&up.signet(&home, &["audit", "verify"]));
+        assert!(exit == 0 && printed.contains("the trail is whole"), "{printed}");
+        let export = text(&up.signet(&home, &["audit", "export"]).stdout);
+        let first: Line = serde_json::from_str(export.lines().next().unwrap()).unwrap();
+        let Line::Keyring(chain) = first else { panic!("no keyring") };
+        let keyring: KeyringBody = serde_json::from_slice(&chain[0].envelope().unwrap().body).unwrap();
+        let (key, heads) = (file("key.pem", keyring.current.as_bytes()), file("heads", printed.as_bytes()));
+        drop(up);
+        // Nobody answers any more.
+        let verify = |export: &str| {
+            let export = file("trail.jsonl", export.as_bytes());
+            let args = ["audit", "verify", &export, "--key", &key, "--head", &heads];
+            code(&home.signet().args(args).output().unwrap())
+        };
+        let (exit, printed, why) = verify(&export);
+        assert!(exit == 0 && printed.contains("1 kept heads were found again"), "{printed}{why}");
+        let (exit, printed, _) = verify(&export.replace("uname -sr", "uname -ar"));
+        assert!(exit == 1 && printed.contains("NOT WHOLE"), "{printed}");
+        let lines: Vec<&str> = export.lines().collect();
+        let last = lines.iter().rposition(|line| line.starts_with(r#"{"block""#)).unwrap();
+        let (exit, printed, _) = verify(&lines[..last].join("\n"));
+        assert!(exit == 1 && printed.contains("cut off"), "{printed}");
     }
 
     #[test]

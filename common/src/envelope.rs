@@ -39,11 +39,13 @@ pub enum PayloadType {
     Welcome,
     /// An agent asks that its own key be revoked, over HTTP.
     Leave,
+    /// A block of the audit trail, in exports.
+    AuditBlock,
 }
 
 impl PayloadType {
     /// Every type.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Command,
         Self::Deploy,
         Self::Cancel,
@@ -54,6 +56,7 @@ impl PayloadType {
         Self::Hello,
         Self::Welcome,
         Self::Leave,
+        Self::AuditBlock,
     ];
     /// What agents take from their queue.
     pub const TO_AGENTS: &'static [Self] =
@@ -75,6 +78,7 @@ impl PayloadType {
             Self::Hello => "application/vnd.signet.hello.v1+json",
             Self::Welcome => "application/vnd.signet.welcome.v1+json",
             Self::Leave => "application/vnd.signet.leave.v1+json",
+            Self::AuditBlock => "application/vnd.signet.audit-block.v1+json",
         }
     }
 

@@ -187,6 +187,45 @@ impl Keyring {
     }
 }
 
+/// Every key that the fleet ever signed with, oldest first: for what was signed long ago.
+#[derive(Debug, Clone)]
+pub struct History(Vec<PublicKey>);
+
+impl History {
+    /// Believes a whole chain because one of its keys has this fingerprint: each version is signed by its own key and by
+    /// the one before, so nobody without the keys on both sides of it can add one.
+    ///
+    /// # Errors
+    /// When a step is not signed so, or no key has the fingerprint.
+    pub fn believed(chain: &[DsseJson], anchor: &KeyId) -> Result<Self, KeyringError> {
+        if chain.len() > KEYRING_CHAIN_MAX {
+            return Err(KeyringError::Malformed);
+        }
+        let (first, rest) = chain.split_first().ok_or(KeyringError::Malformed)?;
+        let origin =
+            first.envelope().ok().and_then(|e| e.keyid.parse().ok()).ok_or(KeyringError::Malformed)?;
+        let mut keyring = Keyring::trust_first(first, &origin)?;
+        if keyring.version != 1 {
+            return Err(KeyringError::Version { expected: 1, found: keyring.version });
+        }
+        let mut keys = vec![keyring.current.clone()];
+        for signed in rest {
+            keyring = keyring.advance(signed)?;
+            keys.push(keyring.current.clone());
+        }
+        if !keys.iter().any(|key| key.id() == anchor) {
+            return Err(KeyringError::Untrusted);
+        }
+        Ok(Self(keys))
+    }
+
+    /// The key with this id, and its place in the order.
+    #[must_use]
+    pub fn find(&self, id: &KeyId) -> Option<(usize, &PublicKey)> {
+        self.0.iter().enumerate().find(|(_, key)| key.id() == id)
+    }
+}
+
 /// The version that a signed keyring claims, unverified.
 #[must_use]
 pub fn version_of(signed: &DsseJson) -> Option<u64> {
@@ -211,6 +250,14 @@ mod tests {
         assert!(Keyring::trust_first(&first, keys[1].public().id()).is_err());
         assert!(two.find(keys[0].public().id()).is_some());
         assert!(three.find(keys[1].public().id()).is_none(), "revoked");
+        let chain = [first.clone(), second.clone(), third.clone()];
+        for key in &keys {
+            let history = History::believed(&chain, key.public().id()).unwrap();
+            assert_eq!(history.find(keys[1].public().id()).map(|(place, _)| place), Some(1));
+        }
+        assert!(History::believed(&chain[..2], keys[2].public().id()).is_err());
+        assert!(History::believed(&[first.clone(), third.clone()], keys[0].public().id()).is_err());
+        assert!(History::believed(&chain[1..], keys[2].public().id()).is_err());
 
         let mut half = second.clone();
         half.signatures.remove(0);

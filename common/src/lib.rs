@@ -20,6 +20,7 @@ pub mod sshsig;
 pub mod statement;
 pub mod strict;
 pub mod time;
+pub mod trail;
 
 pub use envelope::{Envelope, PayloadType, Verified};
 pub use ids::{AgentId, Hostname, Jti, KeyId, LogId, StartId, TaskId};

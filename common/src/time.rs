@@ -44,6 +44,12 @@ impl Micros {
         }
     }
 
+    /// `2025-01-01T00:00:00.000123Z`: UTC, to the microsecond where there are any.
+    #[must_use]
+    pub fn rfc3339_exact(self) -> String {
+        jiff::Timestamp::from_microsecond(self.0).map_or_else(|_| self.rfc3339(), |at| at.to_string())
+    }
+
     /// Reads any RFC 3339 time with an offset.
     #[must_use]
     pub fn parse_rfc3339(text: &str) -> Option<Self> {

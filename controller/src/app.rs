@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
 use crate::approvals::Approvals;
+use crate::audit::Audit;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
@@ -27,6 +28,8 @@ pub struct App {
     pub store: Store,
     /// The bus.
     pub bus: Arc<dyn Bus>,
+    /// Who did what.
+    pub audit: Audit,
     /// Who is known.
     pub accounts: Accounts,
     /// The installation's keys.

@@ -5,12 +5,14 @@
 pub mod accounts;
 pub mod app;
 pub mod approvals;
+pub mod audit;
 pub mod commands;
 pub mod dispatch;
 pub mod error;
 pub mod hosts;
 pub mod http;
 pub mod keys;
+pub mod leases;
 pub mod limits;
 pub mod live;
 pub mod logging;

@@ -109,6 +109,8 @@ pub const OUTPUT_DELETE_PIECES_MAX: usize = 500;
 pub const RETENTION_MESSAGES_MAX: usize = 200;
 /// Tasks deleted in one transaction of the retention.
 pub const RETENTION_TASKS_MAX: usize = 10;
+/// Agents' reports that the retention deletes at a time.
+pub const RETENTION_REPORTS_MAX: usize = 100;
 /// Time between two rounds of the retention, in seconds.
 pub const RETENTION_SECONDS: u64 = 60;
 /// Pieces of output that a live view reads at a time, 64 KiB each at most.
@@ -230,3 +232,27 @@ pub const APPROVER_KEYS_MAX: usize = 100;
 pub const APPROVER_KEYS_SHOWN_MAX: usize = 10_000;
 /// What is kept of an SSH key's comment, in characters.
 pub const KEY_COMMENT_CHARS_MAX: usize = 255;
+/// Longest text for people in an entry of the audit trail, and longest object, in characters.
+pub const AUDIT_TEXT_CHARS_MAX: usize = 250;
+/// Largest old or new value in an entry of the audit trail, in bytes; a larger one stands there by its digest.
+pub const AUDIT_VALUE_BYTES_MAX: usize = 16 * 1024;
+/// Kinds of refusals that are told apart within a minute.
+pub const REFUSALS_KEPT_MAX: usize = 1_000;
+/// How often the audit trail is sealed, in seconds.
+pub const AUDIT_SEAL_SECONDS: u64 = 1;
+/// Entries that one block seals.
+pub const AUDIT_BLOCK_ENTRIES_MAX: usize = 1_000;
+/// Entries that are written, sealed or shown by one statement.
+pub const AUDIT_ROWS_AT_ONCE: usize = 100;
+/// Entries in one answer unless asked otherwise.
+pub const AUDIT_PAGE: usize = 100;
+/// Entries in one answer at most.
+pub const AUDIT_PAGE_MAX: usize = 1_000;
+/// Blocks that an export, or the retention, reads at a time.
+pub const AUDIT_BLOCKS_AT_ONCE: usize = 64;
+/// Entries that an export reads at a time, when they are in more than one block.
+pub const AUDIT_EXPORT_ROWS: i64 = 1_000;
+/// Entries without a block at the end of an export.
+pub const AUDIT_UNSEALED_EXPORTED_MAX: usize = 10_000;
+/// Entries that the retention deletes at a time, when they are in more than one block.
+pub const AUDIT_ROWS_DELETED_AT_ONCE: i64 = 1_000;

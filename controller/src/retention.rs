@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::error::Result;
+use crate::leases::Lease;
 use crate::limits::RETENTION_SECONDS;
 use crate::settings::Retention;
 
@@ -15,7 +16,7 @@ const DAY_SECONDS: i64 = 86_400;
 /// Works until `stop`.
 pub(crate) async fn run(app: App, settings: Retention) {
     let stop = app.stop.clone();
-    let lease = app.dispatch.lease("retention");
+    let lease = Lease::new(app.store.clone(), "retention");
     loop {
         if let Err(error) = round(&app, &settings, &lease, &stop).await {
             tracing::warn!(%error, "the retention failed; it is tried again");
@@ -36,12 +37,7 @@ fn done(what: &str, more: Result<bool>) -> bool {
     })
 }
 
-async fn round(
-    app: &App,
-    settings: &Retention,
-    lease: &crate::dispatch::Lease,
-    stop: &CancellationToken,
-) -> Result<()> {
+async fn round(app: &App, settings: &Retention, lease: &Lease, stop: &CancellationToken) -> Result<()> {
     let now = Micros::now();
     let before = |days: u32| now.plus_seconds(-i64::from(days) * DAY_SECONDS);
     // The lease is renewed with each small batch, so that a long clean-up stays one controller's.
@@ -51,7 +47,8 @@ async fn round(
         let output = app.commands.retain_output(before(settings.output_days), settings.output_bytes);
         let more_output = done("output", output.await);
         let more_tasks = done("tasks", app.dispatch.forget_old(before(settings.task_days)).await);
-        if !more_tasks && !more_output && !more_bodies {
+        let more_audit = done("the audit trail", app.audit.forget_old(before(settings.audit_days)).await);
+        if !more_tasks && !more_output && !more_bodies && !more_audit {
             app.hosts.forget_old().await?;
             app.accounts.forget().await?;
             break;

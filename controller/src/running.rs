@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::accounts::{Accounts, FIRST_PASSWORD_FILE};
 use crate::app::{App, Ready};
 use crate::approvals::Approvals;
+use crate::audit::Audit;
 use crate::commands::{CommandOutcomes, Commands};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
 use crate::hosts::Hosts;
@@ -96,6 +97,7 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     let approvals =
         Approvals::new(store.clone(), accounts.clone(), hosts.clone(), dispatch.clone(), keys.clone());
     let app = App {
+        audit: Audit::new(store.clone()),
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone(), approvals.clone()),
         accounts,
         approvals,
@@ -181,6 +183,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     let mut work = Loops::new(app.stop.clone());
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
+    app.audit.run(app.keys.clone(), &mut work);
     let retention = app.settings.retention.clone();
     work.spawn("the retention", retention::run(app.clone(), retention));
     work.finished().await

@@ -227,6 +227,13 @@ impl Policy {
         approvers::judge(self.approvers.as_ref(), command, here)
     }
 
+    /// Whether a command's task is younger than the host's own `clock` (seconds since 1970): where approvals count, it has to
+    /// come again. Else a statement could be used and its task still be younger than a log that begins after that.
+    #[must_use]
+    pub fn is_early(&self, command: &Command, clock: i64) -> bool {
+        self.approvers.is_some() && command.task_id.seconds().is_some_and(|requested| requested > clock)
+    }
+
     /// Whether such a command may run here, if those who must agree to it do.
     fn lists(&self, command: &Command, own_user: &str) -> Result<(), Denied> {
         let user = command.user.as_deref().unwrap_or(own_user);

@@ -12,7 +12,7 @@ use signet_common::statement::{Approval, NAMESPACE, Statement};
 use signet_testkit::eventually;
 use signet_testkit::ssh::SshKey;
 
-use crate::controller::{Controller, PATIENCE, command, now};
+use crate::controller::{Controller, PATIENCE, State, command, now};
 use crate::support::{Agent, config};
 
 /// A host where two of alice, bob and carol must have approved what runs.
@@ -210,6 +210,18 @@ async fn one_statement_starts_one_thing() {
         let jti = host.send(asked, asked.signed(&keys), json!({})).await;
         host.refuses(&jti, used).await;
     }
+
+    // Nor when the controller has the host begin a new log, and the host starts again.
+    host.controller.state().new_log = true;
+    let hellos = host.controller.state().hellos.len();
+    host.controller.resume(&host.agent.id, None).await;
+    let new_log = |state: &mut State| state.hellos[hellos..].iter().any(|h| h.new_log).then_some(());
+    host.controller.wait("the new log's hello", new_log).await;
+    let host = host.again(|_| {}).await;
+    let keys = [&host.alice, &host.bob];
+    let jti = host.send(&slow, slow.signed(&keys), json!({})).await;
+    host.refuses(&jti, "before this host's log began").await;
+    host.runs(&host.ask("dora", json!({}))).await;
 
     // Nor when the journal that knew is gone: what was asked for before is approved anew.
     let host = host.again(|data| fs::remove_dir_all(data.join("journal")).unwrap()).await;

@@ -65,7 +65,7 @@ impl Keys {
 }
 
 /// SHA-256 of the key in hex, as `signet-agent` and openssl compute it too.
-fn fingerprint(pem: &str) -> Result<String, ClientError> {
+pub(super) fn fingerprint(pem: &str) -> Result<String, ClientError> {
     let key = PublicKey::from_pem(pem).map_err(|e| ClientError::Malformed(format!("a public key: {e}")))?;
     Ok(key.id().to_string())
 }

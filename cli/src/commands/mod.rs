@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod approval_rules;
 pub(crate) mod approvals;
 pub(crate) mod approver_keys;
+pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod doctor;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use signet_common::time::Micros;
 use uuid::Uuid;
 
@@ -9,6 +10,7 @@ use super::model::{Caller, Role, Scope};
 use super::service::{Accounts, by_a_person, random_text};
 use super::store::{self, NewToken, ShownToken};
 use super::who::{TOKEN_PREFIX, hashed};
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::{API_TOKENS_MAX, GROUP_CHARS_MAX, NAME_CHARS_MAX, SCOPE_BYTES_MAX, SCOPE_NAMES_MAX};
 use crate::settings::Secret;
@@ -87,7 +89,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::Forbidden`] with a token as credential; [`Error::Conflict`] for one too many.
-    pub(super) async fn make_token(&self, caller: &Caller, asked: &Asked) -> Result<(Uuid, Secret)> {
+    pub(super) async fn make_token(
+        &self,
+        by: &Author,
+        caller: &Caller,
+        asked: &Asked,
+    ) -> Result<(Uuid, Secret)> {
         by_a_person(caller)?;
         let user = self.own(caller).await?;
         let now = Micros::now();
@@ -111,7 +118,16 @@ impl Accounts {
                 now,
                 expires_at: asked.expires_at,
             };
-            Ok(store::insert_token(tx, &new).await?)
+            store::insert_token(tx, &new).await?;
+            let object = id.to_string();
+            let note = Note::of(Action::TokenMake, &object).new(json!({
+                "name": asked.name,
+                "account": user.username,
+                "role": asked.role,
+                "scope": asked.scope,
+                "expires_at": asked.expires_at.map(Micros::rfc3339),
+            }));
+            Ok(audit::note(tx, by, note).await?)
         })?;
         Ok((id, Secret::new(token)))
     }
@@ -128,13 +144,15 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub(super) async fn delete_token(&self, caller: &Caller, id: &Uuid) -> Result<()> {
+    pub(super) async fn delete_token(&self, by: &Author, caller: &Caller, id: &Uuid) -> Result<()> {
         by_a_person(caller)?;
         let whose = whose(caller)?;
-        let deleted = in_transaction!(self.store(), |tx| -> Result<bool> {
-            Ok(store::delete_token(tx, id, whose).await?)
-        })?;
-        if deleted { Ok(()) } else { Err(Error::NotFound("Token not found".into())) }
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            if !store::delete_token(tx, id, whose).await? {
+                return Err(Error::NotFound("Token not found".into()));
+            }
+            Ok(audit::note(tx, by, Note::of(Action::TokenDelete, &id.to_string())).await?)
+        })
     }
 }
 

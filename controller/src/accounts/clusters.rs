@@ -15,12 +15,13 @@ use super::api_tokens::{is_group, names};
 use super::login::{Form, LoggedIn};
 use super::model::{Caller, Email, Role, User, Username, Via};
 use super::pipelines::{LoginBody, PasswordBody, email, search};
+use super::routes::log_in;
 use super::service::{Change, NewUser};
 use super::store::UserFilter;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::{REQUIRED, success};
-use crate::http::extract::{Json, Path, Peer, Query};
+use crate::http::extract::{Author, Json, Path, Peer, Query};
 use crate::http::paging::NumberedPage;
 use crate::settings::Secret;
 
@@ -77,11 +78,15 @@ fn given(field: &str, text: &str) -> Result<()> {
 /// Logs in.
 #[utoipa::path(post, path = "/api/v1/auth/login", tag = "accounts", security(()), request_body = LoginBody,
     responses((status = 200, body = LoginView), (status = 400), (status = 401), (status = 429)))]
-async fn login(State(app): State<App>, peer: Peer, Json(body): Json<LoginBody>) -> Result<Response> {
+async fn login(
+    State(app): State<App>,
+    by: Author,
+    peer: Peer,
+    Json(body): Json<LoginBody>,
+) -> Result<Response> {
     given("username", &body.username)?;
     given("password", &body.password)?;
-    let password = Secret::new(body.password);
-    Ok(logged_in(&app.accounts.log_in(&body.username, &password, peer.ip, Form::Single).await?))
+    Ok(logged_in(&log_in(&app, &by, peer, body, Form::Single).await?))
 }
 
 /// A `role` in the body is not read: whoever registers is a `user`.
@@ -102,7 +107,7 @@ struct Registered {
 /// Makes an account with the role `user`, where registration is open.
 #[utoipa::path(post, path = "/api/v1/auth/register", tag = "accounts", security(()), request_body = RegisterBody,
     responses((status = 201, body = Registered), (status = 400), (status = 403), (status = 409), (status = 422)))]
-async fn register(State(app): State<App>, Json(body): Json<RegisterBody>) -> Result<Response> {
+async fn register(State(app): State<App>, by: Author, Json(body): Json<RegisterBody>) -> Result<Response> {
     if !app.settings.registration_open() {
         return Err(Error::Forbidden("registration is closed; ask an admin for an account".into()));
     }
@@ -113,7 +118,7 @@ async fn register(State(app): State<App>, Json(body): Json<RegisterBody>) -> Res
     let email: Email = body.email.parse().map_err(|_| Error::invalid("email", NO_EMAIL))?;
     let password = Secret::new(body.password);
     let new = NewUser { username, email: Some(email), password, role: Role::User };
-    let user = app.accounts.create(&new).await?;
+    let user = app.accounts.create(&by, &new).await?;
     tracing::info!(username = user.username, "registered");
     let view = Registered { created_at: user.created_at.rfc3339(), user: Profile::from(&user) };
     Ok(success(StatusCode::CREATED, &view))
@@ -127,8 +132,8 @@ struct RefreshBody {
 /// The next token for one that still counts, once.
 #[utoipa::path(post, path = "/api/v1/auth/refresh", tag = "accounts", security(()), request_body = RefreshBody,
     responses((status = 200, body = LoginView), (status = 400), (status = 401)))]
-async fn refresh(State(app): State<App>, Json(body): Json<RefreshBody>) -> Result<Response> {
-    Ok(logged_in(&app.accounts.refresh(&body.token, Form::Single).await?))
+async fn refresh(State(app): State<App>, by: Author, Json(body): Json<RefreshBody>) -> Result<Response> {
+    Ok(logged_in(&app.accounts.refresh(&by, &body.token, Form::Single).await?))
 }
 
 /// The caller's own account.
@@ -140,9 +145,9 @@ async fn profile(State(app): State<App>, caller: Caller) -> Result<Response> {
 
 /// Ends the log-in, with all its tokens.
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "accounts", responses((status = 200)))]
-async fn logout(State(app): State<App>, caller: Caller) -> Result<Response> {
+async fn logout(State(app): State<App>, caller: Caller, by: Author) -> Result<Response> {
     if let Via::Session(sid) = caller.via {
-        app.accounts.ended(&sid).await?;
+        app.accounts.ended(&by, &sid).await?;
     }
     Ok(success(StatusCode::OK, &json!({ "message": "Logged out" })))
 }
@@ -150,11 +155,11 @@ async fn logout(State(app): State<App>, caller: Caller) -> Result<Response> {
 /// A token of a `user`, without a credential; only with the development flag, and only from this machine.
 #[utoipa::path(get, path = "/api/v1/auth/token", tag = "accounts", security(()),
     responses((status = 200), (status = 404)))]
-async fn development_token(State(app): State<App>, peer: Peer) -> Result<Response> {
+async fn development_token(State(app): State<App>, by: Author, peer: Peer) -> Result<Response> {
     if !app.settings.development_token || !peer.loopback {
         return Err(Error::NotFound("Not Found".into()));
     }
-    let done = app.accounts.development_token(peer.ip).await?;
+    let done = app.accounts.development_token(&by, peer.ip).await?;
     Ok(success(StatusCode::OK, &json!({ "token": done.token.reveal() })))
 }
 
@@ -286,6 +291,7 @@ struct Updated {
 async fn put_user(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Whose(uuid): Whose,
     Json(body): Json<PutBody>,
 ) -> Result<Response> {
@@ -299,7 +305,7 @@ async fn put_user(
         host_groups: body.host_groups.map(|groups| Some(groups).filter(|g| !g.is_empty())),
         ..Change::default()
     };
-    let user = app.accounts.change(&caller, &uuid, &change).await?;
+    let user = app.accounts.change(&by, &caller, &uuid, &change).await?;
     let (user, updated_at, is_active) = (Profile::from(&user), user.updated_at.rfc3339(), user.is_active);
     Ok(success(StatusCode::OK, &Updated { user, updated_at, is_active }))
 }
@@ -307,8 +313,13 @@ async fn put_user(
 /// Deletes an account with its log-ins and tokens.
 #[utoipa::path(delete, path = "/api/v1/users/{id}", tag = "accounts", params(("id" = String, Path)),
     responses((status = 200), (status = 404), (status = 409)))]
-async fn delete_user(State(app): State<App>, caller: Caller, Path(text): Path<String>) -> Result<Response> {
-    let user = app.accounts.delete(&caller, &id(&text)?).await?;
+async fn delete_user(
+    State(app): State<App>,
+    caller: Caller,
+    by: Author,
+    Path(text): Path<String>,
+) -> Result<Response> {
+    let user = app.accounts.delete(&by, &caller, &id(&text)?).await?;
     tracing::warn!(username = user.username, by = %caller, "account deleted");
     Ok(success(StatusCode::OK, &json!({ "message": "User deleted successfully" })))
 }
@@ -319,11 +330,12 @@ async fn delete_user(State(app): State<App>, caller: Caller, Path(text): Path<St
 async fn put_password(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Whose(uuid): Whose,
     Json(body): Json<PasswordBody>,
 ) -> Result<Response> {
     let user = app.accounts.by_uuid(&uuid).await?;
     let (old, new) = (body.old_password.map(Secret::new), Secret::new(body.new_password));
-    app.accounts.change_password(&caller, &user, old.as_ref(), &new).await?;
+    app.accounts.change_password(&by, &caller, &user, old.as_ref(), &new).await?;
     Ok(success(StatusCode::OK, &json!({ "message": "Password updated successfully" })))
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use serde_json::json;
 use signet_common::time::Micros;
 use uuid::Uuid;
 
@@ -12,6 +13,7 @@ use super::service::{Accounts, NewUser, reserve};
 use super::store::{self, NewSession, Which};
 use super::tokens::{Claims, Kind};
 use super::who::hashed;
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::{ACCESS_TOKEN_SECONDS, PASSWORD_BYTES_MAX, SESSION_SECONDS, SINGLE_TOKEN_SECONDS};
 use crate::settings::Secret;
@@ -79,6 +81,7 @@ impl Accounts {
     /// [`Error::Unauthenticated`], [`Error::TooManyRequests`] after failures.
     pub async fn log_in(
         &self,
+        by: &Author,
         username: &str,
         password: &Secret,
         peer: IpAddr,
@@ -108,7 +111,7 @@ impl Accounts {
             let user = store::user_in(tx, Which::Id(id)).await?;
             let user = user.ok_or(Error::Unauthenticated)?;
             store::succeeded(tx, &account, &address, now).await?;
-            self.begin(tx, user, &from, form, now).await
+            self.begin(tx, by, user, &from, form, now).await
         })?;
         Ok(logged_in)
     }
@@ -116,6 +119,7 @@ impl Accounts {
     async fn begin(
         &self,
         tx: &mut crate::store::Tx,
+        by: &Author,
         user: User,
         from: &str,
         form: Form,
@@ -133,6 +137,9 @@ impl Accounts {
             expires_at,
         };
         store::insert_session(tx, &new).await?;
+        let by = Author { via: Some("password".into()), ..by.logged_in_as(&user.username) };
+        let note = Note::of(Action::SessionBegin, &user.username);
+        audit::note(tx, &by, note.new(json!({ "session": sid, "form": form.as_str() }))).await?;
         self.tokens_of(user, form, sid, jti, now, SESSION_SECONDS)
     }
 
@@ -166,7 +173,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Unauthenticated`].
-    pub async fn refresh(&self, token: &str, form: Form) -> Result<LoggedIn> {
+    pub async fn refresh(&self, by: &Author, token: &str, form: Form) -> Result<LoggedIn> {
         let Claims { typ, sid, jti: old, .. } = self.tokens()?.read(token)?;
         if typ != form.current() {
             return Err(Error::Unauthenticated);
@@ -177,10 +184,13 @@ impl Accounts {
         let new = Uuid::now_v7();
         let left = row.expires_at / 1_000_000 - now.seconds();
         let turned = in_transaction!(self.store(), |tx| -> Result<Option<User>> {
+            let by = by.logged_in_as(&row.owner.username);
             if !store::turn(tx, &sid, &old, &new).await? {
                 store::end_session(tx, &sid, now).await?;
+                audit::note(tx, &by, Note::of(Action::SessionReuse, &sid.to_string())).await?;
                 return Ok(None);
             }
+            audit::note(tx, &by, Note::of(Action::SessionRenew, &sid.to_string())).await?;
             Ok(store::user_in(tx, Which::Id(row.owner.id)).await?)
         })?;
         let Some(user) = turned else {
@@ -197,13 +207,13 @@ impl Accounts {
     ///
     /// # Errors
     /// The database's.
-    pub async fn development_token(&self, peer: IpAddr) -> Result<LoggedIn> {
+    pub async fn development_token(&self, by: &Author, peer: IpAddr) -> Result<LoggedIn> {
         let username: Username = "developer".parse().map_err(|e: &str| Error::Internal(e.to_owned()))?;
         let user = match self.by_name(&username).await? {
             Some(user) => user,
             None => {
                 let password = Secret::new(super::service::random_text()?);
-                self.create(&NewUser { username, email: None, password, role: Role::User }).await?
+                self.create(by, &NewUser { username, email: None, password, role: Role::User }).await?
             }
         };
         if !user.is_active || user.role != Role::User {
@@ -213,7 +223,7 @@ impl Accounts {
         }
         let now = Micros::now();
         in_transaction!(self.store(), |tx| -> Result<LoggedIn> {
-            self.begin(tx, user.clone(), &address(peer), Form::Single, now).await
+            self.begin(tx, by, user.clone(), &address(peer), Form::Single, now).await
         })
     }
 }

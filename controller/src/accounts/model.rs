@@ -184,6 +184,16 @@ pub enum Via {
     ApiToken(Uuid),
 }
 
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AdminToken => f.write_str("admin token"),
+            Self::Session(_) => f.write_str("session"),
+            Self::ApiToken(id) => write!(f, "token {id}"),
+        }
+    }
+}
+
 /// The account behind a request. As an argument of a handler it can only be there when the credential was right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {

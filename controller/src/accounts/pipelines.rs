@@ -10,12 +10,13 @@ use utoipa_axum::routes;
 
 use super::login::{Form, LoggedIn};
 use super::model::{Caller, Email, User, Via};
+use super::routes::log_in;
 use super::service::Change;
 use super::store::UserFilter;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
-use crate::http::extract::{Json, Peer, Query};
+use crate::http::extract::{Author, Json, Peer, Query};
 use crate::http::paging::{NumberedPage, base_url};
 use crate::limits::SEARCH_CHARS_MAX;
 use crate::settings::Secret;
@@ -66,6 +67,7 @@ fn pair(done: &LoggedIn) -> Result<(String, String)> {
     responses((status = 200, body = LoginView), (status = 400), (status = 401), (status = 429)))]
 async fn login(
     State(app): State<App>,
+    by: Author,
     peer: Peer,
     Json(body): Json<LoginBody>,
 ) -> Result<axum::Json<LoginView>> {
@@ -74,8 +76,7 @@ async fn login(
             return Err(Error::invalid(field, crate::http::dialect::REQUIRED));
         }
     }
-    let password = Secret::new(body.password);
-    let done = app.accounts.log_in(&body.username, &password, peer.ip, Form::Pair).await?;
+    let done = log_in(&app, &by, peer, body, Form::Pair).await?;
     let (access, refresh) = pair(&done)?;
     let user = Brief { id: done.user.id, username: done.user.username, email: done.user.email };
     Ok(axum::Json(LoginView { access, refresh, user }))
@@ -95,17 +96,21 @@ struct PairView {
 /// The next pair for a refresh token, once.
 #[utoipa::path(post, path = "/api/auth/refresh", tag = "accounts", security(()), request_body = RefreshBody,
     responses((status = 200, body = PairView), (status = 400), (status = 401)))]
-async fn refresh(State(app): State<App>, Json(body): Json<RefreshBody>) -> Result<axum::Json<PairView>> {
-    let done = app.accounts.refresh(&body.refresh, Form::Pair).await?;
+async fn refresh(
+    State(app): State<App>,
+    by: Author,
+    Json(body): Json<RefreshBody>,
+) -> Result<axum::Json<PairView>> {
+    let done = app.accounts.refresh(&by, &body.refresh, Form::Pair).await?;
     let (access, refresh) = pair(&done)?;
     Ok(axum::Json(PairView { access, refresh }))
 }
 
 /// Ends the log-in, with all its tokens.
 #[utoipa::path(post, path = "/api/auth/logout", tag = "accounts", responses((status = 204)))]
-async fn logout(State(app): State<App>, caller: Caller) -> Result<StatusCode> {
+async fn logout(State(app): State<App>, caller: Caller, by: Author) -> Result<StatusCode> {
     if let Via::Session(sid) = caller.via {
-        app.accounts.ended(&sid).await?;
+        app.accounts.ended(&by, &sid).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -168,6 +173,7 @@ pub(super) fn email(text: Option<&String>, why: &str) -> Result<Option<Option<Em
 async fn patch_me(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Json(body): Json<PatchBody>,
 ) -> Result<axum::Json<Me>> {
     let change = Change {
@@ -177,7 +183,7 @@ async fn patch_me(
         ..Change::default()
     };
     let own = app.accounts.own(&caller).await?;
-    Ok(axum::Json(app.accounts.change(&caller, &own.uuid, &change).await?.into()))
+    Ok(axum::Json(app.accounts.change(&by, &caller, &own.uuid, &change).await?.into()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -192,11 +198,12 @@ pub(super) struct PasswordBody {
 async fn post_password(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Json(body): Json<PasswordBody>,
 ) -> Result<StatusCode> {
     let own = app.accounts.own(&caller).await?;
     let (old, new) = (body.old_password.map(Secret::new), Secret::new(body.new_password));
-    app.accounts.change_password(&caller, &own, old.as_ref(), &new).await?;
+    app.accounts.change_password(&by, &caller, &own, old.as_ref(), &new).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

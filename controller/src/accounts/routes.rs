@@ -15,14 +15,14 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::api_tokens::Asked;
-use super::login::Form;
+use super::login::{Form, LoggedIn};
 use super::model::{Caller, Role, Scope, Via};
 use super::pipelines::LoginBody;
 use super::store::ShownToken;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::auth::{SESSION_COOKIE, bearer, guard_origin};
-use crate::http::extract::{Json, Path, Peer};
+use crate::http::extract::{Author, Json, Path, Peer};
 use crate::limits::{API_TOKENS_MAX, TICKET_SECONDS};
 use crate::settings::Secret;
 
@@ -49,19 +49,36 @@ fn cookie(app: &App, value: &str, seconds: i64) -> String {
     format!("{SESSION_COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
+/// Logs in; a failure is noted under the account's name, if there is such an account: people type passwords there too.
+pub(super) async fn log_in(
+    app: &App,
+    by: &Author,
+    peer: Peer,
+    body: LoginBody,
+    form: Form,
+) -> Result<LoggedIn> {
+    let done = app.accounts.log_in(by, &body.username, &Secret::new(body.password), peer.ip, form).await;
+    if let Err(why @ (Error::Unauthenticated | Error::TooManyRequests(_))) = &done {
+        let (app, by, why) = (app.clone(), by.clone(), why.clone());
+        // Beside the answer, so that its time does not tell whether there is such an account.
+        tokio::spawn(async move { app.accounts.failed(&app.audit, &by, &body.username, &why).await });
+    }
+    done
+}
+
 /// Logs a browser in: the answer sets the console's cookie.
 #[utoipa::path(post, path = "/api/session", tag = "accounts", security(()), request_body = LoginBody,
     responses((status = 200, body = SessionView), (status = 400), (status = 401), (status = 403), (status = 429)))]
 async fn post_session(
     State(app): State<App>,
+    by: Author,
     peer: Peer,
     headers: HeaderMap,
     Json(body): Json<LoginBody>,
 ) -> Result<Response> {
     // Else another site could log a browser in under an account of its own.
     guard_origin(&headers)?;
-    let password = Secret::new(body.password);
-    let done = app.accounts.log_in(&body.username, &password, peer.ip, Form::Cookie).await?;
+    let done = log_in(&app, &by, peer, body, Form::Cookie).await?;
     let cookie = cookie(&app, done.token.reveal(), done.expires_in);
     let view =
         SessionView { username: done.user.username, role: done.user.role, expires_in: done.expires_in };
@@ -70,9 +87,9 @@ async fn post_session(
 
 /// Ends the log-in, and takes the cookie away.
 #[utoipa::path(delete, path = "/api/session", tag = "accounts", responses((status = 204)))]
-async fn delete_session(State(app): State<App>, caller: Caller) -> Result<Response> {
+async fn delete_session(State(app): State<App>, caller: Caller, by: Author) -> Result<Response> {
     if let Via::Session(sid) = caller.via {
-        app.accounts.ended(&sid).await?;
+        app.accounts.ended(&by, &sid).await?;
     }
     Ok(([(SET_COOKIE, cookie(&app, "", 0))], StatusCode::NO_CONTENT).into_response())
 }
@@ -87,8 +104,13 @@ struct TicketView {
 
 /// A ticket for one stream, because browsers send no header with one. It has the caller's rights.
 #[utoipa::path(post, path = "/api/tickets", tag = "accounts", responses((status = 201, body = TicketView)))]
-async fn post_ticket(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Response> {
-    let ticket = app.accounts.ticket(&caller, bearer(&headers)).await?;
+async fn post_ticket(
+    State(app): State<App>,
+    caller: Caller,
+    by: Author,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let ticket = app.accounts.ticket(&by, &caller, bearer(&headers)).await?;
     Ok((StatusCode::CREATED, axum::Json(TicketView { ticket, expires_in: TICKET_SECONDS })).into_response())
 }
 
@@ -185,9 +207,14 @@ struct NewTokenView {
 /// Makes an API token of the caller's account.
 #[utoipa::path(post, path = "/api/tokens", tag = "accounts", request_body = TokenBody,
     responses((status = 201, body = NewTokenView), (status = 400), (status = 403), (status = 409)))]
-async fn post_token(State(app): State<App>, caller: Caller, Json(body): Json<TokenBody>) -> Result<Response> {
+async fn post_token(
+    State(app): State<App>,
+    caller: Caller,
+    by: Author,
+    Json(body): Json<TokenBody>,
+) -> Result<Response> {
     let asked = body.asked()?;
-    let (id, token) = app.accounts.make_token(&caller, &asked).await?;
+    let (id, token) = app.accounts.make_token(&by, &caller, &asked).await?;
     tracing::info!(%id, name = asked.name, by = %caller, "API token made");
     let view = NewTokenView { id, token: token.reveal().to_owned() };
     Ok((StatusCode::CREATED, axum::Json(view)).into_response())
@@ -199,10 +226,11 @@ async fn post_token(State(app): State<App>, caller: Caller, Json(body): Json<Tok
 async fn delete_token(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Path(text): Path<String>,
 ) -> Result<StatusCode> {
     let id = Uuid::try_parse(&text).map_err(|_| Error::NotFound("Token not found".into()))?;
-    app.accounts.delete_token(&caller, &id).await?;
+    app.accounts.delete_token(&by, &caller, &id).await?;
     tracing::info!(%id, by = %caller, "API token deleted");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::json;
 use signet_common::time::Micros;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use super::model::{Caller, Email, Role, User, Username, Via};
 use super::passwords;
 use super::store::{self, UserFilter, Which};
 use super::tokens::Tokens;
+use crate::audit::{self, Action, Audit, Author, Note};
 use crate::error::{Error, Result};
 use crate::keys::{Keys, create_or_read};
 use crate::limits::{LOGIN_FORGET_SECONDS, NAME_CHARS_MAX, PASSWORD_BYTES_MAX, RETRY_AFTER_SECONDS};
@@ -128,7 +130,7 @@ impl Accounts {
         }
         let username = "admin".parse().map_err(|e: &str| anyhow::anyhow!(e))?;
         let new = NewUser { username, email: None, password: chosen.clone(), role: Role::Admin };
-        match self.create_unchecked(&new).await {
+        match self.create_unchecked(&Author::controller("first start"), &new).await {
             Ok(_) => {
                 tracing::info!(username = "admin", "the first admin was made");
                 if password.is_none()
@@ -155,13 +157,13 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Unprocessable`] for a weak password, [`Error::Conflict`] for a name or address that is taken.
-    pub(super) async fn create(&self, new: &NewUser) -> Result<User> {
+    pub(super) async fn create(&self, by: &Author, new: &NewUser) -> Result<User> {
         passwords::check(new.password.reveal(), new.username.as_str())
             .map_err(|why| Error::Unprocessable(format!("password {why}")))?;
-        self.create_unchecked(new).await
+        self.create_unchecked(by, new).await
     }
 
-    async fn create_unchecked(&self, new: &NewUser) -> Result<User> {
+    async fn create_unchecked(&self, by: &Author, new: &NewUser) -> Result<User> {
         let hash = passwords::hash(&new.password).await?;
         let now = Micros::now();
         let mut user = User {
@@ -179,7 +181,10 @@ impl Accounts {
             last_login_at: None,
         };
         let made = in_transaction!(self.0.store, |tx| -> Result<i64> {
-            Ok(store::insert_user(tx, &user, &hash).await?)
+            let id = store::insert_user(tx, &user, &hash).await?;
+            let note = Note::of(Action::AccountMake, &user.username).new(described(&user));
+            audit::note(tx, by, note).await?;
+            Ok(id)
         });
         user.id = made.map_err(taken)?;
         Ok(user)
@@ -215,7 +220,13 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Forbidden`], [`Error::Conflict`], [`Error::NotFound`].
-    pub(super) async fn change(&self, caller: &Caller, uuid: &Uuid, change: &Change) -> Result<User> {
+    pub(super) async fn change(
+        &self,
+        by: &Author,
+        caller: &Caller,
+        uuid: &Uuid,
+        change: &Change,
+    ) -> Result<User> {
         by_a_person(caller)?;
         let now = Micros::now();
         let changed = in_transaction!(self.0.store, |tx| -> Result<User> {
@@ -233,6 +244,8 @@ impl Accounts {
             if !new.is_active {
                 store::end_others(tx, new.id, None, now).await?;
             }
+            let note = Note::of(Action::AccountChange, &new.username);
+            audit::note(tx, by, note.old(described(&old)).new(described(&new))).await?;
             Ok(new)
         });
         changed.map_err(taken)
@@ -242,13 +255,15 @@ impl Accounts {
     ///
     /// # Errors
     /// [`Error::Conflict`], [`Error::NotFound`].
-    pub(super) async fn delete(&self, caller: &Caller, uuid: &Uuid) -> Result<User> {
+    pub(super) async fn delete(&self, by: &Author, caller: &Caller, uuid: &Uuid) -> Result<User> {
         by_a_person(caller)?;
         in_transaction!(self.0.store, |tx| -> Result<User> {
             let admins = store::admins(tx).await?;
             let user = store::user_in(tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
             not_the_last(&admins, user.id)?;
             store::delete_user(tx, user.id).await?;
+            let note = Note::of(Action::AccountDelete, &user.username).old(described(&user));
+            audit::note(tx, by, note).await?;
             Ok(user)
         })
     }
@@ -260,6 +275,7 @@ impl Accounts {
     /// [`Error::Invalid`] for a wrong old password, [`Error::Unprocessable`] for a weak new one.
     pub(super) async fn change_password(
         &self,
+        by: &Author,
         caller: &Caller,
         user: &User,
         old: Option<&Secret>,
@@ -294,7 +310,8 @@ impl Accounts {
         };
         in_transaction!(self.0.store, |tx| -> Result<()> {
             store::set_password(tx, user.id, &hash, now).await?;
-            Ok(store::end_others(tx, user.id, stays.as_ref(), now).await?)
+            store::end_others(tx, user.id, stays.as_ref(), now).await?;
+            Ok(audit::note(tx, by, Note::of(Action::AccountPassword, &user.username)).await?)
         })
     }
 
@@ -308,11 +325,40 @@ impl Accounts {
         Ok(store::forget(self.store(), now, failures, known).await?)
     }
 
-    /// Runs in a transaction that is tried again when another was in its way.
-    pub(super) async fn ended(&self, sid: &Uuid) -> Result<()> {
-        let now = Micros::now();
-        in_transaction!(self.0.store, |tx| -> Result<()> { Ok(store::end_session(tx, sid, now).await?) })
+    /// Notes a failed log-in under the account's name; nothing when there is no such account.
+    pub(super) async fn failed(&self, trail: &Audit, by: &Author, username: &str, why: &Error) {
+        let Ok(name) = username.parse::<Username>() else { return };
+        match self.by_name(&name).await {
+            Ok(Some(user)) => {
+                let subject = audit::Subject { action: Action::SessionBegin, object: &user.username };
+                trail.refused(by, subject, 401, &why.to_string());
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "a failed log-in could not be noted"),
+        }
     }
+
+    /// Ends a log-in, with all its tokens.
+    pub(super) async fn ended(&self, by: &Author, sid: &Uuid) -> Result<()> {
+        let now = Micros::now();
+        in_transaction!(self.0.store, |tx| -> Result<()> {
+            store::end_session(tx, sid, now).await?;
+            Ok(audit::note(tx, by, Note::of(Action::SessionEnd, &sid.to_string())).await?)
+        })
+    }
+}
+
+/// An account as the trail shows it.
+fn described(user: &User) -> serde_json::Value {
+    json!({
+        "id": user.uuid,
+        "email": user.email,
+        "first_name": user.first_name,
+        "last_name": user.last_name,
+        "role": user.role,
+        "is_active": user.is_active,
+        "host_groups": user.host_groups,
+    })
 }
 
 /// The record with its changes.

@@ -11,6 +11,7 @@ use super::model::{Caller, User, Via, both};
 use super::service::Accounts;
 use super::store;
 use super::tokens::Kind;
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::TOKEN_USE_SECONDS;
 use crate::store::Tx;
@@ -155,7 +156,7 @@ impl Accounts {
     ///
     /// # Errors
     /// The database's.
-    pub async fn ticket(&self, caller: &Caller, credential: Option<&str>) -> Result<String> {
+    pub async fn ticket(&self, by: &Author, caller: &Caller, credential: Option<&str>) -> Result<String> {
         let whose = match &caller.via {
             Via::AdminToken => ADMIN_TICKET.to_owned(),
             Via::Session(sid) => format!("session:{sid}"),
@@ -165,6 +166,7 @@ impl Accounts {
         let mut tx = self.store().begin().await?;
         let expires_at = Micros::now().plus_seconds(crate::limits::TICKET_SECONDS);
         store::insert_ticket(&mut tx, &hashed(&ticket), &whose, expires_at).await?;
+        audit::note(&mut tx, by, Note::of(Action::TicketMake, &caller.name)).await?;
         tx.commit().await?;
         Ok(ticket)
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use axum::extract::State as With;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use signet_common::sshsig::SshPublicKey;
 use signet_common::time::Micros;
 use utoipa::ToSchema;
@@ -16,8 +17,9 @@ use super::service::Approvals;
 use super::store::{self, KeyRow};
 use crate::accounts::{Caller, Role};
 use crate::app::App;
+use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
-use crate::http::extract::{Json, Path};
+use crate::http::extract::{Author, Json, Path};
 use crate::limits::{APPROVER_KEYS_MAX, APPROVER_KEYS_SHOWN_MAX, KEY_COMMENT_CHARS_MAX};
 use crate::store::{StoreError, in_transaction};
 
@@ -59,9 +61,10 @@ async fn list_keys(With(app): With<App>, caller: Caller) -> Result<axum::Json<Ve
 async fn post_key(
     With(app): With<App>,
     caller: Caller,
+    by: Author,
     Json(body): Json<KeyBody>,
 ) -> Result<(StatusCode, axum::Json<KeyView>)> {
-    let view = app.approvals.add_key(&caller, &body.public_key).await?;
+    let view = app.approvals.add_key(&caller, &by, &body.public_key).await?;
     tracing::warn!(by = %caller, fingerprint = %view.fingerprint, "an approver key was registered");
     Ok((StatusCode::CREATED, axum::Json(view)))
 }
@@ -69,8 +72,13 @@ async fn post_key(
 /// Deletes a key of the caller's, or as an admin any. Approvals signed with it count no more for what still waits.
 #[utoipa::path(delete, path = "/api/approver-keys/{id}", tag = "approvals", params(("id" = String, Path)),
     responses((status = 204), (status = 404)))]
-async fn delete_key(With(app): With<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode> {
-    app.approvals.delete_key(&caller, &id).await?;
+async fn delete_key(
+    With(app): With<App>,
+    caller: Caller,
+    by: Author,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
+    app.approvals.delete_key(&caller, &by, &id).await?;
     tracing::warn!(by = %caller, key = %id, "an approver key was deleted");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -84,6 +92,11 @@ fn view(row: KeyRow, username: &str) -> KeyView {
         public_key: row.public_key,
         comment: row.comment,
     }
+}
+
+/// As the trail shows it.
+fn noted(row: &KeyRow) -> Value {
+    json!({ "id": row.id, "fingerprint": row.fingerprint })
 }
 
 /// Whose keys a caller may see and delete; none = everybody's.
@@ -113,7 +126,7 @@ impl Approvals {
             .collect())
     }
 
-    async fn add_key(&self, caller: &Caller, line: &str) -> Result<KeyView> {
+    async fn add_key(&self, caller: &Caller, by: &Author, line: &str) -> Result<KeyView> {
         let (user, _) = caller.user.ok_or_else(no_account)?;
         let key: SshPublicKey =
             line.parse().map_err(|e| Error::invalid("public_key", format!("public_key: {e}")))?;
@@ -131,14 +144,15 @@ impl Approvals {
                 && self.accounts().users(tx, &[other.user_id]).await?.is_empty()
             {
                 // Its account was deleted.
-                store::delete_key(tx, &other.id, None).await?;
+                store::delete_key(tx, &other.id).await?;
             }
             if store::count_keys(tx, user).await? >= APPROVER_KEYS_MAX {
                 return Err(Error::Conflict(format!(
                     "an account has at most {APPROVER_KEYS_MAX} approver keys"
                 )));
             }
-            Ok(store::insert_key(tx, &row).await?)
+            store::insert_key(tx, &row).await?;
+            Ok(audit::note(tx, by, Note::of(Action::ApproverKeyAdd, &caller.name).new(noted(&row))).await?)
         });
         match made {
             Ok(()) => Ok(view(row, &caller.name)),
@@ -149,11 +163,16 @@ impl Approvals {
         }
     }
 
-    async fn delete_key(&self, caller: &Caller, id: &str) -> Result<()> {
+    async fn delete_key(&self, caller: &Caller, by: &Author, id: &str) -> Result<()> {
         let whose = whose(caller)?;
-        let deleted = in_transaction!(self.store(), |tx| -> Result<bool> {
-            Ok(store::delete_key(tx, id, whose).await?)
-        })?;
-        if deleted { Ok(()) } else { Err(Error::NotFound("Key not found".into())) }
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            let rows = store::keys_in(tx, &[id.to_owned()]).await?;
+            let row = rows.first().filter(|row| whose.is_none_or(|user| user == row.user_id));
+            let row = row.ok_or_else(|| Error::NotFound("Key not found".into()))?;
+            let users = self.accounts().users(tx, &[row.user_id]).await?;
+            let owner = users.first().map_or("a deleted account", |user| user.username.as_str());
+            store::delete_key(tx, id).await?;
+            Ok(audit::note(tx, by, Note::of(Action::ApproverKeyDelete, owner).old(noted(row))).await?)
+        })
     }
 }

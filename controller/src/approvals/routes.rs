@@ -14,7 +14,7 @@ use super::service::Word;
 use super::view::{ApprovalDetail, ApprovalView};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::extract::{Caller, Json, Path, Query};
+use crate::http::extract::{Author, Caller, Json, Path, Query};
 use crate::http::list::{cursor, link_next, page_limit};
 use crate::limits::{APPROVALS_LIMIT, APPROVALS_LIMIT_MAX, REFUSAL_CHARS_MAX};
 
@@ -92,12 +92,13 @@ struct ApproveBody {
 async fn approve(
     With(app): With<App>,
     caller: Caller,
+    by: Author,
     Path(id): Path<String>,
     Json(body): Json<ApproveBody>,
 ) -> Result<axum::Json<ApprovalView>> {
     let id = task_id(&id)?;
     let word = Word { digest: body.digest, signature: body.signature };
-    app.approvals.approve(&caller, &id, &word).await?;
+    app.approvals.approve(&caller, &by, &id, &word).await?;
     tracing::info!(task_id = %id, by = %caller, signed = word.signature.is_some(), "approved");
     shown(&app, &id).await
 }
@@ -117,6 +118,7 @@ struct RefuseBody {
 async fn refuse(
     With(app): With<App>,
     caller: Caller,
+    by: Author,
     Path(id): Path<String>,
     Json(body): Json<RefuseBody>,
 ) -> Result<axum::Json<ApprovalView>> {
@@ -126,7 +128,7 @@ async fn refuse(
         let text = format!("reason must have at most {REFUSAL_CHARS_MAX} characters");
         return Err(Error::invalid("reason", text));
     }
-    app.approvals.refuse(&caller, &id, reason).await?;
+    app.approvals.refuse(&caller, &by, &id, reason).await?;
     tracing::info!(task_id = %id, by = %caller, "refused");
     shown(&app, &id).await
 }

@@ -3,6 +3,7 @@
 use axum::extract::State as With;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 use utoipa::ToSchema;
@@ -14,8 +15,9 @@ use super::model::{Rule, RuleTarget};
 use super::service::Approvals;
 use super::store;
 use crate::app::App;
+use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
-use crate::http::extract::{Caller, Json, Path};
+use crate::http::extract::{Author, Caller, Json, Path};
 use crate::limits::{
     APPROVAL_RULES_MAX, APPROVAL_WAIT_SECONDS, APPROVAL_WAIT_SECONDS_MAX, APPROVALS_NEEDED_MAX,
     GROUP_CHARS_MAX,
@@ -86,6 +88,13 @@ impl RuleBody {
     }
 }
 
+/// As the trail shows it.
+fn noted(rule: &Rule) -> Value {
+    json!({
+        "target": rule.target, "approvals": rule.approvals, "kinds": rule.kinds, "expires_in": rule.expires_in,
+    })
+}
+
 fn whole(field: &str, value: i64, max: u32) -> Result<u32> {
     let found = u32::try_from(value).ok().filter(|n| (1..=max).contains(n));
     found.ok_or_else(|| Error::invalid(field, format!("{field} must be between 1 and {max}")))
@@ -105,10 +114,11 @@ async fn list_rules(With(app): With<App>) -> Result<axum::Json<Vec<RuleView>>> {
 async fn post_rule(
     With(app): With<App>,
     caller: Caller,
+    by: Author,
     Json(body): Json<RuleBody>,
 ) -> Result<(StatusCode, axum::Json<RuleView>)> {
     let rule = body.check()?;
-    app.approvals.make_rule(&caller, &rule).await?;
+    app.approvals.make_rule(&caller, &by, &rule).await?;
     tracing::warn!(rule = ?rule, by = %caller, "a rule for approvals was made");
     Ok((StatusCode::CREATED, axum::Json(rule.into())))
 }
@@ -116,26 +126,40 @@ async fn post_rule(
 /// Deletes a rule. What it holds already stays held.
 #[utoipa::path(delete, path = "/api/approval-rules/{id}", tag = "approvals", params(("id" = String, Path)),
     responses((status = 204), (status = 404)))]
-async fn delete_rule(With(app): With<App>, caller: Caller, Path(id): Path<String>) -> Result<StatusCode> {
-    app.approvals.delete_rule(&id).await?;
+async fn delete_rule(
+    With(app): With<App>,
+    caller: Caller,
+    by: Author,
+    Path(id): Path<String>,
+) -> Result<StatusCode> {
+    app.approvals.delete_rule(&by, &id).await?;
     tracing::warn!(rule = %id, by = %caller, "a rule for approvals was deleted");
     Ok(StatusCode::NO_CONTENT)
 }
 
 impl Approvals {
-    async fn make_rule(&self, caller: &Caller, rule: &Rule) -> Result<()> {
+    async fn make_rule(&self, caller: &Caller, by: &Author, rule: &Rule) -> Result<()> {
         let now = Micros::now();
         in_transaction!(self.store(), |tx| -> Result<()> {
             if store::rules_in(tx).await?.len() >= APPROVAL_RULES_MAX {
                 return Err(Error::Conflict(format!("there are at most {APPROVAL_RULES_MAX} rules")));
             }
-            Ok(store::insert_rule(tx, rule, &caller.name, now).await?)
+            store::insert_rule(tx, rule, &caller.name, now).await?;
+            let note = Note::of(Action::ApprovalRuleMake, &rule.id).new(noted(rule));
+            Ok(audit::note(tx, by, note).await?)
         })
     }
 
-    async fn delete_rule(&self, id: &str) -> Result<()> {
-        let deleted =
-            in_transaction!(self.store(), |tx| -> Result<bool> { Ok(store::delete_rule(tx, id).await?) })?;
-        if deleted { Ok(()) } else { Err(Error::NotFound("Rule not found".into())) }
+    async fn delete_rule(&self, by: &Author, id: &str) -> Result<()> {
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            let rules = store::rules_in(tx).await?;
+            match rules.iter().find(|rule| rule.id == id) {
+                Some(rule) if store::delete_rule(tx, id).await? => {
+                    let note = Note::of(Action::ApprovalRuleDelete, id).old(noted(rule));
+                    Ok(audit::note(tx, by, note).await?)
+                }
+                _ => Err(Error::NotFound("Rule not found".into())),
+            }
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, Point};
 use signet_common::limits::{AUDIENCE_MAX, MESSAGE_BYTES_MAX, SSH_SIGNATURE_BYTES_MAX, STATEMENT_AGENTS_MAX};
@@ -13,6 +14,7 @@ use signet_common::{Hostname, TaskId, sshsig};
 use super::model::{Need, State, needed};
 use super::store::{self, Given, Request};
 use crate::accounts::{Accounts, Caller};
+use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::{Approved, Dispatch, HeldTask, MessageClaims, Order, Sent};
 use crate::error::{Error, Result};
 use crate::hosts::{Candidate, Hosts};
@@ -185,7 +187,13 @@ impl Approvals {
     /// # Errors
     /// 404 without a request; 403 for its requester, and when a host is in a group that the caller may not touch; 409 for
     /// another digest and when it waits no more; 422 for a signature that is not by a key of the caller.
-    pub(super) async fn approve(&self, caller: &Caller, task: &TaskId, word: &Word) -> Result<()> {
+    pub(super) async fn approve(
+        &self,
+        caller: &Caller,
+        by: &Author,
+        task: &TaskId,
+        word: &Word,
+    ) -> Result<()> {
         let request = self.request(task).await?;
         if caller.name == request.requester {
             return Err(Error::Forbidden("who asked for it can't approve it".into()));
@@ -230,6 +238,8 @@ impl Approvals {
                 }
                 Some(_) => store::replace_given(tx, &new).await?,
             }
+            let said = json!({ "digest": request.digest, "signed_with": signer });
+            audit::note(tx, by, Note::of(Action::ApprovalGive, task.as_str()).new(said)).await?;
             given.push(new);
             let counted = self.counted(tx, &request, &groups, given).await?;
             if counted.len() < request.needed as usize {
@@ -307,6 +317,7 @@ impl Approvals {
             now,
             exp: (now.seconds() + i64::from(request.expires_in)).min(request.not_after),
             timeout: request.timeout,
+            secret: ["env", "stdin"].iter().any(|field| statement.message.contains_key(*field)),
             body: &body,
         };
         self.dispatch.release_held(tx, held, &approved).await
@@ -316,7 +327,13 @@ impl Approvals {
     ///
     /// # Errors
     /// 404 without a request, 403 as [`Approvals::approve`] (but a requester may), 409 when it waits no more.
-    pub(super) async fn refuse(&self, caller: &Caller, task: &TaskId, reason: Option<&str>) -> Result<()> {
+    pub(super) async fn refuse(
+        &self,
+        caller: &Caller,
+        by: &Author,
+        task: &TaskId,
+        reason: Option<&str>,
+    ) -> Result<()> {
         self.request(task).await?;
         if caller.groups.is_some() {
             within(caller.groups.as_ref(), &self.groups_of(task).await?)?;
@@ -326,6 +343,8 @@ impl Approvals {
         in_transaction!(self.store, |tx| -> Result<()> {
             let held = self.dispatch.lock_held(tx, task).await?.ok_or_else(over)?;
             let now = Micros::now();
+            let said = json!({ "reason": reason });
+            audit::note(tx, by, Note::of(Action::ApprovalRefuse, task.as_str()).new(said)).await?;
             store::decide(tx, task, State::Refused, &caller.name, reason, now).await?;
             self.dispatch.refuse_held(tx, held, &text, now).await
         })?;

@@ -52,7 +52,7 @@ statements! {
     COUNT_KEYS = same("SELECT COUNT(*) AS number FROM approver_keys WHERE user_id = ?");
     INSERT_KEY = same("INSERT INTO approver_keys (id, user_id, public_key, fingerprint, comment, created_at) \
             VALUES {rows:6}");
-    DELETE_KEY = same("DELETE FROM approver_keys WHERE id = ? AND (? IS NULL OR user_id = ?)");
+    DELETE_KEY = same("DELETE FROM approver_keys WHERE id = ?");
 }
 
 #[derive(sqlx::FromRow)]
@@ -337,7 +337,6 @@ pub(super) async fn insert_key(tx: &mut Tx, key: &KeyRow) -> Result<(), StoreErr
     tx.run(INSERT_KEY.query().rows([row])).await.map(drop)
 }
 
-/// Deletes a key of this account, or of any; says whether there was one.
-pub(super) async fn delete_key(tx: &mut Tx, id: &str, user: Option<i64>) -> Result<bool, StoreError> {
-    Ok(tx.run(DELETE_KEY.bind(id).bind(user).bind(user)).await? > 0)
+pub(super) async fn delete_key(tx: &mut Tx, id: &str) -> Result<(), StoreError> {
+    tx.run(DELETE_KEY.bind(id)).await.map(drop)
 }

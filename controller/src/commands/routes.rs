@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::dispatch::Target;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
-use crate::http::extract::{Caller, Json, JsonBytes, Path, Query};
+use crate::http::extract::{Author, Caller, Json, JsonBytes, Path, Query};
 use crate::http::list::{cursor, json_array, link_next, page_limit};
 use crate::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, PAUSE_REASON_CHARS_MAX, RESULT_HOSTS_AT_ONCE, RESULTS_LIMIT, TASKS_AT_ONCE,
@@ -50,6 +50,7 @@ pub fn routes() -> OpenApiRouter<App> {
 async fn post_command(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     headers: HeaderMap,
     body: JsonBytes,
 ) -> Result<Response> {
@@ -63,7 +64,7 @@ async fn post_command(
     let request = body.parse::<CommandRequest>()?.check()?;
     let task = app
         .commands
-        .ask(request, Repeat { account: caller.name, key, digest }, caller.groups.as_ref())
+        .ask(&by, request, Repeat { account: caller.name, key, digest }, caller.groups.as_ref())
         .await?;
     tracing::info!(task_id = %task.task_id, target_type = task.target_type.as_str(), "command asked for");
     Ok((StatusCode::CREATED, axum::Json(task)).into_response())
@@ -201,11 +202,12 @@ async fn get_results(
 async fn cancel_task(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Path(id): Path<String>,
 ) -> Result<axum::Json<TaskDetail>> {
     let id = task_id(&id)?;
     tracing::info!(task_id = %id, "cancel asked for");
-    Ok(axum::Json(app.commands.cancel(&id, caller.groups.as_ref()).await?))
+    Ok(axum::Json(app.commands.cancel(&by, &id, caller.groups.as_ref()).await?))
 }
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -281,6 +283,7 @@ async fn get_dispatch(State(app): State<App>) -> Result<axum::Json<DispatchSwitc
 async fn put_dispatch(
     State(app): State<App>,
     caller: Caller,
+    by: Author,
     Json(switch): Json<DispatchSwitch>,
 ) -> Result<axum::Json<DispatchSwitch>> {
     if switch.reason.as_ref().is_some_and(|why| why.chars().count() > PAUSE_REASON_CHARS_MAX) {
@@ -292,7 +295,7 @@ async fn put_dispatch(
     }
     let why = switch.reason.as_deref().filter(|r| !r.is_empty()).map_or(String::new(), |r| format!(": {r}"));
     let text = format!("paused by {}{why}", caller.name);
-    app.dispatch.set_paused(switch.paused.then_some(text.as_str())).await?;
+    app.dispatch.set_paused(&by, switch.paused.then_some(text.as_str())).await?;
     tracing::warn!(paused = switch.paused, by = %caller.name, "dispatch switched");
     get_dispatch(State(app)).await
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use serde_json::json;
 use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, Point};
 use signet_common::messages::Command;
@@ -16,6 +17,7 @@ use super::request::{Checked, unknown_node};
 use super::status::{Sending, status};
 use super::store::{self, Filter, Origin, Place};
 use crate::approvals::{Approvals, Asked};
+use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
 use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
 use crate::error::{Error, Result};
@@ -84,7 +86,13 @@ impl Commands {
     /// # Errors
     /// 404 when the target names no host, 403 when one is not in `groups`, 400 when the key came with another body, and
     /// the database's.
-    pub async fn ask(&self, request: Checked, repeat: Repeat, groups: Option<&Groups>) -> Result<TaskView> {
+    pub async fn ask(
+        &self,
+        by: &Author,
+        request: Checked,
+        repeat: Repeat,
+        groups: Option<&Groups>,
+    ) -> Result<TaskView> {
         if let Some(task) = self.repeated(&repeat).await? {
             return self.view(task).await;
         }
@@ -127,10 +135,12 @@ impl Commands {
                 batch: request.batch,
                 max_failures: request.options.max_failures,
                 candidates: &candidates,
+                secret: !request.env.is_empty() || request.stdin.is_some(),
                 features: &features(&request),
                 body: &body,
             };
             let sent = self.send_or_hold(tx, &repeat.account, &task, &request, &order).await?;
+            audit::note(tx, by, asked_for(&task, candidates.len())).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(sent)
         });
@@ -276,7 +286,7 @@ impl Commands {
     ///
     /// # Errors
     /// As [`Commands::task`], and 403 when one of its hosts is not in `groups`.
-    pub async fn cancel(&self, id: &TaskId, groups: Option<&Groups>) -> Result<TaskDetail> {
+    pub async fn cancel(&self, by: &Author, id: &TaskId, groups: Option<&Groups>) -> Result<TaskDetail> {
         self.task(id).await?;
         if groups.is_some() {
             let mut after = 0;
@@ -288,7 +298,7 @@ impl Commands {
                 self.hosts.groups_of(&names).await?.iter().try_for_each(|group| within(groups, group))?;
             }
         }
-        self.dispatch.cancel(id).await?;
+        self.dispatch.cancel(by, id).await?;
         self.detail(id).await
     }
 
@@ -331,6 +341,19 @@ impl Standing {
         let tally = self.tallies.get(task).map_or(&[][..], Vec::as_slice);
         status(tally, Sending::of(self.held.contains(task), self.can_send))
     }
+}
+
+/// The entry of a command; values of its environment and input are not in it.
+fn asked_for(task: &Task, hosts: usize) -> Note<'_> {
+    Note::of(Action::CommandRun, task.task_id.as_str()).new(json!({
+        "target_type": task.target_type,
+        "target": task.target,
+        "hosts": hosts,
+        "command": task.command,
+        "user": task.user,
+        "timeout": task.timeout,
+        "options": task.options,
+    }))
 }
 
 fn nobody(target: &hosts::Target) -> Error {

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use signet_common::AgentId;
 use signet_common::time::Micros;
 
 use super::service::Dispatch;
 use super::store;
+use crate::audit::{self, Action, Author, Note};
 use crate::error::Result;
 use crate::hosts::Reachable;
 use crate::keys::FleetKeys;
@@ -71,8 +73,14 @@ impl Dispatch {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn set_paused(&self, paused: Option<&str>) -> Result<()> {
-        self.put_setting(PAUSED, paused.unwrap_or_default()).await?;
+    pub async fn set_paused(&self, by: &Author, paused: Option<&str>) -> Result<()> {
+        let now = Micros::now();
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            store::put_setting(tx, PAUSED, paused.unwrap_or_default(), now).await?;
+            let action = if paused.is_some() { Action::DispatchPause } else { Action::DispatchResume };
+            let note = Note::of(action, "dispatch").new(json!({ "reason": paused }));
+            Ok(audit::note(tx, by, note).await?)
+        })?;
         self.wake().notify_one();
         Ok(())
     }

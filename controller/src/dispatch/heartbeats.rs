@@ -13,6 +13,7 @@ use super::inbox::{self, Inbox};
 use super::keyrings::Told;
 use super::logs::Hold;
 use super::service::Dispatch;
+use super::standing::note_set_aside;
 use super::store::{self, LogRow};
 use crate::error::Result;
 use crate::limits::{HEARTBEATS_BATCH_MILLISECONDS, HEARTBEATS_PREFETCH};
@@ -109,6 +110,7 @@ impl Dispatch {
         for row in changed.iter().filter(|r| r.cursor.hold == Hold::SetAside) {
             tracing::warn!(agent = %row.agent_id, reason = %row.hold_reason, "the host is set aside");
             self.host_gone(tx, &row.agent_id, "rolled back or cloned").await?;
+            note_set_aside(tx, &row.agent_id, &row.hold_reason).await?;
         }
         Ok(store::put_cursors(tx, &changed).await?)
     }

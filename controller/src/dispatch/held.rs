@@ -42,6 +42,8 @@ pub struct Approved<'a> {
     pub exp: i64,
     /// Seconds from the start until it is ended.
     pub timeout: u32,
+    /// Whether its messages may hold secrets; see [`Order::secret`].
+    pub secret: bool,
     /// Writes a message's body.
     pub body: &'a (dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Sync),
 }
@@ -92,7 +94,7 @@ impl Dispatch {
         let audiences = audiences.into_iter().collect();
         let key = gate.keys.signing().clone();
         let signing = sign(approved.payload_type, window, audiences, approved.body, key)?;
-        store::insert_messages(tx, &held.task, &signed(signing).await?).await?;
+        store::insert_messages(tx, &held.task, &signed(signing).await?, approved.secret).await?;
         let last = Micros::from_seconds(approved.exp);
         store::set_deadline(tx, &held.task, deadline(last, approved.timeout)).await?;
         store::set_released(tx, &held.task, store::FIRST_BATCH).await?;

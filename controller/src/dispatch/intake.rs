@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde_json::json;
 use signet_common::bus::{Consumer, Queue, Taken as FromBus};
 use signet_common::chain::Chained;
-use signet_common::envelope::Refusal;
+use signet_common::envelope::{Envelope, Refusal};
 use signet_common::fault::{self, Point};
 use signet_common::messages::{Event, Report};
 use signet_common::time::Micros;
@@ -19,8 +20,10 @@ use super::inbox::{self, Inbox};
 use super::logs::{self, Hold, Taken};
 use super::model::Happening;
 use super::service::Dispatch;
-use super::store::{self, LogRow, Orphan, Stored};
+use super::standing::note_set_aside;
+use super::store::{self, LogRow, Orphan, Proof, Stored};
 use super::{Happened, What};
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, GAP_EVENTS_MAX, REPORTS_PREFETCH};
 use crate::store::{StoreError, Tx, in_transaction};
@@ -31,7 +34,19 @@ struct Verified {
     agent: AgentId,
     report: Arc<Report>,
     events: Vec<Chained>,
-    bytes: usize,
+    envelope: Envelope,
+}
+
+/// What a report says that was not known before.
+struct News<'a> {
+    report: &'a Verified,
+    events: Vec<Chained>,
+}
+
+impl<'a> Proof<'a> {
+    fn of(verified: &'a Verified) -> Self {
+        Self { agent: &verified.agent, jti: &verified.report.jti, envelope: &verified.envelope }
+    }
 }
 
 /// Consumes reports until `stop`.
@@ -63,7 +78,7 @@ async fn take_batch(dispatch: &Dispatch, consumer: &mut dyn Consumer, first: Fro
         last_tag = taken.tag;
         match verify(dispatch, &taken).await? {
             Ok(verified) => {
-                bytes += verified.bytes;
+                bytes += verified.envelope.body.len();
                 batch.push(verified);
             }
             Err(refusal) => {
@@ -92,7 +107,7 @@ async fn verify(dispatch: &Dispatch, taken: &FromBus) -> Result<std::result::Res
         inbox::refused::<Report>(taken, Refusal::Malformed);
         return Ok(Err(Refusal::Malformed));
     };
-    Ok(Ok(Verified { agent, report: Arc::new(report), events, bytes: taken.envelope.body.len() }))
+    Ok(Ok(Verified { agent, report: Arc::new(report), events, envelope: taken.envelope.clone() }))
 }
 
 /// Stores a batch in one transaction. A batch that the database refuses is halved down to the bad report, which is
@@ -151,7 +166,7 @@ impl Dispatch {
         let mut rows = store::lock_cursors(tx, &agents).await?;
         let mut changed: BTreeSet<AgentId> = BTreeSet::new();
         let mut broken: Vec<AgentId> = Vec::new();
-        let mut news: Vec<(AgentId, Vec<Chained>)> = Vec::new();
+        let mut news: Vec<News<'_>> = Vec::new();
         for verified in batch {
             let Some(row) = rows.get_mut(&verified.agent) else { continue };
             match advance(row, verified, now) {
@@ -159,7 +174,7 @@ impl Dispatch {
                 Step::Broken => broken.push(verified.agent.clone()),
                 Step::Events(events) => {
                     if !events.is_empty() {
-                        news.push((verified.agent.clone(), events));
+                        news.push(News { report: verified, events });
                     }
                 }
             }
@@ -168,6 +183,7 @@ impl Dispatch {
         let touched = self.take_events(tx, &rows, news, now).await?;
         for agent in &broken {
             self.host_gone(tx, agent, "rolled back or cloned").await?;
+            note_set_aside(tx, agent, "a report does not continue its journal").await?;
         }
         store::put_cursors(tx, rows.values().filter(|r| changed.contains(&r.agent_id))).await?;
         fault::hit(Point::ControllerBeforeIntakeCommit);
@@ -179,12 +195,12 @@ impl Dispatch {
         &self,
         tx: &mut Tx,
         rows: &HashMap<AgentId, LogRow>,
-        news: Vec<(AgentId, Vec<Chained>)>,
+        news: Vec<News<'_>>,
         now: Micros,
     ) -> Result<Touched> {
-        let said = |(agent, events): &(AgentId, Vec<Chained>)| {
-            let ids = events.iter().filter_map(|e| e.event.jti().cloned());
-            ids.map(|jti| (jti, agent.clone())).collect::<Vec<_>>()
+        let said = |news: &News<'_>| {
+            let ids = news.events.iter().filter_map(|e| e.event.jti().cloned());
+            ids.map(|jti| (jti, news.report.agent.clone())).collect::<Vec<_>>()
         };
         let pairs: BTreeSet<(Jti, AgentId)> = news.iter().flat_map(said).collect();
         let mut ids: Vec<Jti> = pairs.iter().map(|(jti, _)| jti.clone()).collect();
@@ -198,27 +214,30 @@ impl Dispatch {
         }
 
         let mut taken = TakenEvents::default();
-        for (agent, events) in news {
+        let mut proofs = Vec::new();
+        for News { report, events } in news {
+            let agent = &report.agent;
             for event in events {
                 if let Event::Gap { from, to, .. } = &event.event {
                     tracing::warn!(%agent, from, to, "events of this host are gone");
                     metrics::counter!("signet_gaps_total").increment(1);
-                    store::note_gap(
-                        tx,
-                        &agent,
-                        to.saturating_sub(*from).saturating_add(1).min(GAP_EVENTS_MAX),
-                        now,
-                    )
-                    .await?;
+                    let lost = to.saturating_sub(*from).saturating_add(1).min(GAP_EVENTS_MAX);
+                    store::note_gap(tx, agent, lost, now).await?;
+                    let note = Note::of(Action::AgentGap, agent.as_str());
+                    let note = note.new(json!({ "from": from, "to": to, "events": lost }));
+                    audit::note(tx, &Author::agent(agent), note).await?;
                 }
                 let Some(jti) = event.event.jti().cloned() else { continue };
                 match deliveries.get_mut(&(agent.clone(), jti)) {
                     Some(row) => {
                         let live_seq = locked.get(&row.task_id).map_or(row.live_seq, |l| l.live_seq);
-                        taken.one(row, event, now, live_seq);
+                        if taken.one(row, event, now, live_seq) {
+                            row.delivery.report = Some(report.report.jti.clone());
+                            proofs.push(Proof::of(report));
+                        }
                     }
                     // Unknown here, or this host is not in its audience: kept and shown, never believed further.
-                    None => taken.orphans.extend(rows.get(&agent).map(|r| Orphan {
+                    None => taken.orphans.extend(rows.get(agent).map(|r| Orphan {
                         agent_id: agent.clone(),
                         log_id: r.cursor.log_id.clone(),
                         seq: event.seq,
@@ -232,6 +251,8 @@ impl Dispatch {
             .filter(|d| taken.moved.contains(&(d.task_id.clone(), d.ordinal)))
             .collect();
         store::update_deliveries(tx, &moved).await?;
+        proofs.dedup_by(|a, b| (a.agent, a.jti) == (b.agent, b.jti));
+        store::put_reports(tx, &proofs, now).await?;
         store::put_orphans(tx, &taken.orphans, now).await?;
         self.tell(tx, &locked, taken.happened).await?;
         let released = self.settle(tx, &locked, &taken.ended, now).await?;
@@ -265,7 +286,9 @@ struct TakenEvents {
 }
 
 impl TakenEvents {
-    fn one(&mut self, row: &mut Stored, event: Chained, now: Micros, live_seq: i64) {
+    /// Applies an event; says whether it is the agent's word on the end.
+    fn one(&mut self, row: &mut Stored, event: Chained, now: Micros, live_seq: i64) -> bool {
+        let end = matches!(event.event, Event::Result { .. } | Event::Rejected { .. });
         let what = match event.event {
             Event::Accepted { at, .. } => {
                 row.apply(&Happening::Accepted(Micros(at)), now, live_seq).then_some(None)
@@ -284,7 +307,7 @@ impl TakenEvents {
                 .then_some(Some(What::Ended)),
             Event::Gap { .. } => None,
         };
-        let Some(what) = what else { return };
+        let Some(what) = what else { return false };
         if !matches!(what, Some(What::Output { .. })) {
             self.moved.insert((row.task_id.clone(), row.ordinal));
         }
@@ -294,6 +317,7 @@ impl TakenEvents {
         let happened =
             |what| Happened { task_id: row.task_id.clone(), hostname: row.hostname.clone(), live_seq, what };
         self.happened.extend(what.map(happened));
+        end
     }
 }
 

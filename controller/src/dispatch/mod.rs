@@ -11,7 +11,6 @@ mod held;
 mod inbox;
 mod intake;
 mod keyrings;
-mod leases;
 pub mod logs;
 pub mod model;
 mod outbox;
@@ -31,7 +30,6 @@ use signet_common::messages::{CommandResult, Stream};
 use signet_common::{Hostname, TaskId};
 
 pub use held::{Approved, Held, HeldTask};
-pub use leases::Lease;
 pub use send::{BatchSize, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use signet_common::Jti;
 use signet_common::messages::{CommandResult, Outcome, Rejection};
 use signet_common::time::Micros;
 
@@ -133,6 +134,8 @@ pub struct Delivery {
     pub exit_code: Option<i32>,
     /// The signal that ended it.
     pub signal: Option<i32>,
+    /// The agent's report that told its end.
+    pub report: Option<Jti>,
 }
 
 impl Delivery {
@@ -149,6 +152,7 @@ impl Delivery {
             finished_at: None,
             exit_code: None,
             signal: None,
+            report: None,
         }
     }
 

@@ -16,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use super::keyrings::{Keyrings, by_keyring};
-use super::leases::Lease;
 use super::logs::Hold;
 use super::model::Happening;
 use super::outbox::Publish;
@@ -24,6 +23,7 @@ use super::service::Dispatch;
 use super::store::{self, Due, LogRow, Stored};
 use crate::error::{Error, Result};
 use crate::keys::FleetKeys;
+use crate::leases::Lease;
 use crate::limits::{
     BEHIND_SECONDS, PUMP_AGENTS_MAX, RESEND_SECONDS, RESUMES_MAX, SWEEP_MILLISECONDS,
     SWEEP_PAUSE_MILLISECONDS, SWEEP_ROWS_MAX, UNACCEPTED_MAX,

@@ -72,6 +72,8 @@ pub struct Order<'a> {
     pub max_failures: Option<u32>,
     /// The targets by hostname, as they match now.
     pub candidates: &'a [Candidate],
+    /// Whether its messages may hold secrets: then they are emptied once nobody may start them any more.
+    pub secret: bool,
     /// What an agent must know to understand it.
     pub features: &'a [&'static str],
     /// Writes a message's body.
@@ -117,7 +119,7 @@ impl Dispatch {
         for message in messages.iter_mut().filter(|_| gate.keys.version() != known.version()) {
             outbox::signed_anew(message, gate.keys.signing())?;
         }
-        store::insert_messages(tx, order.task_id, &messages).await?;
+        store::insert_messages(tx, order.task_id, &messages, order.secret).await?;
 
         let envelope = |jti: &Jti| messages.iter().find(|m| &m.jti == jti).map(|m| m.envelope.clone());
         let publishes = deliveries

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use serde_json::json;
 use signet_common::bus::{Bus, Health};
 use signet_common::envelope::Envelope;
 use signet_common::time::Micros;
@@ -13,10 +14,11 @@ use super::model::{Happening, State};
 use super::send::Sent;
 use super::store::{self, Stored};
 use super::{Kind, Outcomes, outbox};
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::hosts::Hosts;
 use crate::keys::Keys;
-use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_TASKS_MAX};
+use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_REPORTS_MAX, RETENTION_TASKS_MAX};
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::store::{Store, Tx, in_transaction};
@@ -146,7 +148,7 @@ impl Dispatch {
     ///
     /// # Errors
     /// [`Error::NotFound`] for an unknown task, or when the database fails.
-    pub async fn cancel(&self, task: &TaskId) -> Result<usize> {
+    pub async fn cancel(&self, by: &Author, task: &TaskId) -> Result<usize> {
         let now = Micros::now();
         let count = in_transaction!(self.0.store, |tx| -> Result<usize> {
             let locked = store::lock_dispatches(tx, [task]).await?;
@@ -156,6 +158,8 @@ impl Dispatch {
             let open = store::open_of_task(tx, task).await?;
             let concerned = open.len();
             self.apply_locked(tx, &locked, open, |_| Happening::Cancel, now).await?;
+            let cancelled = Note::of(Action::TaskCancel, task.as_str()).new(json!({ "hosts": concerned }));
+            audit::note(tx, by, cancelled).await?;
             Ok(concerned)
         })?;
         self.0.live.ring(task);
@@ -264,18 +268,13 @@ impl Dispatch {
         Ok(store::count_parked(&self.0.store).await?)
     }
 
-    /// A claim to a piece of periodic work.
-    #[must_use]
-    pub fn lease(&self, name: &'static str) -> super::Lease {
-        super::Lease::new(self.0.store.clone(), name)
-    }
-
     /// Forgets a few ended tasks, and orphans, from before `before`; says whether there is more.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn forget_old(&self, before: Micros) -> Result<bool> {
         let orphans = store::delete_old_orphans(&self.0.store, before, RETENTION_TASKS_MAX).await?;
+        let reports = store::delete_old_reports(&self.0.store, before, RETENTION_REPORTS_MAX).await?;
         let tasks = store::old_dispatches(&self.0.store, before, RETENTION_TASKS_MAX).await?;
         if !tasks.is_empty() {
             in_transaction!(self.0.store, |tx| -> Result<()> {
@@ -285,6 +284,8 @@ impl Dispatch {
                 Ok(store::delete(tx, &tasks).await?)
             })?;
         }
-        Ok(tasks.len() == RETENTION_TASKS_MAX || orphans == RETENTION_TASKS_MAX)
+        Ok(tasks.len() == RETENTION_TASKS_MAX
+            || orphans == RETENTION_TASKS_MAX
+            || reports == RETENTION_REPORTS_MAX)
     }
 }

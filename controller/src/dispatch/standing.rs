@@ -1,5 +1,6 @@
 //! What a hello means for its agent's log, and what an admin's word on a host that is set aside does.
 
+use serde_json::json;
 use signet_common::chain::ChainHash;
 use signet_common::messages::{Hello, Standing};
 use signet_common::time::Micros;
@@ -8,6 +9,7 @@ use signet_common::{AgentId, StartId};
 use super::logs::{Cursor, HelloLog, Hold, Verdict, judge_hello};
 use super::service::Dispatch;
 use super::store::{self, LogRow};
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::store::Tx;
 
@@ -123,6 +125,7 @@ impl Dispatch {
             (Verdict::SetAside(reason), Some(mut row)) => {
                 tracing::warn!(%agent, reason, "the host is set aside");
                 self.host_gone(tx, agent, reason).await?;
+                note_set_aside(tx, agent, reason).await?;
                 row.cursor.hold = Hold::SetAside;
                 row.hold_reason = (*reason).to_owned();
                 Ok(row)
@@ -170,4 +173,10 @@ impl Dispatch {
         };
         Ok(rows.into_iter().map(|(id, row)| (id, view(row))).collect())
     }
+}
+
+/// The host's own word took dispatch away from it.
+pub(super) async fn note_set_aside(tx: &mut Tx, agent: &AgentId, reason: &str) -> Result<()> {
+    let note = Note::of(Action::AgentSetAside, agent.as_str()).new(json!({ "reason": reason }));
+    Ok(audit::note(tx, &Author::agent(agent), note).await?)
 }

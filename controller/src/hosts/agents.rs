@@ -20,7 +20,7 @@ use super::store::AgentRow;
 use crate::app::App;
 use crate::dispatch::OrphanRow;
 use crate::error::{Error, Result};
-use crate::http::extract::{Json, Path, Peer, Query};
+use crate::http::extract::{Author, Json, Path, Peer, Query};
 use crate::http::list::{cursor, json_array, link_next, page_limit};
 use crate::limits::{ORPHANS_AT_ONCE, ORPHANS_PAGE_MAX};
 
@@ -62,8 +62,13 @@ async fn get_controller_key(State(app): State<App>) -> Result<Response> {
 #[utoipa::path(post, path = "/api/agents/hello", tag = "agents", security(()),
     request_body(content = String, content_type = "application/json"),
     responses((status = 200), (status = 401), (status = 403), (status = 409)))]
-async fn post_hello(State(app): State<App>, peer: Peer, Json(body): Json<DsseJson>) -> Result<Response> {
-    let answer = enrolment::hello(&app, peer.ip, &body).await?;
+async fn post_hello(
+    State(app): State<App>,
+    by: Author,
+    peer: Peer,
+    Json(body): Json<DsseJson>,
+) -> Result<Response> {
+    let answer = enrolment::hello(&app, &by, peer.ip, &body).await?;
     let headers = [(HeaderName::from_static(KEYRING_HEADER), answer.keyring)];
     Ok((headers, axum::Json(answer.welcome)).into_response())
 }
@@ -72,8 +77,8 @@ async fn post_hello(State(app): State<App>, peer: Peer, Json(body): Json<DsseJso
 #[utoipa::path(post, path = "/api/agents/leave", tag = "agents", security(()),
     request_body(content = String, content_type = "application/json"),
     responses((status = 204), (status = 401), (status = 404)))]
-async fn post_leave(State(app): State<App>, Json(body): Json<DsseJson>) -> Result<StatusCode> {
-    leaving::leave(&app, &body).await?;
+async fn post_leave(State(app): State<App>, by: Author, Json(body): Json<DsseJson>) -> Result<StatusCode> {
+    leaving::leave(&app, &by, &body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -145,9 +150,13 @@ fn agent_id(text: &str) -> Result<AgentId> {
 /// Accepts a pending key after its fingerprint was compared, or a host that was set aside.
 #[utoipa::path(post, path = "/api/agents/{agent_id}/accept", tag = "agents", params(("agent_id" = String, Path)),
     responses((status = 200, body = AgentView), (status = 404), (status = 409)))]
-async fn accept_agent(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<AgentView>> {
+async fn accept_agent(
+    State(app): State<App>,
+    by: Author,
+    Path(id): Path<String>,
+) -> Result<axum::Json<AgentView>> {
     let id = agent_id(&id)?;
-    app.hosts.accept(&app.dispatch, &id).await?;
+    app.hosts.accept(&by, &app.dispatch, &id).await?;
     tracing::warn!(agent = %id, "agent accepted");
     Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))
 }
@@ -155,9 +164,13 @@ async fn accept_agent(State(app): State<App>, Path(id): Path<String>) -> Result<
 /// Revokes a key: nothing it says counts any more.
 #[utoipa::path(post, path = "/api/agents/{agent_id}/revoke", tag = "agents", params(("agent_id" = String, Path)),
     responses((status = 200, body = AgentView), (status = 404)))]
-async fn revoke_agent(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<AgentView>> {
+async fn revoke_agent(
+    State(app): State<App>,
+    by: Author,
+    Path(id): Path<String>,
+) -> Result<axum::Json<AgentView>> {
     let id = agent_id(&id)?;
-    app.hosts.revoke(&app.dispatch, &id).await?;
+    app.hosts.revoke(&by, &app.dispatch, &id).await?;
     delete_queue(&app, id.clone()).await;
     tracing::warn!(agent = %id, "agent revoked");
     Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use signet_common::bus::Queue;
 use signet_common::envelope::{Audience, DsseJson, Envelope, PayloadType};
 use signet_common::messages::{Hello, Standing, Welcome};
@@ -17,6 +18,7 @@ use super::model::KeyStanding;
 use super::service::{DEFAULT_GROUP, group_name};
 use super::store;
 use crate::app::App;
+use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::HelloAnswer;
 use crate::error::{Error, Result};
 use crate::limits::NONCE_SECONDS;
@@ -81,8 +83,9 @@ enum Outcome {
 }
 
 /// Answers a hello.
-pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answer> {
+pub(super) async fn hello(app: &App, by: &Author, ip: IpAddr, body: &DsseJson) -> Result<Answer> {
     let caller = proven(app, body, ip)?;
+    let by = by.with_key_of(&caller.id);
     let local = app.settings.local_agent.as_ref() == Some(&caller.id);
     if matches!(app.settings.bus, BusSettings::InProcess) && !local {
         return Err(Error::Conflict(
@@ -94,7 +97,7 @@ pub(super) async fn hello(app: &App, ip: IpAddr, body: &DsseJson) -> Result<Answ
         if !store::use_nonce(tx, &caller.hello.controller_nonce, now).await? {
             return Err(stale_nonce());
         }
-        if let Some(reason) = place(app, tx, &caller, local, now).await? {
+        if let Some(reason) = place(app, tx, &by, &caller, local, now).await? {
             return Ok((Outcome::Pending(reason), now));
         }
         store::set_sealing_key(tx, &caller.id, &caller.hello.sealing_key).await?;
@@ -170,9 +173,16 @@ fn refused(why: &str) -> Error {
 }
 
 /// Finds or makes the caller's place; says why it is pending, if it is.
-async fn place(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros) -> Result<Option<String>> {
+async fn place(
+    app: &App,
+    tx: &mut Tx,
+    by: &Author,
+    caller: &Caller,
+    local: bool,
+    now: Micros,
+) -> Result<Option<String>> {
     let Some(row) = store::agent(tx, &caller.id).await? else {
-        return enrol(app, tx, caller, local, now).await;
+        return enrol(app, tx, by, caller, local, now).await;
     };
     let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
     // Read again under the server's lock, which everyone holds who changes a standing or asks for a command.
@@ -196,7 +206,14 @@ fn waiting(host: &Hostname) -> String {
 }
 
 /// A new key: with a token it gets its hostname if that is free, and waits for an admin if not.
-async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros) -> Result<Option<String>> {
+async fn enrol(
+    app: &App,
+    tx: &mut Tx,
+    by: &Author,
+    caller: &Caller,
+    local: bool,
+    now: Micros,
+) -> Result<Option<String>> {
     let admission = if local {
         Admission::Admitted(None)
     } else {
@@ -216,7 +233,12 @@ async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros
     let owner = store::server_agent(tx, host).await?;
     let inserted = store::insert_agent(tx, &caller.key, host, KeyStanding::Pending, Some(group), now).await;
     inserted.map_err(meanwhile)?;
-    if matches!(owner, Some(Some(_))) {
+    let token = caller.hello.join.as_ref().map(|proof| &proof.token_id);
+    let new =
+        json!({ "agent": caller.id, "fingerprint": caller.key.id(), "group": group, "join_token": token });
+    if let Some(Some(holder)) = &owner {
+        let note = Note::of(Action::AgentClaim, host.as_str()).old(json!({ "agent": holder })).new(new);
+        audit::note(tx, by, note).await?;
         tracing::warn!(hostname = %host, agent = %caller.id, "another key claims a known host");
         return Ok(Some(waiting(host)));
     }
@@ -227,6 +249,7 @@ async fn enrol(app: &App, tx: &mut Tx, caller: &Caller, local: bool, now: Micros
         store::set_server_ip(tx, host, &caller.ip.to_string()).await?;
     }
     app.hosts.attach(tx, &app.dispatch, &caller.id, host, now).await?;
+    audit::note(tx, by, Note::of(Action::AgentEnrol, host.as_str()).new(new)).await?;
     tracing::info!(hostname = %host, agent = %caller.id, "enrolled");
     Ok(None)
 }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::auth::Caller;
+use crate::http::extract::Author;
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(get_keys)).routes(routes!(rotate)).routes(routes!(revoke))
@@ -58,24 +58,24 @@ async fn get_keys(State(app): State<App>) -> Result<axum::Json<KeysView>> {
 /// Makes a new key and signs with it from now on. Hosts believe the one before until the next rotation.
 #[utoipa::path(post, path = "/api/keys/rotate", tag = "keys",
     responses((status = 201, body = KeysView), (status = 409)))]
-async fn rotate(State(app): State<App>, caller: Caller) -> Result<(StatusCode, axum::Json<KeysView>)> {
-    renew(app, &caller, false).await
+async fn rotate(State(app): State<App>, by: Author) -> Result<(StatusCode, axum::Json<KeysView>)> {
+    renew(app, &by, false).await
 }
 
 /// Makes a new key, and hosts believe no other from their next keyring on: for a key that was stolen.
 #[utoipa::path(post, path = "/api/keys/revoke", tag = "keys",
     responses((status = 201, body = KeysView), (status = 409)))]
-async fn revoke(State(app): State<App>, caller: Caller) -> Result<(StatusCode, axum::Json<KeysView>)> {
-    renew(app, &caller, true).await
+async fn revoke(State(app): State<App>, by: Author) -> Result<(StatusCode, axum::Json<KeysView>)> {
+    renew(app, &by, true).await
 }
 
-async fn renew(app: App, caller: &Caller, revoke: bool) -> Result<(StatusCode, axum::Json<KeysView>)> {
+async fn renew(app: App, by: &Author, revoke: bool) -> Result<(StatusCode, axum::Json<KeysView>)> {
     // Hosts would believe nothing of another chain.
     if let Some(why) = app.dispatch.keyring_old().await? {
         return Err(Error::Conflict(why));
     }
-    let keys = app.keys.rotate(&app.store, revoke).await?;
-    tracing::warn!(version = keys.version(), by = %caller.name, revoke, "the fleet's key was renewed");
+    let keys = app.keys.rotate(by, &app.store, revoke).await?;
+    tracing::warn!(version = keys.version(), by = %by.who, revoke, "the fleet's key was renewed");
     app.dispatch.look_soon();
     Ok((StatusCode::CREATED, get_keys(State(app)).await?))
 }

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use signet_common::glob;
 use signet_common::join::{JoinToken, TokenVerifier};
 use signet_common::keyring::Keyring;
@@ -19,8 +20,9 @@ use super::join_store::{self, TokenRow};
 use super::routes::hosts_limit;
 use super::service::group_name;
 use crate::app::App;
+use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
-use crate::http::extract::{Caller, Json, Path, Query};
+use crate::http::extract::{Author, Json, Path, Query};
 use crate::http::list::link_next;
 use crate::limits::{JOIN_TOKEN_SECONDS, JOIN_TOKEN_SECONDS_MAX, JOIN_TOKEN_USES_MAX};
 use crate::store::{Tx, corrupt, in_transaction};
@@ -219,7 +221,7 @@ fn within(field: &str, asked: Option<u32>, default: u32, max: u32) -> Result<i64
     responses((status = 201, body = NewJoinTokenView), (status = 400)))]
 async fn post_join_token(
     State(app): State<App>,
-    caller: Caller,
+    by: Author,
     Json(body): Json<JoinTokenBody>,
 ) -> Result<Response> {
     if let Some(group) = &body.group {
@@ -242,10 +244,19 @@ async fn post_join_token(
         expires_at: now.plus_seconds(lasts).0,
         revoked_at: None,
         created_at: now.0,
-        created_by: caller.name,
+        created_by: by.who.clone(),
         uses: 0,
     };
-    in_transaction!(app.store, |tx| -> Result<()> { Ok(join_store::insert(tx, &row).await?) })?;
+    let note = Note::of(Action::JoinTokenMake, &row.id).new(json!({
+        "group": row.grp,
+        "hostname": row.hostname,
+        "uses": row.max_uses,
+        "expires_at": Micros(row.expires_at).rfc3339(),
+    }));
+    in_transaction!(app.store, |tx| -> Result<()> {
+        join_store::insert(tx, &row).await?;
+        Ok(audit::note(tx, &by, note.clone()).await?)
+    })?;
     tracing::info!(token = %row.id, by = %row.created_by, group = row.grp, hostname = row.hostname, "join token made");
     let view = JoinTokenView::new(row, keyring, now)?;
     Ok((StatusCode::CREATED, axum::Json(NewJoinTokenView { token: token.reveal(), view })).into_response())
@@ -287,17 +298,14 @@ async fn list_join_tokens(
 /// Revokes a join token: it lets nobody in any more. Hosts that joined with it stay.
 #[utoipa::path(delete, path = "/api/join-tokens/{id}", tag = "agents", params(("id" = String, Path)),
     responses((status = 204), (status = 404)))]
-async fn delete_join_token(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<StatusCode> {
+async fn delete_join_token(State(app): State<App>, by: Author, Path(id): Path<String>) -> Result<StatusCode> {
     let now = Micros::now();
-    let found =
-        in_transaction!(app.store, |tx| -> Result<bool> { Ok(join_store::revoke(tx, &id, now).await?) })?;
-    if !found {
-        return Err(Error::NotFound("Join token not found".into()));
-    }
-    tracing::info!(token = %id, by = %caller.name, "join token revoked");
+    in_transaction!(app.store, |tx| -> Result<()> {
+        if !join_store::revoke(tx, &id, now).await? {
+            return Err(Error::NotFound("Join token not found".into()));
+        }
+        Ok(audit::note(tx, &by, Note::of(Action::JoinTokenRevoke, &id)).await?)
+    })?;
+    tracing::info!(token = %id, by = %by.who, "join token revoked");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -21,7 +21,7 @@ use super::{agents, fleet_key, join_tokens};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
-use crate::http::extract::{Json, Path, Query};
+use crate::http::extract::{Author, Json, Path, Query};
 use crate::http::list::{link_next, page_limit};
 use crate::limits::{
     DEPTH_SECONDS_MAX, HOSTS_PAGE_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
@@ -276,14 +276,14 @@ fn labels(labels: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> 
 /// Adds a server; its agent comes with its first hello, or with its key.
 #[utoipa::path(post, path = "/api/servers", tag = "servers", request_body = ServerBody,
     responses((status = 201, body = ServerView), (status = 400), (status = 409)))]
-async fn post_server(State(app): State<App>, Json(body): Json<ServerBody>) -> Result<Response> {
+async fn post_server(State(app): State<App>, by: Author, Json(body): Json<ServerBody>) -> Result<Response> {
     let new = NewServer {
         hostname: hostname(&body.hostname)?,
         ip: address(&body.ip)?,
         group: group(body.group.unwrap_or_else(|| DEFAULT_GROUP.into()))?,
         labels: labels(body.labels.unwrap_or_default())?,
     };
-    let server = app.hosts.add_server(&app.dispatch, &new).await?;
+    let server = app.hosts.add_server(&by, &app.dispatch, &new).await?;
     Ok((StatusCode::CREATED, axum::Json(ServerView::new(server, Micros::now()))).into_response())
 }
 
@@ -366,22 +366,23 @@ struct ServerChange {
     request_body = ServerChange, responses((status = 200, body = ServerView), (status = 400), (status = 404)))]
 async fn patch_server(
     State(app): State<App>,
+    by: Author,
     Path(host): Path<String>,
     Json(body): Json<ServerChange>,
 ) -> Result<axum::Json<ServerView>> {
     let ip = body.ip.as_deref().map(address).transpose()?;
     let group = body.group.map(group).transpose()?;
     let labels = body.labels.map(labels).transpose()?;
-    let server = app.hosts.change_server(&app.dispatch, &known(&host)?, ip, group, labels).await?;
+    let server = app.hosts.change_server(&by, &app.dispatch, &known(&host)?, ip, group, labels).await?;
     Ok(axum::Json(ServerView::new(server, Micros::now())))
 }
 
 /// Forgets a server: its key is revoked, its queue deleted, and what it was given ends.
 #[utoipa::path(delete, path = "/api/servers/{hostname}", tag = "servers", params(("hostname" = String, Path)),
     responses((status = 204), (status = 404)))]
-async fn delete_server(State(app): State<App>, Path(host): Path<String>) -> Result<StatusCode> {
+async fn delete_server(State(app): State<App>, by: Author, Path(host): Path<String>) -> Result<StatusCode> {
     let host = known(&host)?;
-    if let Some(agent) = app.hosts.delete_server(&app.dispatch, &host).await? {
+    if let Some(agent) = app.hosts.delete_server(&by, &app.dispatch, &host).await? {
         delete_queue(&app, agent).await;
     }
     tracing::info!(hostname = %host, "server deleted");
@@ -465,11 +466,12 @@ struct KeyBody {
     request_body = KeyBody, responses((status = 200, body = KeyView), (status = 400), (status = 409)))]
 async fn put_client_key(
     State(app): State<App>,
+    by: Author,
     Path(host): Path<String>,
     Json(body): Json<KeyBody>,
 ) -> Result<axum::Json<KeyView>> {
     let host = hostname(&host)?;
     let key = PublicKey::from_pem(&body.public_key_pem)
         .map_err(|_| Error::invalid("public_key_pem", texts::PUBLIC_KEY))?;
-    Ok(axum::Json(app.hosts.put_host_key(&app.dispatch, &host, &key).await?.into()))
+    Ok(axum::Json(app.hosts.put_host_key(&by, &app.dispatch, &host, &key).await?.into()))
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::json;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 
@@ -11,6 +12,7 @@ use super::join_store;
 use super::known_keys::KnownKeys;
 use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
 use super::store::{self, AgentRow, ServerFilter, ServerRow};
+use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
 use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX, JOIN_TOKEN_KEPT_SECONDS};
@@ -146,11 +148,19 @@ impl Hosts {
         Ok(rows.into_iter().map(server).collect())
     }
 
-    pub(super) async fn add_server(&self, dispatch: &Dispatch, new: &NewServer) -> Result<Server> {
+    pub(super) async fn add_server(
+        &self,
+        by: &Author,
+        dispatch: &Dispatch,
+        new: &NewServer,
+    ) -> Result<Server> {
         let now = Micros::now();
         let added = in_transaction!(self.store, |tx| -> Result<()> {
             store::insert_server(tx, &new.hostname, &new.ip.to_string(), &new.group, None, now).await?;
-            Ok(store::set_labels(tx, &new.hostname, &new.labels).await?)
+            store::set_labels(tx, &new.hostname, &new.labels).await?;
+            let note = Note::of(Action::ServerAdd, new.hostname.as_str());
+            let note = note.new(json!({ "ip": new.ip, "group": new.group, "labels": new.labels }));
+            Ok(audit::note(tx, by, note).await?)
         });
         match added {
             Err(Error::Store(StoreError::Duplicate(_))) => Err(Error::Conflict("主机名已存在".into())),
@@ -161,6 +171,7 @@ impl Hosts {
 
     pub(super) async fn change_server(
         &self,
+        by: &Author,
         dispatch: &Dispatch,
         host: &Hostname,
         ip: Option<IpAddr>,
@@ -170,11 +181,13 @@ impl Hosts {
         let ip = ip.map(|ip| ip.to_string());
         in_transaction!(self.store, |tx| -> Result<()> {
             store::server_agent(tx, host).await?.ok_or_else(unknown_server)?;
+            let old = store::described(tx, host).await?;
             store::update_server(tx, host, ip.as_deref(), group.as_deref()).await?;
-            match &labels {
-                Some(labels) => Ok(store::set_labels(tx, host, labels).await?),
-                None => Ok(()),
+            if let Some(labels) = &labels {
+                store::set_labels(tx, host, labels).await?;
             }
+            let new = store::described(tx, host).await?;
+            Ok(audit::note(tx, by, Note::of(Action::ServerChange, host.as_str()).old(old).new(new)).await?)
         })?;
         self.server(dispatch, host).await
     }
@@ -182,6 +195,7 @@ impl Hosts {
     /// Forgets a server and revokes its key. Gives the agent whose queue is to go.
     pub(super) async fn delete_server(
         &self,
+        by: &Author,
         dispatch: &Dispatch,
         host: &Hostname,
     ) -> Result<Option<AgentId>> {
@@ -193,7 +207,9 @@ impl Hosts {
                 store::set_standing(tx, agent, KeyStanding::Revoked, host, now).await?;
                 store::delete_beat(tx, agent).await?;
             }
+            let old = store::described(tx, host).await?;
             store::delete_server(tx, host).await?;
+            audit::note(tx, by, Note::of(Action::ServerDelete, host.as_str()).old(old)).await?;
             Ok(agent)
         })?;
         self.keys_changed();
@@ -222,6 +238,7 @@ impl Hosts {
     /// Gives a host this key on an admin's word; another one that it had is replaced, an unknown host is made.
     pub(super) async fn put_host_key(
         &self,
+        by: &Author,
         dispatch: &Dispatch,
         host: &Hostname,
         key: &PublicKey,
@@ -240,7 +257,11 @@ impl Hosts {
                 Some(row) if row.standing()? == KeyStanding::Revoked => return Err(revoked()),
                 Some(_) => {}
             }
-            self.attach(tx, dispatch, &id, host, now).await
+            let old = store::server_agent(tx, host).await?.flatten();
+            self.attach(tx, dispatch, &id, host, now).await?;
+            let note = Note::of(Action::HostKeyPut, host.as_str());
+            let note = note.old(json!({ "agent": old })).new(json!({ "agent": id, "fingerprint": key.id() }));
+            Ok(audit::note(tx, by, note).await?)
         })?;
         self.keys_changed();
         self.host_key(host).await
@@ -300,34 +321,43 @@ impl Hosts {
     }
 
     /// Accepts a pending key after its fingerprint was compared, or a host that was set aside.
-    pub(super) async fn accept(&self, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
+    pub(super) async fn accept(&self, by: &Author, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
         let now = Micros::now();
         in_transaction!(self.store, |tx| -> Result<()> {
             let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
             let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
-            match row.standing()? {
-                KeyStanding::Accepted if dispatch.accept_host(tx, id).await? => Ok(()),
+            let holder = store::server_agent(tx, &host).await?.flatten();
+            let was = row.standing()?;
+            match was {
+                KeyStanding::Accepted if dispatch.accept_host(tx, id).await? => {}
                 KeyStanding::Accepted => {
-                    Err(Error::Conflict("this agent is accepted and not set aside".into()))
+                    return Err(Error::Conflict("this agent is accepted and not set aside".into()));
                 }
-                KeyStanding::Revoked => Err(revoked()),
+                KeyStanding::Revoked => return Err(revoked()),
                 KeyStanding::Pending | KeyStanding::Replaced => {
                     if store::server_agent(tx, &host).await?.is_none() {
                         let group = row.wanted_group.as_deref().unwrap_or(DEFAULT_GROUP);
                         store::insert_server(tx, &host, "", group, None, now).await?;
                     }
-                    self.attach(tx, dispatch, id, &host, now).await
+                    self.attach(tx, dispatch, id, &host, now).await?;
                 }
             }
+            let old = json!({ "standing": was.as_str(), "agent": holder });
+            let new = json!({ "agent": id, "hostname": host, "fingerprint": row.known()?.key.id() });
+            Ok(audit::note(tx, by, Note::of(Action::AgentAccept, id.as_str()).old(old).new(new)).await?)
         })?;
         self.keys_changed();
         Ok(())
     }
 
     /// Revokes a key: nothing it says counts any more.
-    pub(super) async fn revoke(&self, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
+    pub(super) async fn revoke(&self, by: &Author, dispatch: &Dispatch, id: &AgentId) -> Result<()> {
         let now = Micros::now();
-        in_transaction!(self.store, |tx| -> Result<()> { self.revoke_in(tx, dispatch, id, now).await })?;
+        in_transaction!(self.store, |tx| -> Result<()> {
+            let host = self.revoke_in(tx, dispatch, id, now).await?;
+            let note = Note::of(Action::AgentRevoke, id.as_str()).old(json!({ "hostname": host }));
+            Ok(audit::note(tx, by, note).await?)
+        })?;
         self.keys_changed();
         Ok(())
     }
@@ -339,7 +369,7 @@ impl Hosts {
         dispatch: &Dispatch,
         id: &AgentId,
         now: Micros,
-    ) -> Result<()> {
+    ) -> Result<Hostname> {
         let row = store::agent(tx, id).await?.ok_or_else(|| Error::NotFound("Agent not found".into()))?;
         let host: Hostname = row.hostname.parse().map_err(|e| Error::Internal(format!("{e}")))?;
         // The server's lock first: a command that is asked for meanwhile comes before or after all of this.
@@ -350,7 +380,7 @@ impl Hosts {
         if holder.as_ref() == Some(id) {
             store::set_server_agent(tx, &host, None).await?;
         }
-        Ok(())
+        Ok(host)
     }
 }
 

@@ -73,6 +73,8 @@ statements! {
     SET_SERVER_AGENT = same("UPDATE servers SET agent_id = ? WHERE hostname = ?");
     SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip = ''");
     DELETE_SERVER = same("DELETE FROM servers WHERE hostname = ?");
+    DESCRIBED = same("SELECT ip, grp FROM servers WHERE hostname = ?");
+    LABELS_OF = same("SELECT name, value FROM server_labels WHERE hostname = ? ORDER BY name");
     SELECT_LABELS = same("SELECT hostname, name, value FROM server_labels WHERE hostname IN ({list}) \
             ORDER BY hostname, name");
     INSERT_LABELS = same("INSERT INTO server_labels (hostname, name, value) VALUES {rows:3}");
@@ -267,6 +269,17 @@ pub(super) async fn server_agent(
     tx.run(LOCK_SERVER.bind(host)).await?;
     let row: Option<(Option<String>,)> = tx.first(SELECT_SERVER_AGENT.bind(host)).await?;
     row.map(|(id,)| id.map(|id| id.parse().map_err(corrupt)).transpose()).transpose()
+}
+
+/// A server as the audit trail shows it.
+pub(super) async fn described(tx: &mut Tx, host: &Hostname) -> Result<serde_json::Value, StoreError> {
+    let row: Option<(String, String)> = tx.first(DESCRIBED.bind(host)).await?;
+    let labels: Vec<(String, String)> = tx.all(LABELS_OF.bind(host)).await?;
+    let labels: std::collections::BTreeMap<String, String> = labels.into_iter().collect();
+    Ok(row.map_or(
+        serde_json::Value::Null,
+        |(ip, group)| serde_json::json!({ "ip": ip, "group": group, "labels": labels }),
+    ))
 }
 
 /// Adds a server.

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use super::dialect::{Failed, render};
 use super::{discard, proxies};
 use crate::app::App;
+use crate::audit::{Action, Author, RequestId, Subject};
 use crate::error::Error;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
@@ -42,6 +43,7 @@ const REQUEST_ID: &str = "x-request-id";
 pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = request_id(request.headers());
+    request.extensions_mut().insert(RequestId(id.to_str().unwrap_or_default().to_owned()));
     let socket = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let socket = socket.unwrap_or(IpAddr::from([0, 0, 0, 0]));
     let (ip, unbelieved) = proxies::peer(socket, request.headers(), &app.settings.trusted_proxies);
@@ -59,7 +61,10 @@ pub(super) async fn edge(State(app): State<App>, mut request: Request, next: Nex
         if answer.extensions().get::<Failed>().is_some() {
             rest.discard().await;
         }
-        let response = worded(answer, &path);
+        let (response, refusal) = worded(answer, &path);
+        if let Some((by, why)) = refusal {
+            note_refusal(&app, &method, &by, &response, &why);
+        }
         let status = response.status().as_u16();
         let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         count(&method, response.extensions().get::<MatchedPath>(), status, began);
@@ -107,14 +112,26 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without words")
 }
 
-/// Words an error in its dialect; everything else stays as it is.
-fn worded(mut response: Response, path: &str) -> Response {
-    let Some(Failed(error)) = response.extensions_mut().remove::<Failed>() else { return response };
+/// Words an error in its dialect, and says to whom and why; everything else stays as it is.
+fn worded(mut response: Response, path: &str) -> (Response, Option<(Author, String)>) {
+    let Some(Failed(error)) = response.extensions_mut().remove::<Failed>() else { return (response, None) };
     let mut worded = render(&error, path, Micros::now());
     if let Some(matched) = response.extensions_mut().remove::<MatchedPath>() {
         worded.extensions_mut().insert(matched);
     }
-    worded
+    let by = response.extensions_mut().remove::<Author>();
+    (worded, by.map(|by| (by, error.to_string())))
+}
+
+/// Notes who was refused, and which changes failed. What failed by a fault of our own is in the log.
+fn note_refusal(app: &App, method: &http::Method, by: &Author, response: &Response, why: &str) {
+    let status = response.status().as_u16();
+    let Some(route) = response.extensions().get::<MatchedPath>() else { return };
+    let reads = [http::Method::GET, http::Method::HEAD].contains(method);
+    if [401, 403, 429].contains(&status) || (!reads && (400..500).contains(&status)) {
+        let object = format!("{} {}", method_label(method), route.as_str());
+        app.audit.refused(by, Subject { action: Action::RequestRefused, object: &object }, status, why);
+    }
 }
 
 fn count(method: &http::Method, path: Option<&MatchedPath>, status: u16, began: Instant) {
@@ -142,7 +159,7 @@ mod tests {
             ("/api/servers", r#"{"detail":"Internal Server Error"}"#),
             ("/api/v1/clusters/", r#"{"code":500,"message":"Internal Server Error","data":null}"#),
         ] {
-            let response = worded(caught(async { panic!("the secret is {}", 42) }).await, path);
+            let (response, _) = worded(caught(async { panic!("the secret is {}", 42) }).await, path);
             assert_eq!(response.status(), 500);
             let bytes = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
             assert_eq!(bytes, body);

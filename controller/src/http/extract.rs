@@ -12,8 +12,17 @@ use serde::de::DeserializeOwned;
 pub use super::auth::Caller;
 use super::dialect::{REQUIRED, Surface};
 pub use super::edge::Peer;
+pub use crate::audit::Author;
 use crate::error::Error;
 use crate::limits::BODY_SECONDS_MAX;
+
+impl<S: Sync> FromRequestParts<S> for Author {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        parts.extensions.get().cloned().ok_or_else(|| Error::Internal("the request has no author".into()))
+    }
+}
 
 /// A JSON body. Unknown fields are ignored, nothing is coerced; an absent content type counts as JSON.
 #[derive(Debug, Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::auth::credential;
 use super::dialect::Surface;
@@ -10,6 +10,7 @@ use super::edge::Peer;
 use super::permissions::{Need, Rule, rule};
 use crate::accounts::Way;
 use crate::app::App;
+use crate::audit::{Author, RequestId};
 use crate::error::Error;
 
 pub(super) async fn guard(
@@ -24,6 +25,33 @@ pub(super) async fn guard(
         Rule::OtherMethods(allow) => return Err(Error::MethodNotAllowed(allow)),
         Rule::Unknown => return Err(Error::NotFound("Not Found".into())),
     };
+    let mut author = author(&request);
+    let mut response = match admitted(&app, need, &mut request, &mut author).await {
+        Ok(()) => {
+            request.extensions_mut().insert(author.clone());
+            next.run(request).await
+        }
+        Err(error) => error.into_response(),
+    };
+    // For the outermost layer: who was refused what.
+    response.extensions_mut().insert(path);
+    response.extensions_mut().insert(author);
+    Ok(response)
+}
+
+/// Who asks, before a credential was looked at.
+fn author(request: &Request) -> Author {
+    let extensions = request.extensions();
+    Author {
+        who: "nobody".into(),
+        via: None,
+        from: extensions.get::<Peer>().map(|peer| peer.ip),
+        request: extensions.get::<RequestId>().map(|id| id.0.clone()),
+    }
+}
+
+/// Lets the request in, with who is behind it.
+async fn admitted(app: &App, need: Need, request: &mut Request, author: &mut Author) -> Result<(), Error> {
     let peer = request.extensions().get::<Peer>().copied();
     let open = match need {
         Need::Static | Need::Public => true,
@@ -35,6 +63,8 @@ pub(super) async fn guard(
         let peer = peer.ok_or_else(|| Error::Internal("the request has no peer".into()))?;
         let surface = Surface::of(request.uri().path()).name();
         let caller = app.accounts.caller(shown, Way { peer: peer.ip, surface }).await?;
+        caller.name.clone_into(&mut author.who);
+        author.via = Some(caller.via.to_string());
         // Who is limited to some hosts changes nothing that all depend on, nor moves hosts into those groups.
         let limited = need == Need::Admin && caller.groups.is_some();
         if limited || !need.allows(caller.role) {
@@ -45,7 +75,5 @@ pub(super) async fn guard(
     if need.needs_store() {
         app.ready.check()?;
     }
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(path);
-    Ok(response)
+    Ok(())
 }

@@ -33,6 +33,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .merge(crate::commands::routes())
         .merge(crate::approvals::routes())
         .merge(crate::accounts::routes())
+        .merge(crate::audit::routes())
 }
 
 /// Everything that is served: the documented routes, the pages that show them, and what stands before each of them.

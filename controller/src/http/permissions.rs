@@ -128,6 +128,10 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/tokens", Need::Own),
     (Method::POST, "/api/tokens", Need::Own),
     (Method::DELETE, "/api/tokens/{id}", Need::Own),
+    // audit
+    (Method::GET, "/api/audit", Need::Read),
+    (Method::GET, "/api/audit/export", Need::Read),
+    (Method::GET, "/api/audit/head", Need::Read),
 ];
 
 /// The methods of one path.

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use serde_json::json;
 use signet_common::SigningKey;
 use signet_common::envelope::DsseJson;
 use signet_common::keyring::{Keyring, KeyringError};
@@ -27,6 +28,7 @@ pub use master::{MasterKey, WrongMasterKey};
 pub use store::ALL as STATEMENTS;
 
 use self::copy::Copy;
+use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result as Answer};
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::store::{Store, StoreError, Tx, in_transaction};
@@ -298,7 +300,7 @@ impl Keys {
     /// # Errors
     /// [`Error::Conflict`] when another controller rotates at the same moment, the database's keyring is not the one that
     /// this controller signs with, or the chain is too long.
-    pub async fn rotate(&self, store: &Store, revoke: bool) -> Answer<Arc<FleetKeys>> {
+    pub async fn rotate(&self, by: &Author, store: &Store, revoke: bool) -> Answer<Arc<FleetKeys>> {
         let held = self.newest(store).await?;
         if held.chain().len() >= KEYRING_CHAIN_MAX {
             return Err(Error::Conflict(format!("a keyring has at most {KEYRING_CHAIN_MAX} versions")));
@@ -316,7 +318,11 @@ impl Keys {
                 ));
             }
             store::insert_secret(tx, &name, &sealed, now).await?;
-            Ok(store::insert_keyring(tx, next.version(), &signed, now).await?)
+            store::insert_keyring(tx, next.version(), &signed, now).await?;
+            let described = |keys: &FleetKeys| json!({ "version": keys.version(), "fingerprint": keys.keyring().current().id() });
+            let action = if revoke { Action::FleetKeyRevoke } else { Action::FleetKeyRotate };
+            let note = Note::of(action, "fleet key").old(described(&held)).new(described(&next));
+            Ok(audit::note(tx, by, note).await?)
         });
         made.map_err(|error| match error {
             Error::Store(StoreError::Duplicate(_)) => {

@@ -8,5 +8,6 @@ mod approvals;
 mod logins;
 mod permissions;
 mod tokens;
+mod trail;
 mod users;
 mod visitor;

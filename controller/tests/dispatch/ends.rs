@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::json;
+use signet_controller::leases::Lease;
 use signet_testkit::{Pair, eventually, on_both_pairs};
 
 use super::support::fake_agent::{FakeAgent, exited};
@@ -158,7 +159,8 @@ async fn a_host_that_is_away_counts_as_failed(pair: Pair) {
 
 async fn a_lease_is_renewed_when_half_of_it_is_over(pair: Pair) {
     let app = TestApp::start(pair).await;
-    let (one, other) = (app.running.app.dispatch.lease("test"), app.running.app.dispatch.lease("test"));
+    let lease = || Lease::new(app.running.app.store.clone(), "test");
+    let (one, other) = (lease(), lease());
     let until = "SELECT lease_until FROM leases WHERE name = 'test'";
     assert!(one.take().await.unwrap());
     let first = app.number(until).await;

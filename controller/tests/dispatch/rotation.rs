@@ -92,10 +92,10 @@ fn checked(agent: &FakeAgent, message: &Envelope) -> Checked {
         keyring: agent.keyring.as_ref().unwrap(),
         not_before: 0,
         first_log: true,
-        log_began: 0,
         clock: Micros::now().seconds(),
         policy: &Policy::default(),
         own_user: "root",
+        log_began: 0,
     };
     check(message, &context, &mut Time::default(), |_| false)
 }

@@ -86,6 +86,7 @@ struct DeliveryRow {
     term_signal: Option<i64>,
     final_seq: Option<i64>,
     live_seq: i64,
+    report: Option<String>,
 }
 
 impl TryFrom<DeliveryRow> for Stored {
@@ -115,6 +116,7 @@ impl TryFrom<DeliveryRow> for Stored {
                 finished_at: row.finished_at.map(Micros),
                 exit_code: small(row.exit_code),
                 signal: small(row.term_signal),
+                report: row.report.map(|id| id.parse()).transpose().map_err(bad)?,
             },
         })
     }
@@ -190,7 +192,7 @@ pub(crate) async fn insert_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(),
 /// Writes what changed of deliveries that exist. The caller holds their dispatches' locks.
 pub(crate) async fn update_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(), StoreError> {
     for some in all.chunks(BATCH_ROWS_MAX) {
-        let rows = some.iter().map(|s| -> [Value; 20] {
+        let rows = some.iter().map(|s| -> [Value; 21] {
             let d = &s.delivery;
             [
                 (&s.task_id).into(),
@@ -213,6 +215,7 @@ pub(crate) async fn update_deliveries(tx: &mut Tx, all: &[Stored]) -> Result<(),
                 d.signal.into(),
                 s.final_seq.into(),
                 s.live_seq.into(),
+                d.report.as_ref().map(Jti::as_str).into(),
             ]
         });
         tx.run(UPSERT_DELIVERIES.query().rows(rows)).await?;

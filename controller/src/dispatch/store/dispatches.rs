@@ -54,6 +54,25 @@ pub(crate) struct Message {
     pub exp: i64,
 }
 
+#[derive(sqlx::FromRow)]
+pub(super) struct MessageRow {
+    jti: String,
+    payload_type: String,
+    keyid: String,
+    sig: String,
+    body: Vec<u8>,
+    exp: i64,
+}
+
+impl TryFrom<MessageRow> for Message {
+    type Error = StoreError;
+    fn try_from(row: MessageRow) -> Result<Self, StoreError> {
+        let MessageRow { jti, payload_type, keyid, sig, body, exp } = row;
+        let envelope = Envelope { payload_type, keyid, sig, body: body.into() };
+        Ok(Self { jti: jti.parse().map_err(corrupt)?, envelope, exp })
+    }
+}
+
 /// What a task's deliveries share, when it is made.
 pub(crate) struct NewDispatch<'a> {
     pub(crate) task: &'a TaskId,
@@ -73,15 +92,22 @@ pub(crate) async fn insert_dispatch(tx: &mut Tx, new: &NewDispatch<'_>) -> Resul
     tx.run(query.bind(new.last_batch).bind(new.open)).await.map(drop)
 }
 
+/// `messages.kept` of a body that is emptied once nobody may start it any more: it may hold secrets.
+const KEPT_UNTIL_SPENT: i64 = 1;
+/// `messages.kept` of a body that stays as long as its task, to prove what was asked.
+const KEPT: i64 = 2;
+
 /// Writes signed messages.
 pub(crate) async fn insert_messages(
     tx: &mut Tx,
     task: &TaskId,
     messages: &[Message],
+    secret: bool,
 ) -> Result<(), StoreError> {
+    let kept = if secret { KEPT_UNTIL_SPENT } else { KEPT };
     // A message can be large, so that a statement holds few.
     for some in messages.chunks(8) {
-        let rows = some.iter().map(|m| -> [Value; 7] {
+        let rows = some.iter().map(|m| -> [Value; 8] {
             let e = &m.envelope;
             let text = |t: &String| Value::from(t.as_str());
             [
@@ -92,6 +118,7 @@ pub(crate) async fn insert_messages(
                 text(&e.sig),
                 e.body.as_ref().into(),
                 m.exp.into(),
+                kept.into(),
             ]
         });
         tx.run(INSERT_MESSAGES.query().rows(rows)).await?;
@@ -192,27 +219,12 @@ pub(crate) async fn open_batched(
 
 /// Signed messages by id.
 pub(crate) async fn messages(store: &Store, ids: &[Jti]) -> Result<HashMap<Jti, Message>, StoreError> {
-    #[derive(sqlx::FromRow)]
-    struct MessageRow {
-        jti: String,
-        payload_type: String,
-        keyid: String,
-        sig: String,
-        body: Vec<u8>,
-        exp: i64,
-    }
     let mut all = HashMap::new();
     for some in ids.chunks(BATCH_ROWS_MAX) {
         let rows: Vec<MessageRow> = store.all(SELECT_MESSAGES.query().list(some)).await?;
         for row in rows {
-            let jti: Jti = row.jti.parse().map_err(corrupt)?;
-            let envelope = Envelope {
-                payload_type: row.payload_type,
-                keyid: row.keyid,
-                sig: row.sig,
-                body: row.body.into(),
-            };
-            all.insert(jti.clone(), Message { jti, envelope, exp: row.exp });
+            let message = Message::try_from(row)?;
+            all.insert(message.jti.clone(), message);
         }
     }
     Ok(all)

@@ -277,28 +277,3 @@ pub(crate) async fn gate(tx: &mut Tx) -> Result<GateRow, StoreError> {
 pub(crate) async fn put_setting(tx: &mut Tx, name: &str, value: &str, now: Micros) -> Result<(), StoreError> {
     tx.run(UPSERT_SETTING.bind(name).bind(value).bind(now)).await.map(drop)
 }
-
-/// Takes or renews a lease by the database's clock; says whether `holder` has it now.
-pub(crate) async fn take_lease(
-    tx: &mut Tx,
-    name: &str,
-    holder: &str,
-    seconds: i64,
-) -> Result<bool, StoreError> {
-    let take = || TAKE_LEASE.bind(holder).bind(seconds * 1_000_000).bind(name).bind(holder);
-    if tx.run(take()).await? == 1 {
-        return Ok(true);
-    }
-    tx.run(MAKE_LEASE.bind(name)).await?;
-    Ok(tx.run(take()).await? == 1)
-}
-
-/// Who has a lease, and for how much longer, in microseconds by the database's clock.
-pub(crate) async fn lease(store: &Store, name: &str) -> Result<Option<(String, i64)>, StoreError> {
-    store.first(SELECT_LEASE.bind(name)).await
-}
-
-/// Gives a lease back early.
-pub(crate) async fn drop_lease(tx: &mut Tx, name: &str, holder: &str) -> Result<(), StoreError> {
-    tx.run(DROP_LEASE.bind(name).bind(holder)).await.map(drop)
-}

@@ -3,6 +3,7 @@
 mod deliveries;
 mod dispatches;
 mod logs;
+mod reports;
 mod shown;
 
 pub use deliveries::Stored;
@@ -10,6 +11,7 @@ pub(super) use deliveries::*;
 pub(super) use dispatches::*;
 pub use logs::OrphanRow;
 pub(super) use logs::*;
+pub(super) use reports::*;
 pub(super) use shown::*;
 
 use crate::store::statements;
@@ -19,7 +21,7 @@ macro_rules! columns {
     (delivery) => {
         "task_id, hostname, ordinal, agent_id, jti, batch, state, reason, inferred, deadline_at, send_at, \
                 cancel_at, cancel_send_at, accepted_at, started_at, finished_at, exit_code, \
-                term_signal, final_seq, live_seq"
+                term_signal, final_seq, live_seq, report"
     };
     (log) => {
         "agent_id, log_id, seq, chain, hold, hold_reason, catch_up_to, start_id, report_n, behind_head, \
@@ -33,8 +35,8 @@ macro_rules! columns {
 statements! {
     INSERT_DISPATCH = same("INSERT INTO dispatches (task_id, kind, created_at, timeout, max_failures, \
             released_batch, last_batch, open, live_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)");
-    INSERT_MESSAGES = same("INSERT INTO messages (jti, task_id, payload_type, keyid, sig, body, exp) \
-            VALUES {rows:7}");
+    INSERT_MESSAGES = same("INSERT INTO messages (jti, task_id, payload_type, keyid, sig, body, exp, kept) \
+            VALUES {rows:8}");
     INSERT_DELIVERIES = same("INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, \
             state, reason, inferred, deadline_at, send_at, finished_at, final_seq, live_seq) \
             VALUES {rows:14}");
@@ -65,22 +67,22 @@ statements! {
     UPSERT_DELIVERIES = differ(
         "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, \
                 state, reason, inferred, send_at, cancel_at, cancel_send_at, accepted_at, started_at, \
-                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:20} ON DUPLICATE \
+                finished_at, exit_code, term_signal, final_seq, live_seq, report) VALUES {rows:21} ON DUPLICATE \
                 KEY UPDATE state = VALUES(state), reason = VALUES(reason), inferred = VALUES(inferred), \
                 send_at = VALUES(send_at), cancel_at = VALUES(cancel_at), cancel_send_at = \
                 VALUES(cancel_send_at), accepted_at = VALUES(accepted_at), started_at = \
                 VALUES(started_at), finished_at = VALUES(finished_at), exit_code = VALUES(exit_code), \
                 term_signal = VALUES(term_signal), final_seq = VALUES(final_seq), live_seq = \
-                VALUES(live_seq)",
+                VALUES(live_seq), report = VALUES(report)",
         "INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, deadline_at, \
                 state, reason, inferred, send_at, cancel_at, cancel_send_at, accepted_at, started_at, \
-                finished_at, exit_code, term_signal, final_seq, live_seq) VALUES {rows:20} ON CONFLICT \
+                finished_at, exit_code, term_signal, final_seq, live_seq, report) VALUES {rows:21} ON CONFLICT \
                 (task_id, hostname) DO UPDATE SET state = excluded.state, reason = excluded.reason, \
                 inferred = excluded.inferred, send_at = excluded.send_at, cancel_at = excluded.cancel_at, \
                 cancel_send_at = excluded.cancel_send_at, accepted_at = excluded.accepted_at, started_at \
                 = excluded.started_at, finished_at = excluded.finished_at, exit_code = \
                 excluded.exit_code, term_signal = excluded.term_signal, final_seq = excluded.final_seq, \
-                live_seq = excluded.live_seq",
+                live_seq = excluded.live_seq, report = excluded.report",
     );
     LOCK_DISPATCHES = differ(
         concat!("SELECT ", columns!(dispatch), " FROM dispatches d FORCE INDEX (PRIMARY) WHERE d.task_id IN ({list}) \
@@ -120,23 +122,6 @@ statements! {
     WAITING_OF_AGENT = same("SELECT d.task_id, d.hostname, d.jti, d.agent_id FROM deliveries d JOIN \
             dispatches p ON p.task_id = d.task_id WHERE d.agent_id = ? AND d.state = 'waiting' AND \
             d.batch <= p.released_batch AND d.deadline_at > ? ORDER BY d.jti LIMIT ?");
-    TAKE_LEASE = differ(
-        "UPDATE leases SET holder = ?, lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
-            WHERE name = ? AND (holder = ? OR lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED))",
-        "UPDATE leases SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
-            WHERE name = ? AND (holder = ? OR lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER))",
-    );
-    SELECT_LEASE = differ(
-        "SELECT holder, lease_until - CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) AS remaining FROM leases \
-            WHERE name = ?",
-        "SELECT holder, lease_until - CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS remaining FROM leases \
-            WHERE name = ?",
-    );
-    MAKE_LEASE = differ(
-        "INSERT IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
-        "INSERT OR IGNORE INTO leases (name, holder, lease_until) VALUES (?, '', 0)",
-    );
-    DROP_LEASE = same("UPDATE leases SET lease_until = 0 WHERE name = ? AND holder = ?");
     DUE = same("SELECT task_id, hostname, jti, agent_id FROM deliveries WHERE send_at <= ? ORDER BY \
             send_at LIMIT ?");
     MARK_SENT = differ(
@@ -202,6 +187,15 @@ statements! {
     NOTE_GAP = same("UPDATE logs SET gap_events = gap_events + ?, gap_at = ? WHERE agent_id = ?");
     SELECT_GAPS = same("SELECT gap_events, gap_at FROM logs WHERE agent_id = ? AND gap_at IS NOT NULL");
     LIVE_SEQ = same("SELECT live_seq FROM dispatches WHERE task_id = ?");
+    INSERT_REPORTS = differ(
+        "INSERT IGNORE INTO reports (agent_id, jti, keyid, sig, body, received_at) VALUES {rows:6}",
+        "INSERT OR IGNORE INTO reports (agent_id, jti, keyid, sig, body, received_at) VALUES {rows:6}",
+    );
+    SELECT_REPORTS = same("SELECT agent_id, jti, keyid, sig, body FROM reports WHERE agent_id = ? AND jti IN ({list})");
+    OLD_REPORTS = same("SELECT agent_id, jti FROM reports WHERE received_at < ? LIMIT ?");
+    DELETE_REPORT = same("DELETE FROM reports WHERE agent_id = ? AND jti = ?");
+    TASK_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE task_id = ? AND jti > ? \
+            ORDER BY jti LIMIT ?");
     SPENT_MESSAGES = same("SELECT m.jti FROM messages m JOIN dispatches d ON d.task_id = m.task_id AND d.open = 0 \
             WHERE m.kept = 1 AND m.exp < ? ORDER BY m.exp LIMIT ?");
     EMPTY_MESSAGES = same("UPDATE messages SET body = x'', kept = 0 WHERE jti IN ({list})");

@@ -1,0 +1,2 @@
+-- The report in which the agent told the end.
+ALTER TABLE deliveries ADD COLUMN report VARCHAR(36);
