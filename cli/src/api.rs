@@ -36,12 +36,34 @@ pub(crate) struct Task {
     pub user: Option<String>,
     pub status: String,
     pub created_at: String,
+    /// Who must agree before it runs, if somebody must.
+    #[serde(default)]
+    pub approval: Option<Approval>,
+}
+
+/// A request for approval.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Approval {
+    pub task_id: String,
+    /// `awaiting`, `approved`, `refused` or `ended`
+    pub state: String,
+    pub requester: String,
+    pub needed: u32,
+    pub agents: u64,
+    pub not_after: String,
+    pub approvals: Vec<Given>,
+}
+
+/// Somebody who agreed.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Given {
+    pub name: String,
 }
 
 impl Task {
     /// Whether a host has still to answer.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.status.as_str(), "pending" | "sent" | "received")
+        matches!(self.status.as_str(), "awaiting_approval" | "pending" | "sent" | "received")
     }
 
     /// The target as it is written on the command line.

@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, audit, cancel, completions, doctor, join_command, keys, output, pause, results, run, servers,
-    task, tasks, up,
+    agents, approval_rules, approvals, approver_keys, audit, cancel, completions, doctor, join_command, keys,
+    output, pause, results, run, servers, task, tasks, up,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -70,6 +70,11 @@ enum Command {
     Agents(agents::Agents),
     Audit(Box<audit::Audit>),
     Keys(keys::Keys),
+    Approvals(approvals::Approvals),
+    Approve(approvals::Approve),
+    Refuse(approvals::Refuse),
+    ApproverKeys(approver_keys::ApproverKeys),
+    ApprovalRules(approval_rules::ApprovalRules),
     JoinCommand(join_command::JoinCommand),
     JoinTokens(join_command::JoinTokens),
     Completions(completions::Completions),
@@ -96,6 +101,11 @@ impl CommandLine {
             Command::Audit(audit) if audit.is_offline() => audit.offline(self.global.output == Format::Json),
             Command::Audit(audit) => audit.run(&context()?),
             Command::Keys(keys) => keys.run(&context()?),
+            Command::Approvals(approvals) => approvals.run(&context()?),
+            Command::Approve(approve) => approve.run(&context()?),
+            Command::Refuse(refuse) => refuse.run(&context()?),
+            Command::ApproverKeys(keys) => keys.run(&context()?),
+            Command::ApprovalRules(rules) => rules.run(&context()?),
             Command::JoinCommand(join) => join.run(&self.global.url, &context()?),
             Command::JoinTokens(tokens) => tokens.run(&context()?),
         }

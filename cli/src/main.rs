@@ -11,6 +11,7 @@ mod follow;
 mod interrupt;
 mod limits;
 mod sse;
+mod ssh;
 mod table;
 mod term;
 mod text;

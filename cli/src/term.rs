@@ -91,10 +91,11 @@ fn painted(colour: bool, look: Look, text: &str) -> String {
 /// How the state of a target or host looks.
 pub(crate) fn state_look(state: &str) -> Look {
     match state {
-        "succeeded" | "online" | "done" => Look::Good,
-        "failed" | "timed_out" | "lost" | "interrupted" | "rejected" | "revoked" | "set_aside" => Look::Bad,
-        "expired" | "cancelled" | "pending" | "catching_up" => Look::Warn,
-        "offline" | "replaced" => Look::Dim,
+        "succeeded" | "online" | "done" | "approved" => Look::Good,
+        "failed" | "timed_out" | "lost" | "interrupted" | "rejected" | "refused" | "revoked"
+        | "set_aside" => Look::Bad,
+        "expired" | "cancelled" | "pending" | "catching_up" | "awaiting" | "awaiting_approval" => Look::Warn,
+        "offline" | "replaced" | "ended" => Look::Dim,
         _ => Look::Plain,
     }
 }

@@ -21,6 +21,9 @@ use signet_common::keyring::KeyringBody;
 use signet_common::trail::Line;
 use tempfile::TempDir;
 
+#[path = "up/approvals.rs"]
+mod approvals;
+
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -7,6 +7,7 @@ use signet_common::bus::Bus;
 use tokio_util::sync::CancellationToken;
 
 use crate::accounts::Accounts;
+use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
@@ -37,6 +38,8 @@ pub struct App {
     pub hosts: Hosts,
     /// Messages and deliveries.
     pub dispatch: Dispatch,
+    /// Who must agree before something runs.
+    pub approvals: Approvals,
     /// Tasks and results.
     pub commands: Commands,
     /// Bells for who watches.

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod app;
+pub mod approvals;
 pub mod audit;
 pub mod commands;
 pub mod dispatch;

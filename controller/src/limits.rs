@@ -212,6 +212,26 @@ pub const JOIN_TOKEN_SECONDS_MAX: u32 = 366 * 86_400;
 pub const JOIN_TOKEN_USES_MAX: u32 = 100_000;
 /// How long an expired join token is still shown, in seconds.
 pub const JOIN_TOKEN_KEPT_SECONDS: i64 = 30 * 86_400;
+/// Rules for approvals: all are read with every request.
+pub const APPROVAL_RULES_MAX: usize = 100;
+/// Approvals that a rule may ask for.
+pub const APPROVALS_NEEDED_MAX: u32 = 10;
+/// How long a request waits for approval unless its rule says otherwise, in seconds.
+pub const APPROVAL_WAIT_SECONDS: u32 = 3_600;
+/// The longest that a rule may let it wait, in seconds.
+pub const APPROVAL_WAIT_SECONDS_MAX: u32 = 7 * 86_400;
+/// Requests for approval in one page unless asked otherwise.
+pub const APPROVALS_LIMIT: usize = 100;
+/// Requests for approval in one page.
+pub const APPROVALS_LIMIT_MAX: usize = 1_000;
+/// Longest reason for a refusal, in characters.
+pub const REFUSAL_CHARS_MAX: usize = 1_000;
+/// Approver keys of one account.
+pub const APPROVER_KEYS_MAX: usize = 100;
+/// Approver keys in one answer.
+pub const APPROVER_KEYS_SHOWN_MAX: usize = 10_000;
+/// What is kept of an SSH key's comment, in characters.
+pub const KEY_COMMENT_CHARS_MAX: usize = 255;
 /// Longest text for people in an entry of the audit trail, and longest object, in characters.
 pub const AUDIT_TEXT_CHARS_MAX: usize = 250;
 /// Largest old or new value in an entry of the audit trail, in bytes; a larger one stands there by its digest.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::{Accounts, FIRST_PASSWORD_FILE};
 use crate::app::{App, Ready};
+use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::commands::{CommandOutcomes, Commands};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
@@ -92,10 +93,14 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     let dispatch = Dispatch::new(store.clone(), bus.clone(), keys.clone(), hosts.clone(), live.clone());
     let command_outcomes: Arc<dyn Outcomes> = Arc::new(CommandOutcomes);
     dispatch.register([(Kind::Command, command_outcomes)].into());
+    let accounts = Accounts::new(store.clone(), &admin_token);
+    let approvals =
+        Approvals::new(store.clone(), accounts.clone(), hosts.clone(), dispatch.clone(), keys.clone());
     let app = App {
         audit: Audit::new(store.clone()),
-        commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone()),
-        accounts: Accounts::new(store.clone(), &admin_token),
+        commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone(), approvals.clone()),
+        accounts,
+        approvals,
         settings: Arc::new(Settings { admin_token: Some(admin_token), ..settings }),
         store,
         bus,

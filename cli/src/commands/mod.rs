@@ -1,6 +1,9 @@
 //! One file for each subcommand.
 
 pub(crate) mod agents;
+pub(crate) mod approval_rules;
+pub(crate) mod approvals;
+pub(crate) mod approver_keys;
 pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;

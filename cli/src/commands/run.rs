@@ -16,6 +16,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::limits::STDIN_BYTES_MAX;
+use crate::term::Look;
 use crate::text::shell_join;
 
 /// Run a command on hosts and show every result
@@ -83,6 +84,11 @@ impl Run {
         let headers = [("idempotency-key", key.as_str())];
         let answer = context.client.send(&Method::POST, "/api/commands", &headers, Some(&body))?;
         let task: Task = parsed(&answer)?;
+        if let Some(approval) = task.approval.as_ref().filter(|approval| approval.state == "awaiting") {
+            let (needed, until) = (approval.needed, &approval.not_after);
+            let text = format!("waits for {needed} approvals until {until}: signet approve {}", task.task_id);
+            context.term.say(Look::Warn, &text);
+        }
         if self.no_wait {
             if context.json() {
                 return context.print_json(&answer);

@@ -57,6 +57,12 @@ pub(crate) fn show(context: &Context, detail: &TaskDetail) -> io::Result<()> {
     line("user", task.user.as_deref().unwrap_or("(the agent's own)"))?;
     line("timeout", &format!("{} s", task.timeout))?;
     line("created", &task.created_at)?;
+    if let Some(approval) = &task.approval {
+        let by: Vec<&str> = approval.approvals.iter().map(|given| given.name.as_str()).collect();
+        let by = if by.is_empty() { String::new() } else { format!(" by {}", by.join(", ")) };
+        let (state, given, needed) = (&approval.state, approval.approvals.len(), approval.needed);
+        line("approval", &format!("{state}, {given} of {needed}{by}"))?;
+    }
     writeln!(out)?;
     drop(out);
     let rows = targets.iter().map(|target| {

@@ -23,6 +23,7 @@ statements! {
     INSERT_USER = same("INSERT INTO users (id, uuid, username, email, first_name, last_name, role, password_hash, \
             is_active, host_groups, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?)");
     BY_ID = same(user!("WHERE u.id = ?"));
+    BY_IDS = same(user!("WHERE u.id IN ({list})"));
     BY_UUID = same(user!("WHERE u.uuid = ?"));
     BY_NAME = same(user!("WHERE u.username = ?"));
     PASSWORD = same("SELECT id, password_hash FROM users WHERE username = ?");
@@ -154,6 +155,11 @@ pub(super) async fn user(store: &Store, which: Which<'_>) -> Result<Option<User>
 
 pub(super) async fn user_in(tx: &mut Tx, which: Which<'_>) -> Result<Option<User>, StoreError> {
     tx.first::<UserRow>(which.query()).await?.map(UserRow::user).transpose()
+}
+
+pub(super) async fn users_in(tx: &mut Tx, ids: &[i64]) -> Result<Vec<User>, StoreError> {
+    let rows: Vec<UserRow> = tx.all(BY_IDS.query().list(ids.iter().copied())).await?;
+    rows.into_iter().map(UserRow::user).collect()
 }
 
 pub(super) async fn count_all(tx: &mut Tx) -> Result<i64, StoreError> {

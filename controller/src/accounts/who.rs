@@ -7,13 +7,14 @@ use aws_lc_rs::digest::{SHA256, digest};
 use signet_common::time::Micros;
 use uuid::Uuid;
 
-use super::model::{Caller, Via, both};
+use super::model::{Caller, User, Via, both};
 use super::service::Accounts;
 use super::store;
 use super::tokens::Kind;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::TOKEN_USE_SECONDS;
+use crate::store::Tx;
 
 /// What a request shows. Texts are as they came, not believed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,17 @@ impl Accounts {
     fn is_admin_token(&self, token: &str) -> bool {
         let found = digest(&SHA256, token.as_bytes());
         verify_slices_are_equal(found.as_ref(), self.admin_token()).is_ok()
+    }
+
+    /// These accounts with their rights as they are in this transaction, those that are still there.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn users(&self, tx: &mut Tx, ids: &[i64]) -> Result<Vec<User>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(store::users_in(tx, ids).await?)
     }
 
     async fn by_jwt(&self, token: &str, kinds: &[Kind]) -> Result<Caller> {

@@ -5,6 +5,8 @@ use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
 use utoipa::ToSchema;
 
+use crate::approvals::ApprovalView;
+
 /// Which hosts a task is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -42,6 +44,8 @@ impl TargetType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
+    /// It waits for the approval of others.
+    AwaitingApproval,
     /// Stored, but dispatch is paused or the bus is down.
     Pending,
     /// Stored and signed: every host gets it as soon as it is online.
@@ -135,6 +139,9 @@ pub struct TaskView {
     /// Everything beyond the document.
     #[serde(flatten)]
     pub options: Options,
+    /// Who must agree, and who did; only of one task, and only if it needed approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalView>,
 }
 
 impl Task {
@@ -151,6 +158,7 @@ impl Task {
             status,
             created_at: self.created_at.rfc3339(),
             options: self.options,
+            approval: None,
         }
     }
 }

@@ -51,6 +51,7 @@ impl Outcomes for CommandOutcomes {
     }
 
     async fn forget(&self, tx: &mut Tx, tasks: &[TaskId]) -> Result<()> {
+        crate::approvals::forget(tx, tasks).await?;
         Ok(store::delete(tx, tasks).await?)
     }
 }

@@ -1,26 +1,29 @@
 //! What commands do: ask for one, look at it, cancel it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use serde_json::json;
 use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, Point};
 use signet_common::messages::Command;
+use signet_common::statement;
 use signet_common::time::Micros;
-use signet_common::{Hostname, TaskId};
+use signet_common::{Hostname, Jti, TaskId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::model::{TargetView, Task, TaskDetail, TaskView};
+use super::model::{TargetType, TargetView, Task, TaskDetail, TaskStatus, TaskView};
 use super::request::{Checked, unknown_node};
-use super::status::status;
+use super::status::{Sending, status};
 use super::store::{self, Filter, Origin, Place};
+use crate::approvals::{Approvals, Asked};
 use crate::audit::{self, Action, Author, Note};
+use crate::dispatch::model::State;
 use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
 use crate::limits::{OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX, WATCHERS_MAX, WATCHERS_RETRY_SECONDS};
-use crate::store::{Store, StoreError, in_transaction};
+use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// Commands. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -28,6 +31,7 @@ pub struct Commands {
     store: Store,
     hosts: Hosts,
     dispatch: Dispatch,
+    approvals: Approvals,
     watchers: Arc<Semaphore>,
 }
 
@@ -58,8 +62,8 @@ fn within(groups: Option<&Groups>, group: &str) -> Result<()> {
 impl Commands {
     /// Commands over these parts.
     #[must_use]
-    pub fn new(store: Store, hosts: Hosts, dispatch: Dispatch) -> Self {
-        Self { store, hosts, dispatch, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+    pub fn new(store: Store, hosts: Hosts, dispatch: Dispatch, approvals: Approvals) -> Self {
+        Self { store, hosts, dispatch, approvals, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -107,7 +111,7 @@ impl Commands {
             idempotency_key: repeat.key.clone(),
             body_digest: repeat.digest.clone(),
         };
-        let asked = in_transaction!(self.store, |tx| -> Result<Sent> {
+        let asked = in_transaction!(self.store, |tx| -> Result<(Sent, bool)> {
             // First, because only a name that names something is sure to fit into its column.
             let candidates = self.hosts.candidates(tx, &request.target).await?;
             if candidates.is_empty() {
@@ -117,7 +121,10 @@ impl Commands {
             store::insert(tx, &task, &origin).await?;
             // After the servers are held: a host that begins a new log refuses what was issued before it.
             let now = Micros::now();
-            let body = |claims: &MessageClaims| message(&task, &request, claims);
+            let body = |claims: &MessageClaims| {
+                let command = message(&task, &request, claims);
+                serde_json::to_vec(&command).map_err(|e| Error::Internal(e.to_string()))
+            };
             let order = Order {
                 task_id: &task.task_id,
                 kind: Kind::Command,
@@ -132,17 +139,18 @@ impl Commands {
                 features: &features(&request),
                 body: &body,
             };
-            let sent = self.dispatch.send(tx, &order).await?;
+            let sent = self.send_or_hold(tx, &repeat.account, &task, &request, &order).await?;
             audit::note(tx, by, asked_for(&task, candidates.len())).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(sent)
         });
         match asked {
-            Ok(sent) => {
+            Ok((sent, held)) => {
                 fault::hit(Point::ControllerAfterCommit);
-                let status = status(&sent.tally, sent.can_send);
+                let status = status(&sent.tally, Sending::of(held, sent.can_send));
                 self.dispatch.committed(sent);
-                Ok(task.view(status))
+                let approval = if held { self.approvals.of(&task.task_id).await? } else { None };
+                Ok(TaskView { approval, ..task.view(status) })
             }
             // Another request with the same key was quicker.
             Err(Error::Store(StoreError::Duplicate(_))) => match self.repeated(&repeat).await? {
@@ -150,6 +158,26 @@ impl Commands {
                 None => Err(Error::Internal("a task exists that can't be found".into())),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// Sends it, or holds it for the approval of others; says whether it is held.
+    async fn send_or_hold(
+        &self,
+        tx: &mut Tx,
+        requester: &str,
+        task: &Task,
+        request: &Checked,
+        order: &Order<'_>,
+    ) -> Result<(Sent, bool)> {
+        let all = request.target_type == TargetType::All;
+        match self.approvals.needed(tx, statement::Kind::Command, all, order.candidates).await? {
+            None => Ok((self.dispatch.send(tx, order).await?, false)),
+            Some(need) => {
+                let claims = MessageClaims { aud: Vec::new(), iat: 0, exp: 0, jti: Jti::generate() };
+                let command = message(task, request, &claims);
+                self.approvals.hold(tx, &Asked { requester, need, order, command: &command }).await
+            }
         }
     }
 
@@ -164,9 +192,22 @@ impl Commands {
     }
 
     async fn view(&self, task: Task) -> Result<TaskView> {
-        let tallies = self.dispatch.tallies(std::slice::from_ref(&task.task_id)).await?;
-        let can_send = self.can_send().await?;
-        Ok(viewed(task, &tallies, can_send))
+        let standing = self.standing(std::slice::from_ref(&task.task_id)).await?;
+        let status = standing.status(&task.task_id);
+        let awaits = status == TaskStatus::AwaitingApproval;
+        let approval = if awaits { self.approvals.of(&task.task_id).await? } else { None };
+        Ok(TaskView { approval, ..task.view(status) })
+    }
+
+    async fn standing(&self, tasks: &[TaskId]) -> Result<Standing> {
+        let tallies = self.dispatch.tallies(tasks).await?;
+        // Most don't wait, and are not asked about.
+        let waits = |task: &&TaskId| {
+            tallies.get(*task).is_some_and(|tally| tally.iter().any(|(state, _)| *state == State::Waiting))
+        };
+        let waiting: Vec<TaskId> = tasks.iter().filter(waits).cloned().collect();
+        let held = self.dispatch.held_among(&waiting).await?;
+        Ok(Standing { can_send: self.can_send().await?, tallies, held })
     }
 
     /// Whether what is asked for now is sent at once: the bus is up and dispatch not paused.
@@ -192,11 +233,11 @@ impl Commands {
     ) -> Result<Vec<(TaskView, Place)>> {
         let tasks = store::list(&self.store, filter, before, limit).await?;
         let ids: Vec<TaskId> = tasks.iter().map(|t| t.task_id.clone()).collect();
-        let tallies = self.dispatch.tallies(&ids).await?;
-        let can_send = self.can_send().await?;
+        let standing = self.standing(&ids).await?;
         let placed = |task: Task| {
             let place = (task.created_at.0, task.task_id.to_string());
-            (viewed(task, &tallies, can_send), place)
+            let status = standing.status(&task.task_id);
+            (task.view(status), place)
         };
         Ok(tasks.into_iter().map(placed).collect())
     }
@@ -225,16 +266,16 @@ impl Commands {
     /// As [`Commands::task`].
     pub async fn detail(&self, id: &TaskId) -> Result<TaskDetail> {
         let task = self.task(id).await?;
-        let tallies = self.dispatch.tallies(std::slice::from_ref(id)).await?;
+        let standing = self.standing(std::slice::from_ref(id)).await?;
         let mut counts = BTreeMap::new();
-        for (state, number) in tallies.get(id).into_iter().flatten() {
+        for (state, number) in standing.tallies.get(id).into_iter().flatten() {
             *counts.entry(state.as_str()).or_insert(0) += number;
         }
         let paused = self.dispatch.held().await?;
         let targets = self.dispatch.targets(id, 0, TARGETS_SHOWN_MAX).await?;
-        let can_send = self.dispatch.may_publish() && paused.is_none();
+        let status = standing.status(id);
         Ok(TaskDetail {
-            task: viewed(task, &tallies, can_send),
+            task: TaskView { approval: self.approvals.of(id).await?, ..task.view(status) },
             paused,
             counts,
             targets: targets.iter().map(TargetView::from).collect(),
@@ -287,9 +328,19 @@ impl Commands {
     }
 }
 
-fn viewed(task: Task, tallies: &Tallies, can_send: bool) -> TaskView {
-    let status = status(tallies.get(&task.task_id).map_or(&[], Vec::as_slice), can_send);
-    task.view(status)
+/// Where tasks stand.
+struct Standing {
+    tallies: Tallies,
+    /// Which of them await approval.
+    held: HashSet<TaskId>,
+    can_send: bool,
+}
+
+impl Standing {
+    fn status(&self, task: &TaskId) -> TaskStatus {
+        let tally = self.tallies.get(task).map_or(&[][..], Vec::as_slice);
+        status(tally, Sending::of(self.held.contains(task), self.can_send))
+    }
 }
 
 /// The entry of a command; values of its environment and input are not in it.
@@ -328,8 +379,8 @@ fn features(request: &Checked) -> Vec<&'static str> {
     wanted.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
 }
 
-fn message(task: &Task, request: &Checked, claims: &MessageClaims) -> Result<Vec<u8>> {
-    let command = Command {
+fn message(task: &Task, request: &Checked, claims: &MessageClaims) -> Command {
+    Command {
         iss: "controller".into(),
         aud: claims.aud.clone(),
         iat: claims.iat,
@@ -346,6 +397,5 @@ fn message(task: &Task, request: &Checked, claims: &MessageClaims) -> Result<Vec
         output_limit: request.options.output_limit,
         detached: request.options.detached,
         approval: None,
-    };
-    serde_json::to_vec(&command).map_err(|e| Error::Internal(e.to_string()))
+    }
 }

@@ -3,9 +3,31 @@
 use super::model::TaskStatus;
 use crate::dispatch::model::{Delivery, State};
 
-/// A task's status from how many targets are in which state. `can_send`: the bus is up and dispatch not paused.
+/// What becomes of a task's targets that were not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// They get it as soon as they are there.
+    Free,
+    /// Dispatch is paused, or the bus is down.
+    Stopped,
+    /// They wait for people's word.
+    Awaits,
+}
+
+impl Sending {
+    /// `can_send`: the bus is up and dispatch not paused.
+    pub(super) const fn of(held: bool, can_send: bool) -> Self {
+        match (held, can_send) {
+            (true, _) => Self::Awaits,
+            (false, true) => Self::Free,
+            (false, false) => Self::Stopped,
+        }
+    }
+}
+
+/// A task's status from how many targets are in which state, and what becomes of those that were not sent.
 #[must_use]
-pub(super) fn status(tally: &[(State, u64)], can_send: bool) -> TaskStatus {
+pub(super) fn status(tally: &[(State, u64)], sending: Sending) -> TaskStatus {
     let has = |test: fn(State) -> bool| tally.iter().any(|(s, n)| *n > 0 && test(*s));
     let only = |state: State| tally.iter().all(|(s, n)| *n == 0 || *s == state);
     if !has(|s| !s.is_final()) {
@@ -27,12 +49,11 @@ pub(super) fn status(tally: &[(State, u64)], can_send: bool) -> TaskStatus {
                 | State::Interrupted
         )
     };
-    if has(taken) {
-        TaskStatus::Received
-    } else if can_send {
-        TaskStatus::Sent
-    } else {
-        TaskStatus::Pending
+    match sending {
+        _ if has(taken) => TaskStatus::Received,
+        Sending::Awaits => TaskStatus::AwaitingApproval,
+        Sending::Free => TaskStatus::Sent,
+        Sending::Stopped => TaskStatus::Pending,
     }
 }
 
@@ -84,10 +105,12 @@ mod tests {
             (&[S::Succeeded, S::Lost], T::Done),
         ];
         for (states, expected) in cases {
-            assert_eq!(status(&tally(states), true), *expected, "{states:?}");
+            assert_eq!(status(&tally(states), Sending::Free), *expected, "{states:?}");
         }
-        assert_eq!(status(&tally(&[S::Waiting]), false), T::Pending);
-        assert_eq!(status(&tally(&[S::Running]), false), T::Received);
+        assert_eq!(status(&tally(&[S::Waiting]), Sending::Stopped), T::Pending);
+        assert_eq!(status(&tally(&[S::Running]), Sending::Stopped), T::Received);
+        assert_eq!(status(&tally(&[S::Waiting, S::Rejected]), Sending::Awaits), T::AwaitingApproval);
+        assert_eq!(status(&tally(&[S::Rejected]), Sending::Awaits), T::Rejected);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod ending;
 mod gate;
 mod heartbeats;
+mod held;
 mod inbox;
 mod intake;
 mod keyrings;
@@ -28,6 +29,7 @@ use async_trait::async_trait;
 use signet_common::messages::{CommandResult, Stream};
 use signet_common::{Hostname, TaskId};
 
+pub use held::{Approved, Held, HeldTask};
 pub use send::{BatchSize, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};

@@ -183,6 +183,10 @@ pub enum Happening<'a> {
     BudgetSpent,
     /// Its deadline has passed; the text says when the host was last heard of.
     Deadline(&'a str),
+    /// Nobody, or too few, approved it in time.
+    ApprovalDue,
+    /// Somebody refused it before it was sent; the text says who and why.
+    NotApproved(&'a str),
     /// The host can't answer for it any more: a new log, rolled back, removed. The text says which.
     HostGone(&'a str),
     /// The host's key was replaced: nothing new goes to the old one, but its reports still count.
@@ -245,6 +249,12 @@ pub fn apply(delivery: &Delivery, happening: &Happening<'_>, now: Micros) -> Opt
             State::Waiting => infer(State::Expired, "never sent before it expired"),
             _ => infer(State::Lost, &format!("no word since {last_word}; it may have run")),
         }),
+        Happening::ApprovalDue => {
+            (delivery.state == State::Waiting).then(|| infer(State::Expired, "not approved in time"))
+        }
+        Happening::NotApproved(why) => {
+            (delivery.state == State::Waiting).then(|| infer(State::Rejected, &clip(why)))
+        }
         Happening::HostGone(why) => open.then(|| match delivery.state {
             State::Waiting => infer(State::Rejected, why),
             _ => infer(State::Lost, &format!("{why}; it may have run")),

@@ -127,7 +127,8 @@ impl Dispatch {
             let locked = store::lock_dispatches(tx, overdue.iter().map(|(task, _)| task)).await?;
             // Read under the locks: a report may have been quicker.
             let mut rows = store::at(tx, &overdue).await?;
-            rows.retain(|d| locked.contains_key(&d.task_id));
+            // … or the last approval, which gave it another deadline.
+            rows.retain(|d| locked.contains_key(&d.task_id) && d.deadline_at < now);
             let agents: BTreeSet<AgentId> = rows.iter().filter_map(|d| d.agent_id.clone()).collect();
             let known = self.hosts().reachable(tx, &agents.into_iter().collect::<Vec<_>>()).await?;
             let heard: HashMap<AgentId, String> = known
@@ -135,6 +136,9 @@ impl Dispatch {
                 .filter_map(|(id, agent)| Some((id, agent.last_heartbeat?.rfc3339())))
                 .collect();
             let deadline = |d: &Stored| {
+                if locked.get(&d.task_id).is_some_and(store::Dispatch::is_held) {
+                    return Happening::ApprovalDue;
+                }
                 let word = d.agent_id.as_ref().and_then(|id| heard.get(id));
                 Happening::Deadline(word.map_or("it was asked for", String::as_str))
             };

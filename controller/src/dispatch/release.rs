@@ -73,6 +73,9 @@ impl Dispatch {
         dispatch: &store::Dispatch,
         now: Micros,
     ) -> Result<bool> {
+        if dispatch.is_held() {
+            return Ok(false);
+        }
         let mut released = dispatch.released_batch;
         while released < dispatch.last_batch {
             let (next, later) = self.look(tx, task, dispatch, released, now).await?;

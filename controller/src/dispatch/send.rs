@@ -52,6 +52,7 @@ pub struct MessageClaims {
 }
 
 /// What a slice wants sent.
+#[derive(Clone, Copy)]
 pub struct Order<'a> {
     /// The task or job.
     pub task_id: &'a TaskId,
@@ -92,7 +93,7 @@ pub struct Sent {
 }
 
 /// Messages that are being signed.
-type Signing = tokio::task::JoinHandle<std::result::Result<Vec<Message>, SealError>>;
+pub(super) type Signing = tokio::task::JoinHandle<std::result::Result<Vec<Message>, SealError>>;
 
 impl Dispatch {
     /// Writes the messages and deliveries of an order. After the commit, hand the answer to [`Dispatch::committed`].
@@ -100,30 +101,20 @@ impl Dispatch {
     /// # Errors
     /// When the database or the key fails.
     pub async fn send(&self, tx: &mut Tx, order: &Order<'_>) -> Result<Sent> {
-        let mut deliveries = plan(order);
+        let (start, last) = (order.now, order.now.plus_seconds(i64::from(order.expires_in)));
+        let mut deliveries = plan(order, deadline(last, order.timeout));
+        let audiences = number(&mut deliveries);
         // Signing takes a core for a millisecond a message; the database is at work meanwhile.
         let known = self.keys().fleet()?;
-        let signing = sign(order, &mut deliveries, known.signing().clone())?;
+        let window = (start.seconds(), last.seconds());
+        let signing = sign(order.payload_type, window, audiences, order.body, known.signing().clone())?;
         let gate = self.gate(tx).await?;
         let can_send = self.may_publish() && gate.open;
         if can_send {
             self.release_first(tx, &gate, order, &mut deliveries).await?;
         }
-        let last_batch = deliveries.iter().map(|d| d.batch).max().unwrap_or(0);
-        let open = deliveries.iter().any(|d| !d.delivery.state.is_final());
-        let new = store::NewDispatch {
-            task: order.task_id,
-            kind: order.kind.as_str(),
-            now: order.now,
-            timeout: order.timeout,
-            max_failures: order.max_failures,
-            last_batch,
-            open,
-        };
-        store::insert_dispatch(tx, &new).await?;
-        store::insert_deliveries(tx, &deliveries).await?;
-        let messages = signing.await.map_err(|e| Error::Internal(e.to_string()))?;
-        let mut messages = messages.map_err(|e| Error::TooLarge(e.to_string()))?;
+        insert(tx, order, &deliveries, store::FIRST_BATCH).await?;
+        let mut messages = signed(signing).await?;
         // Another controller rotated the key since this one last looked.
         for message in messages.iter_mut().filter(|_| gate.keys.version() != known.version()) {
             outbox::signed_anew(message, gate.keys.signing())?;
@@ -136,9 +127,7 @@ impl Dispatch {
             .filter(|d| d.delivery.state == State::Sent)
             .filter_map(|d| Some((d.agent_id.clone()?, envelope(d.jti.as_ref()?)?)))
             .collect();
-        let mut tally: BTreeMap<State, u64> = BTreeMap::new();
-        deliveries.iter().for_each(|d| *tally.entry(d.delivery.state).or_default() += 1);
-        Ok(Sent { task: order.task_id.clone(), publishes, tally: tally.into_iter().collect(), can_send })
+        Ok(Sent { task: order.task_id.clone(), publishes, tally: tally(&deliveries), can_send })
     }
 
     /// Marks as sent what can go at once: first batch, host there and able.
@@ -173,24 +162,71 @@ impl Dispatch {
     }
 }
 
-/// Begins to sign one message per batch, or per 64 hosts of a batch, and names it in their deliveries.
-fn sign(order: &Order<'_>, deliveries: &mut [Stored], key: SigningKey) -> Result<Signing> {
-    let iat = order.now.seconds();
-    let exp = iat + i64::from(order.expires_in);
-    let mut bodies = Vec::new();
+/// Writes a new task's rows, but its messages.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    order: &Order<'_>,
+    deliveries: &[Stored],
+    released_batch: i64,
+) -> Result<()> {
+    let new = store::NewDispatch {
+        task: order.task_id,
+        kind: order.kind.as_str(),
+        now: order.now,
+        timeout: order.timeout,
+        max_failures: order.max_failures,
+        released_batch,
+        last_batch: deliveries.iter().map(|d| d.batch).max().unwrap_or(0),
+        open: deliveries.iter().any(|d| !d.delivery.state.is_final()),
+    };
+    store::insert_dispatch(tx, &new).await?;
+    Ok(store::insert_deliveries(tx, deliveries).await?)
+}
+
+/// How many stand where.
+pub(super) fn tally(deliveries: &[Stored]) -> Vec<(State, u64)> {
+    let mut tally: BTreeMap<State, u64> = BTreeMap::new();
+    deliveries.iter().for_each(|d| *tally.entry(d.delivery.state).or_default() += 1);
+    tally.into_iter().collect()
+}
+
+/// When a delivery ends without a word, if `last` is the last moment at which it may start.
+pub(super) fn deadline(last: Micros, timeout: u32) -> Micros {
+    last.plus_seconds(i64::from(timeout) + DEADLINE_GRACE_SECONDS)
+}
+
+/// Whom each message is for.
+pub(super) type Audiences = Vec<(Jti, Vec<AgentId>)>;
+
+/// Names a message for each batch, or for each 64 hosts of it, in their deliveries.
+pub(super) fn number(deliveries: &mut [Stored]) -> Audiences {
+    let mut audiences = Vec::new();
     let mut open: Vec<&mut Stored> =
         deliveries.iter_mut().filter(|d| !d.delivery.state.is_final() && d.agent_id.is_some()).collect();
     for batch in open.chunk_by_mut(|a, b| a.batch == b.batch) {
         for some in batch.chunks_mut(signet_common::limits::AUDIENCE_MAX) {
             let jti = Jti::generate();
-            let mut aud: Vec<AgentId> = some.iter().filter_map(|d| d.agent_id.clone()).collect();
-            aud.sort();
-            let claims = MessageClaims { aud, iat, exp, jti: jti.clone() };
-            bodies.push((jti.clone(), (order.body)(&claims)?));
             some.iter_mut().for_each(|d| d.jti = Some(jti.clone()));
+            audiences.push((jti, some.iter().filter_map(|d| d.agent_id.clone()).collect()));
         }
     }
-    let kind = order.payload_type;
+    audiences
+}
+
+/// Begins to sign one message for each audience; `iat` and `exp` are the same in all.
+pub(super) fn sign(
+    kind: PayloadType,
+    (iat, exp): (i64, i64),
+    audiences: Audiences,
+    body: &(dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Sync),
+    key: SigningKey,
+) -> Result<Signing> {
+    let mut bodies = Vec::new();
+    for (jti, mut aud) in audiences {
+        aud.sort();
+        let claims = MessageClaims { aud, iat, exp, jti: jti.clone() };
+        bodies.push((jti, body(&claims)?));
+    }
     let sign = move || {
         let sign = |(jti, body): (Jti, Vec<u8>)| {
             Envelope::sign_bytes(&key, kind, body.into()).map(|envelope| Message { jti, envelope, exp })
@@ -200,12 +236,15 @@ fn sign(order: &Order<'_>, deliveries: &mut [Stored], key: SigningKey) -> Result
     Ok(tokio::task::spawn_blocking(sign))
 }
 
+/// Waits for what is being signed.
+pub(super) async fn signed(signing: Signing) -> Result<Vec<Message>> {
+    let messages = signing.await.map_err(|e| Error::Internal(e.to_string()))?;
+    messages.map_err(|e| Error::TooLarge(e.to_string()))
+}
+
 /// One delivery per target, in its batch; what can never be sent is final at once.
-fn plan(order: &Order<'_>) -> Vec<Stored> {
+pub(super) fn plan(order: &Order<'_>, deadline: Micros) -> Vec<Stored> {
     let size = order.batch.map_or(usize::MAX, |b| b.hosts(order.candidates.len()));
-    let deadline = order
-        .now
-        .plus_seconds(i64::from(order.expires_in) + i64::from(order.timeout) + DEADLINE_GRACE_SECONDS);
     let one = |(index, candidate): (usize, &Candidate)| {
         let lacking = candidate.agent.as_ref().and_then(|a| {
             let features = a.features.as_ref()?;

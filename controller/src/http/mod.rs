@@ -31,6 +31,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .merge(metrics::routes())
         .merge(crate::hosts::routes())
         .merge(crate::commands::routes())
+        .merge(crate::approvals::routes())
         .merge(crate::accounts::routes())
         .merge(crate::audit::routes())
 }

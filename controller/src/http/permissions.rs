@@ -92,6 +92,17 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/tasks/{task_id}/targets/{hostname}/{stream}", Need::Read),
     (Method::GET, "/api/dispatch", Need::Read),
     (Method::PUT, "/api/dispatch", Need::Operate),
+    // approvals
+    (Method::GET, "/api/approval-rules", Need::Read),
+    (Method::POST, "/api/approval-rules", Need::Admin),
+    (Method::DELETE, "/api/approval-rules/{id}", Need::Admin),
+    (Method::GET, "/api/approvals", Need::Read),
+    (Method::GET, "/api/approvals/{task_id}", Need::Read),
+    (Method::POST, "/api/approvals/{task_id}/approve", Need::Operate),
+    (Method::POST, "/api/approvals/{task_id}/refuse", Need::Operate),
+    (Method::GET, "/api/approver-keys", Need::Operate),
+    (Method::POST, "/api/approver-keys", Need::Operate),
+    (Method::DELETE, "/api/approver-keys/{id}", Need::Operate),
     // accounts
     (Method::POST, "/api/auth/login", Need::Public),
     (Method::POST, "/api/auth/refresh", Need::Public),

@@ -116,8 +116,29 @@ impl Script<'_> {
         let task = self.ask("POST /api/commands", "/api/commands", None, body).await;
         let path = format!("/api/tasks/{}/cancel", task["task_id"].as_str().unwrap());
         self.ask("POST /api/tasks/{task_id}/cancel", &path, None, json!({})).await;
+        self.approvals().await;
         self.ask("PUT /api/dispatch", "/api/dispatch", None, json!({ "paused": true })).await;
         self.ask("PUT /api/dispatch", "/api/dispatch", None, json!({ "paused": false })).await;
+    }
+
+    async fn approvals(&mut self) {
+        let rule = json!({ "target": { "group": "web" }, "approvals": 1 });
+        let rule = self.ask("POST /api/approval-rules", "/api/approval-rules", None, rule).await;
+        let bob = Visitor::new(self.app, "bob", "operator").await;
+        for (verb, secret) in [("approve", "planted-in-env"), ("refuse", "planted-in-stdin")] {
+            let body = json!({ "target_type": "node", "target": "h3", "command": "uptime", "env": { "TOKEN": secret } });
+            let task = self.ask("POST /api/commands", "/api/commands", None, body).await;
+            let path = format!("/api/approvals/{}/{verb}", task["task_id"].as_str().unwrap());
+            let word = json!({ "digest": task["approval"]["digest"], "reason": "no" });
+            self.ask(&format!("POST /api/approvals/{{task_id}}/{verb}"), &path, Some(&bob), word).await;
+        }
+        let key = json!({ "public_key": "ssh-ed25519 \
+            AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti user@example.com" });
+        let key = self.ask("POST /api/approver-keys", "/api/approver-keys", Some(&bob), key).await;
+        let path = format!("/api/approver-keys/{}", key["id"].as_str().unwrap());
+        self.ask("DELETE /api/approver-keys/{id}", &path, Some(&bob), json!({})).await;
+        let path = format!("/api/approval-rules/{}", rule["id"].as_str().unwrap());
+        self.ask("DELETE /api/approval-rules/{id}", &path, None, json!({})).await;
     }
 
     async fn accounts(&mut self) {

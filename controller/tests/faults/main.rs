@@ -9,6 +9,7 @@
     reason = "code for tests alone: what goes wrong fails the test, with its reason"
 )]
 
+mod approvals;
 mod broker;
 mod points;
 mod programs;

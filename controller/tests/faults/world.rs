@@ -127,6 +127,21 @@ impl Asker {
         answer.json().await.ok()
     }
 
+    /// Sends something again and again until it is taken; with the admin's token unless another is given.
+    pub async fn say(&self, method: &str, path: &str, token: Option<&str>, body: &Value) -> Value {
+        let method: reqwest::Method = method.parse().unwrap();
+        eventually(PATIENCE, &format!("{method} {path}"), async || {
+            let request = self.client.request(method.clone(), format!("{}{path}", self.url));
+            let request = request.bearer_auth(token.unwrap_or(TOKEN)).json(body);
+            let answer = request.send().await.ok()?;
+            if !answer.status().is_success() {
+                return None;
+            }
+            answer.json().await.ok()
+        })
+        .await
+    }
+
     /// Asks for a command, again and again with the same key until it is taken; gives the task's id.
     pub async fn ask(&self, key: &str, command: &str) -> String {
         let mut body = json!({"target_type": "node", "target": HOST, "command": command});

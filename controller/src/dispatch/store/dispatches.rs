@@ -1,6 +1,6 @@
 //! Reading and writing dispatches and messages.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use signet_common::envelope::Envelope;
 use signet_common::time::Micros;
@@ -9,6 +9,11 @@ use signet_common::{Jti, TaskId};
 use super::*;
 use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
 use crate::store::{Statement, Store, StoreError, Tx, Value, corrupt};
+
+/// The `released_batch` of a task that awaits approval: nothing of it may be sent, and it has no messages yet.
+pub(crate) const HELD: i64 = -1;
+/// The `released_batch` of a task that begins.
+pub(crate) const FIRST_BATCH: i64 = 0;
 
 /// What a task's deliveries share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -19,7 +24,7 @@ pub(crate) struct Dispatch {
     pub kind: String,
     /// Failures above which nothing more is released.
     pub max_failures: Option<i64>,
-    /// Batches up to this one may be sent.
+    /// Batches up to this one may be sent; [`HELD`] while it awaits approval.
     pub released_batch: i64,
     /// The last batch.
     pub last_batch: i64,
@@ -29,6 +34,13 @@ pub(crate) struct Dispatch {
     pub live_seq: i64,
     /// The `timeout`, in seconds.
     pub timeout: i64,
+}
+
+impl Dispatch {
+    /// Whether it awaits approval, or ended while it did.
+    pub(crate) fn is_held(&self) -> bool {
+        self.released_batch == HELD
+    }
 }
 
 /// A message as it is stored.
@@ -68,6 +80,7 @@ pub(crate) struct NewDispatch<'a> {
     pub(crate) now: Micros,
     pub(crate) timeout: u32,
     pub(crate) max_failures: Option<u32>,
+    pub(crate) released_batch: i64,
     pub(crate) last_batch: i64,
     pub(crate) open: bool,
 }
@@ -75,7 +88,8 @@ pub(crate) struct NewDispatch<'a> {
 /// Writes what a task's deliveries share.
 pub(crate) async fn insert_dispatch(tx: &mut Tx, new: &NewDispatch<'_>) -> Result<(), StoreError> {
     let query = INSERT_DISPATCH.bind(new.task).bind(new.kind).bind(new.now).bind(new.timeout);
-    tx.run(query.bind(new.max_failures).bind(new.last_batch).bind(new.open)).await.map(drop)
+    let query = query.bind(new.max_failures).bind(new.released_batch);
+    tx.run(query.bind(new.last_batch).bind(new.open)).await.map(drop)
 }
 
 /// `messages.kept` of a body that is emptied once nobody may start it any more: it may hold secrets.
@@ -174,6 +188,23 @@ pub(crate) async fn settle(tx: &mut Tx, locked: &HashMap<TaskId, Dispatch>) -> R
 /// Lets the batches up to `batch` go.
 pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<(), StoreError> {
     tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
+}
+
+/// Which of these tasks await approval.
+pub(crate) async fn held(store: &Store, tasks: &[TaskId]) -> Result<HashSet<TaskId>, StoreError> {
+    let mut all = HashSet::new();
+    for some in tasks.chunks(LIST_VALUES_MAX) {
+        let rows: Vec<(String,)> = store.all(SELECT_HELD.query().list(some)).await?;
+        for (id,) in rows {
+            all.insert(id.parse().map_err(corrupt)?);
+        }
+    }
+    Ok(all)
+}
+
+/// Sets when the open deliveries of a task end without a word.
+pub(crate) async fn set_deadline(tx: &mut Tx, task: &TaskId, at: Micros) -> Result<(), StoreError> {
+    tx.run(SET_DEADLINE.bind(at).bind(task)).await.map(drop)
 }
 
 /// Tasks with batches that were not released, by id, after this one.

@@ -34,7 +34,7 @@ macro_rules! columns {
 
 statements! {
     INSERT_DISPATCH = same("INSERT INTO dispatches (task_id, kind, created_at, timeout, max_failures, \
-            released_batch, last_batch, open, live_seq) VALUES (?, ?, ?, ?, ?, 0, ?, ?, 1)");
+            released_batch, last_batch, open, live_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)");
     INSERT_MESSAGES = same("INSERT INTO messages (jti, task_id, payload_type, keyid, sig, body, exp, kept) \
             VALUES {rows:8}");
     INSERT_DELIVERIES = same("INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, \
@@ -99,6 +99,9 @@ statements! {
     SETTLE = same("UPDATE dispatches SET live_seq = live_seq + 1, open = EXISTS (SELECT 1 FROM deliveries d \
             WHERE d.task_id = dispatches.task_id AND d.state IN ('waiting', 'sent', 'accepted', 'running')) \
             WHERE task_id IN ({list})");
+    /// A batch is never below 0; see HELD.
+    SELECT_HELD = same("SELECT task_id FROM dispatches WHERE task_id IN ({list}) AND released_batch < 0 AND open = 1");
+    SET_DEADLINE = same("UPDATE deliveries SET deadline_at = ? WHERE task_id = ? AND state = 'waiting'");
     SET_RELEASED = same("UPDATE dispatches SET released_batch = ? WHERE task_id = ?");
     COUNT_FAILURES = same("SELECT COUNT(*) AS number FROM deliveries WHERE task_id = ? AND batch <= ? AND \
             state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
@@ -138,8 +141,8 @@ statements! {
     );
     OVERDUE = same("SELECT task_id, hostname FROM deliveries WHERE state = ? AND deadline_at < ? ORDER BY \
             deadline_at LIMIT ?");
-    OPEN_BATCHED = same("SELECT task_id FROM dispatches WHERE open = 1 AND released_batch < last_batch \
-            AND task_id > ? ORDER BY task_id LIMIT ?");
+    OPEN_BATCHED = same("SELECT task_id FROM dispatches WHERE open = 1 AND released_batch >= 0 \
+            AND released_batch < last_batch AND task_id > ? ORDER BY task_id LIMIT ?");
     SELECT_CURSORS = same(concat!("SELECT ", columns!(log), " FROM logs WHERE agent_id IN ({list})"));
     LOCK_CURSORS = differ(
         // By the primary key, so that no row is waited for that isn't meant.

@@ -1,0 +1,423 @@
+//! What approvals do: hold what a rule asks for, count who agrees, and let it go or end it.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use signet_common::envelope::PayloadType;
+use signet_common::fault::{self, Point};
+use signet_common::limits::{AUDIENCE_MAX, MESSAGE_BYTES_MAX, SSH_SIGNATURE_BYTES_MAX, STATEMENT_AGENTS_MAX};
+use signet_common::messages::Command;
+use signet_common::statement::{Approval, Kind, NAMESPACE, Statement, StatementDigest};
+use signet_common::time::Micros;
+use signet_common::{Hostname, TaskId, sshsig};
+
+use super::model::{Need, State, needed};
+use super::store::{self, Given, Request};
+use crate::accounts::{Accounts, Caller};
+use crate::audit::{self, Action, Author, Note};
+use crate::dispatch::{Approved, Dispatch, HeldTask, MessageClaims, Order, Sent};
+use crate::error::{Error, Result};
+use crate::hosts::{Candidate, Hosts};
+use crate::http::permissions::Need as Right;
+use crate::keys::Keys;
+use crate::limits::TARGETS_SHOWN_MAX;
+use crate::store::{Store, Tx, in_transaction};
+
+/// Approvals. Cheap to clone.
+#[derive(Clone)]
+pub struct Approvals {
+    store: Store,
+    accounts: Accounts,
+    hosts: Hosts,
+    dispatch: Dispatch,
+    keys: Keys,
+}
+
+impl std::fmt::Debug for Approvals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Approvals")
+    }
+}
+
+/// A command that is to be held.
+pub struct Asked<'a> {
+    /// Who asks; can't approve it.
+    pub requester: &'a str,
+    /// What it needs.
+    pub need: Need,
+    /// As it would be sent.
+    pub order: &'a Order<'a>,
+    /// The command; its claims don't count.
+    pub command: &'a Command,
+}
+
+/// Somebody agrees.
+#[derive(Debug, Clone)]
+pub(super) struct Word {
+    /// Of the statement that was read.
+    pub(super) digest: String,
+    /// An armored SSH signature over the statement.
+    pub(super) signature: Option<String>,
+}
+
+/// A feature that agents must know to be sent what was approved.
+const FEATURE: &str = "approval";
+
+/// Under which name a statement is sealed: one can't be put in another's place.
+fn sealed_name(task: &TaskId) -> String {
+    format!("statement.{task}")
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::Internal(error.to_string())
+}
+
+fn unknown() -> Error {
+    Error::NotFound("No approval is asked for this task".into())
+}
+
+impl Approvals {
+    /// Approvals over these parts.
+    #[must_use]
+    pub fn new(store: Store, accounts: Accounts, hosts: Hosts, dispatch: Dispatch, keys: Keys) -> Self {
+        Self { store, accounts, hosts, dispatch, keys }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    pub(super) fn dispatch(&self) -> &Dispatch {
+        &self.dispatch
+    }
+
+    /// What a request for these hosts needs before it may run; `all`: its target is all hosts.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn needed(
+        &self,
+        tx: &mut Tx,
+        kind: Kind,
+        all: bool,
+        hosts: &[Candidate],
+    ) -> Result<Option<Need>> {
+        let rules = store::rules_in(tx).await?;
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let groups: BTreeSet<&str> = hosts.iter().map(|host| host.group.as_str()).collect();
+        Ok(needed(&rules, kind, all, &groups))
+    }
+
+    /// Writes an order's deliveries and what approvers are to agree to, and holds it until enough did. Says whether it
+    /// waits: an order that no agent could run ends at once.
+    ///
+    /// # Errors
+    /// 400 for more agents than a statement may name, 413 when the message with it would be too large, the database's.
+    pub async fn hold(&self, tx: &mut Tx, asked: &Asked<'_>) -> Result<(Sent, bool)> {
+        let features: Vec<&str> = asked.order.features.iter().copied().chain([FEATURE]).collect();
+        let order = Order { features: &features, ..*asked.order };
+        let not_after = order.now.seconds() + i64::from(asked.need.wait) + i64::from(order.expires_in);
+        // The whole last second counts.
+        let held = self.dispatch.hold(tx, &order, Micros::from_seconds(not_after + 1)).await?;
+        if held.agents.is_empty() {
+            return Ok((held.sent, false));
+        }
+        if held.agents.len() > STATEMENT_AGENTS_MAX {
+            let text = format!(
+                "target names {} hosts; what needs approval may have {STATEMENT_AGENTS_MAX}",
+                held.agents.len()
+            );
+            return Err(Error::invalid("target", text));
+        }
+        let statement = Statement::of_command(asked.command, asked.requester, not_after, held.agents);
+        let statement = statement.map_err(internal)?;
+        let bytes = statement.to_bytes().map_err(internal)?;
+        fits(&statement, &bytes, asked.need)?;
+        let request = Request {
+            task_id: order.task_id.clone(),
+            kind: Kind::Command,
+            requester: asked.requester.to_owned(),
+            needed: asked.need.approvals,
+            digest: StatementDigest::of(&bytes).to_string(),
+            agents: statement.agents.len() as u64,
+            timeout: order.timeout,
+            expires_in: order.expires_in,
+            not_after,
+            state: State::Awaiting,
+            decided_by: None,
+            decided_at: None,
+            reason: None,
+            created_at: order.now,
+        };
+        let sealed = self.keys.master().seal(&sealed_name(order.task_id), &bytes).map_err(internal)?;
+        store::insert(tx, &request, &sealed).await?;
+        Ok((held.sent, true))
+    }
+
+    pub(super) async fn request(&self, task: &TaskId) -> Result<Request> {
+        store::request(&self.store, task).await?.ok_or_else(unknown)
+    }
+
+    /// The exact bytes that are agreed to.
+    pub(super) async fn statement(&self, task: &TaskId) -> Result<Vec<u8>> {
+        let sealed = store::sealed(&self.store, task).await?.ok_or_else(unknown)?;
+        self.keys.master().open(&sealed_name(task), &sealed).map_err(internal)
+    }
+
+    /// The groups that a task's hosts are in now.
+    pub(super) async fn groups_of(&self, task: &TaskId) -> Result<BTreeSet<String>> {
+        let (mut groups, mut after) = (BTreeSet::new(), 0);
+        loop {
+            let some = self.dispatch.targets(task, after, TARGETS_SHOWN_MAX).await?;
+            let Some(last) = some.last() else { return Ok(groups) };
+            after = last.ordinal;
+            let names: Vec<Hostname> = some.into_iter().map(|target| target.hostname).collect();
+            groups.extend(self.hosts.groups_of(&names).await?);
+        }
+    }
+
+    /// Agrees to a statement; the last one that is needed lets it go. To agree again changes nothing.
+    ///
+    /// # Errors
+    /// 404 without a request; 403 for its requester, and when a host is in a group that the caller may not touch; 409 for
+    /// another digest and when it waits no more; 422 for a signature that is not by a key of the caller.
+    pub(super) async fn approve(
+        &self,
+        caller: &Caller,
+        by: &Author,
+        task: &TaskId,
+        word: &Word,
+    ) -> Result<()> {
+        let request = self.request(task).await?;
+        if caller.name == request.requester {
+            return Err(Error::Forbidden("who asked for it can't approve it".into()));
+        }
+        let groups = self.groups_of(task).await?;
+        within(caller.groups.as_ref(), &groups)?;
+        let bytes = self.statement(task).await?;
+        if StatementDigest::of(&bytes).as_str() != word.digest {
+            return Err(Error::Conflict(
+                "this is another statement than the one that waits: read it again".into(),
+            ));
+        }
+        let signer = word.signature.as_deref().map(|armored| signer(armored, &bytes)).transpose()?;
+        let released = in_transaction!(self.store, |tx| -> Result<bool> {
+            let held = self.dispatch.lock_held(tx, task).await?;
+            let now = Micros::now();
+            let mut given = store::given_in(tx, task).await?;
+            let mine = given.iter().position(|g| g.person == caller.name);
+            let Some(held) = held else {
+                return if mine.is_some() { Ok(false) } else { Err(over()) };
+            };
+            if now.seconds() > request.not_after {
+                return Err(Error::Conflict("the request has expired".into()));
+            }
+            let mut new = Given {
+                task_id: task.to_string(),
+                person: caller.name.clone(),
+                user_id: caller.user.map(|(id, _)| id),
+                key_id: None,
+                signature: None,
+                given_at: now.0,
+            };
+            if let Some(fingerprint) = &signer {
+                new.key_id = Some(own_key(tx, caller, fingerprint).await?);
+                new.signature.clone_from(&word.signature);
+            }
+            match mine.map(|at| given.remove(at)) {
+                None => store::insert_given(tx, &new).await?,
+                // A signature is not taken back by a word without one, unless it doesn't count any more.
+                Some(old) if new.signature.is_none() && self.counts(tx, &request, &groups, &old).await? => {
+                    new = old;
+                }
+                Some(_) => store::replace_given(tx, &new).await?,
+            }
+            let said = json!({ "digest": request.digest, "signed_with": signer });
+            audit::note(tx, by, Note::of(Action::ApprovalGive, task.as_str()).new(said)).await?;
+            given.push(new);
+            let counted = self.counted(tx, &request, &groups, given).await?;
+            if counted.len() < request.needed as usize {
+                return Ok(false);
+            }
+            self.release(tx, held, &request, &bytes, counted, now).await?;
+            store::decide(tx, task, State::Approved, &caller.name, None, now).await?;
+            fault::hit(Point::ControllerBeforeCommit);
+            Ok(true)
+        })?;
+        if released {
+            fault::hit(Point::ControllerAfterCommit);
+            self.dispatch.decided(task);
+        }
+        Ok(())
+    }
+
+    /// Of these words those that count now: their givers are not the requester, are still there and may still do this
+    /// themselves, and the key is still theirs.
+    async fn counted(
+        &self,
+        tx: &mut Tx,
+        request: &Request,
+        groups: &BTreeSet<String>,
+        given: Vec<Given>,
+    ) -> Result<Vec<Given>> {
+        let ids: Vec<i64> = given.iter().filter_map(|g| g.user_id).collect();
+        let users = self.accounts.users(tx, &ids).await?;
+        let ids: Vec<String> = given.iter().filter_map(|g| g.key_id.clone()).collect();
+        let keys = store::keys_in(tx, &ids).await?;
+        let may = |g: &Given| match g.user_id {
+            // The installation's own admin token.
+            None => true,
+            Some(id) => users.iter().any(|user| {
+                user.id == id
+                    && user.is_active
+                    && Right::Operate.allows(user.role)
+                    && within(user.host_groups.as_ref(), groups).is_ok()
+            }),
+        };
+        let signed = |g: &Given| {
+            g.key_id
+                .as_ref()
+                .is_none_or(|id| keys.iter().any(|k| &k.id == id && Some(k.user_id) == g.user_id))
+        };
+        let good = |g: &Given| g.person != request.requester && may(g) && signed(g);
+        Ok(given.into_iter().filter(good).collect())
+    }
+
+    async fn counts(
+        &self,
+        tx: &mut Tx,
+        request: &Request,
+        groups: &BTreeSet<String>,
+        given: &Given,
+    ) -> Result<bool> {
+        Ok(!self.counted(tx, request, groups, vec![given.clone()]).await?.is_empty())
+    }
+
+    async fn release(
+        &self,
+        tx: &mut Tx,
+        held: HeldTask,
+        request: &Request,
+        bytes: &[u8],
+        counted: Vec<Given>,
+        now: Micros,
+    ) -> Result<()> {
+        let statement = Statement::parse(bytes).map_err(internal)?;
+        let signatures = counted.into_iter().filter_map(|given| given.signature).collect();
+        let approval = Approval { statement: bytes.to_vec(), signatures };
+        let body = |claims: &MessageClaims| message(&statement, &approval, claims);
+        let approved = Approved {
+            payload_type: PayloadType::Command,
+            now,
+            exp: (now.seconds() + i64::from(request.expires_in)).min(request.not_after),
+            timeout: request.timeout,
+            secret: ["env", "stdin"].iter().any(|field| statement.message.contains_key(*field)),
+            body: &body,
+        };
+        self.dispatch.release_held(tx, held, &approved).await
+    }
+
+    /// Refuses a request: nothing of it ever runs.
+    ///
+    /// # Errors
+    /// 404 without a request, 403 as [`Approvals::approve`] (but a requester may), 409 when it waits no more.
+    pub(super) async fn refuse(
+        &self,
+        caller: &Caller,
+        by: &Author,
+        task: &TaskId,
+        reason: Option<&str>,
+    ) -> Result<()> {
+        self.request(task).await?;
+        if caller.groups.is_some() {
+            within(caller.groups.as_ref(), &self.groups_of(task).await?)?;
+        }
+        let why = reason.map_or(String::new(), |reason| format!(": {reason}"));
+        let text = format!("not approved: refused by {}{why}", caller.name);
+        in_transaction!(self.store, |tx| -> Result<()> {
+            let held = self.dispatch.lock_held(tx, task).await?.ok_or_else(over)?;
+            let now = Micros::now();
+            let said = json!({ "reason": reason });
+            audit::note(tx, by, Note::of(Action::ApprovalRefuse, task.as_str()).new(said)).await?;
+            store::decide(tx, task, State::Refused, &caller.name, reason, now).await?;
+            self.dispatch.refuse_held(tx, held, &text, now).await
+        })?;
+        self.dispatch.decided(task);
+        Ok(())
+    }
+}
+
+fn over() -> Error {
+    Error::Conflict("this request waits no more: it was decided, was cancelled or has expired".into())
+}
+
+/// Refuses who may not touch one of these groups of hosts.
+pub(super) fn within(allowed: Option<&BTreeSet<String>>, groups: &BTreeSet<String>) -> Result<()> {
+    let other = allowed.and_then(|allowed| groups.iter().find(|group| !allowed.contains(*group)));
+    other.map_or(Ok(()), |group| {
+        Err(Error::Forbidden(format!("this account may not do anything on hosts of the group {group}")))
+    })
+}
+
+/// The fingerprint of the key that signed these bytes as an approval.
+fn signer(armored: &str, bytes: &[u8]) -> Result<String> {
+    let key = sshsig::verify(armored, NAMESPACE, bytes);
+    key.map(|key| key.fingerprint()).map_err(|e| Error::Unprocessable(format!("signature: {e}")))
+}
+
+/// The id of the caller's own key with this fingerprint.
+async fn own_key(tx: &mut Tx, caller: &Caller, fingerprint: &str) -> Result<String> {
+    let key = store::key_in(tx, fingerprint).await?;
+    let own = key.filter(|key| caller.user.is_some_and(|(id, _)| id == key.user_id));
+    own.map(|key| key.id).ok_or_else(|| {
+        Error::Unprocessable(format!("signature: {fingerprint} is no approver key of this account"))
+    })
+}
+
+/// A message of what was approved: the statement's fields, and the claims.
+fn message(statement: &Statement, approval: &Approval, claims: &MessageClaims) -> Result<Vec<u8>> {
+    let mut fields = statement.message.clone();
+    let claimed = [
+        ("iss", serde_json::to_value("controller")),
+        ("aud", serde_json::to_value(&claims.aud)),
+        ("iat", serde_json::to_value(claims.iat)),
+        ("exp", serde_json::to_value(claims.exp)),
+        ("jti", serde_json::to_value(&claims.jti)),
+        ("task_id", serde_json::to_value(&statement.task_id)),
+        ("approval", serde_json::to_value(approval)),
+    ];
+    for (name, value) in claimed {
+        fields.insert(name.to_owned(), value.map_err(internal)?);
+    }
+    let command: Command = serde_json::from_value(fields.into()).map_err(internal)?;
+    // As the hosts will see it.
+    claims.aud.first().map_or(Ok(()), |host| statement.covers(&command, host)).map_err(internal)?;
+    serde_json::to_vec(&command).map_err(internal)
+}
+
+/// Refuses what would be too large to be sent once it was approved, with a signature by everybody who is needed.
+fn fits(statement: &Statement, bytes: &[u8], need: Need) -> Result<()> {
+    let claims = MessageClaims {
+        aud: statement.agents.iter().take(AUDIENCE_MAX).cloned().collect(),
+        iat: statement.not_after,
+        exp: statement.not_after,
+        jti: signet_common::Jti::generate(),
+    };
+    let approval = Approval { statement: bytes.to_vec(), signatures: Vec::new() };
+    let plain = message(statement, &approval, &claims)?.len();
+    // As JSON each line's end counts twice; its lines are longer than 32 characters.
+    let signatures = need.approvals as usize * (SSH_SIGNATURE_BYTES_MAX + SSH_SIGNATURE_BYTES_MAX / 32);
+    if plain + signatures > MESSAGE_BYTES_MAX {
+        return Err(Error::TooLarge(format!(
+            "command, env, stdin and the hosts of what needs approval are together too large for one message of \
+             {MESSAGE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
+}
