@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     agents, approval_rules, approvals, approver_keys, audit, cancel, completions, doctor, join_command, keys,
-    output, pause, results, run, servers, task, tasks, up,
+    output, pause, results, run, servers, task, tasks, up, verify,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -77,6 +77,7 @@ enum Command {
     ApprovalRules(approval_rules::ApprovalRules),
     JoinCommand(join_command::JoinCommand),
     JoinTokens(join_command::JoinTokens),
+    Verify(verify::Verify),
     Completions(completions::Completions),
 }
 
@@ -88,6 +89,7 @@ impl CommandLine {
         match self.command {
             Command::Up(up) => up.run(),
             Command::Completions(completions) => completions.run(),
+            Command::Verify(verify) => verify.run(self.global.output == Format::Json),
             Command::Run(run) => run.run(&context()?),
             Command::Servers(servers) => servers.run(&context()?),
             Command::Tasks(tasks) => tasks.run(&context()?),

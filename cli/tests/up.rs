@@ -228,6 +228,38 @@ mod sqlite_memory {
     }
 
     #[test]
+    fn a_task_is_proven_without_a_controller() {
+        let home = Home::new();
+        let up = home.up("127.0.0.1:0", &[]);
+        let bundle_of = |args: &[&str]| {
+            up.signet(&home, &[&["run", "box"], args].concat());
+            let id = up.json(&home, &["tasks"])[0]["task_id"].as_str().unwrap().to_owned();
+            text(&up.signet(&home, &["task", "bundle", &id]).stdout)
+        };
+        let (plain, secret) =
+            (bundle_of(&["--", "exit 3"]), bundle_of(&["--env", "A=planted-secret", "--", "true"]));
+        let fingerprint = up.json(&home, &["keys"])["controller"].as_str().unwrap().to_owned();
+        drop(up);
+        let verify = |bundle: &str| {
+            let file = home.0.path().join("bundle.json");
+            fs::write(&file, bundle).unwrap();
+            let args = ["--output", "json", "verify", file.to_str().unwrap(), "--fingerprint", &fingerprint];
+            let output = home.signet().args(args).output().unwrap();
+            (output.status.code().unwrap(), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+        };
+        let (exit, proven) = verify(&plain);
+        assert_eq!((exit, &proven["command"]), (0, &"exit 3".into()), "{proven}");
+        let target = &proven["targets"][0];
+        assert_eq!((&target["state"], &target["exit_code"]), (&"failed".into(), &3.into()));
+        assert_eq!(target["by"], "agent");
+        let (exit, proven) = verify(&secret);
+        assert_eq!((exit, &proven["withheld"]), (0, &1.into()), "{proven}");
+        assert!(!secret.contains("planted-secret"));
+        let (exit, proven) = verify(&plain.replacen('A', "B", 1));
+        assert_eq!((exit, &proven["proven"]), (1, &false.into()));
+    }
+
+    #[test]
     fn results_of_an_open_task_are_no_success() {
         let home = Home::new();
         let up = home.up("127.0.0.1:0", &[]);

@@ -256,3 +256,9 @@ pub const AUDIT_EXPORT_ROWS: i64 = 1_000;
 pub const AUDIT_UNSEALED_EXPORTED_MAX: usize = 10_000;
 /// Entries that the retention deletes at a time, when they are in more than one block.
 pub const AUDIT_ROWS_DELETED_AT_ONCE: i64 = 1_000;
+/// Sum of the parts of one task's bundle, in bytes; their JSON and base64 stay below the bound of the whole.
+pub const BUNDLE_PARTS_BYTES_MAX: usize = signet_common::limits::BUNDLE_BYTES_MAX / 2;
+/// Messages of a task that its bundle reads at a time.
+pub const BUNDLE_MESSAGES_AT_ONCE: usize = 20;
+/// Targets of a task that its bundle reads at a time, with their reports.
+pub const BUNDLE_TARGETS_AT_ONCE: usize = 50;

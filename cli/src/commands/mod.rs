@@ -21,4 +21,5 @@ pub(crate) mod target;
 pub(crate) mod task;
 pub(crate) mod tasks;
 pub(crate) mod up;
+pub(crate) mod verify;
 pub(crate) mod watch;

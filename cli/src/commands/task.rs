@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::watch::watch;
 use crate::api::TaskDetail;
@@ -14,23 +14,44 @@ use crate::table::{self, looking, plain};
 use crate::term::{Look, state_look};
 use crate::text::one_line;
 
-/// Show a task and how it stands on every host
+/// Show a task and how it stands on every host, or write it as proof
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Task {
+    #[command(subcommand)]
+    action: Option<TaskAction>,
     /// The task's id
-    id: String,
+    #[arg(required = true)]
+    id: Option<String>,
     /// Follow it to its end, with its output from the beginning; Ctrl-C cancels it
     #[arg(long, short)]
     follow: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum TaskAction {
+    /// Write the signed command, its approvals and the hosts' signed reports, for `signet verify`
+    Bundle {
+        /// The task's id
+        id: String,
+    },
+}
+
 impl Task {
     pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
+        if let Some(TaskAction::Bundle { id }) = self.action {
+            let (_, mut bundle) = context.client.bytes(&format!("/api/tasks/{}/bundle", part(&id)))?;
+            let mut out = io::stdout().lock();
+            io::copy(&mut bundle, &mut out)?;
+            writeln!(out)?;
+            return Ok(Exit::Success);
+        }
+        let id = self.id.unwrap_or_default();
         if self.follow {
             let interrupt = Interrupt::take_over().map_err(io::Error::from)?;
-            return watch(context, &self.id, &interrupt);
+            return watch(context, &id, &interrupt);
         }
-        let answer = context.client.get(&format!("/api/tasks/{}", part(&self.id)))?;
+        let answer = context.client.get(&format!("/api/tasks/{}", part(&id)))?;
         if context.json() {
             return context.print_json(&answer);
         }

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::hosts::{Candidate, Hosts};
 use crate::http::permissions::Need as Right;
 use crate::keys::Keys;
-use crate::limits::TARGETS_SHOWN_MAX;
+use crate::limits::{TARGETS_SHOWN_MAX, USERNAME_BYTES_MAX};
 use crate::store::{Store, Tx, in_transaction};
 
 /// Approvals. Cheap to clone.
@@ -309,8 +309,9 @@ impl Approvals {
         now: Micros,
     ) -> Result<()> {
         let statement = Statement::parse(bytes).map_err(internal)?;
+        let approvers = counted.iter().map(|given| given.person.clone()).collect();
         let signatures = counted.into_iter().filter_map(|given| given.signature).collect();
-        let approval = Approval { statement: bytes.to_vec(), signatures };
+        let approval = Approval { statement: bytes.to_vec(), approvers, signatures };
         let body = |claims: &MessageClaims| message(&statement, &approval, claims);
         let approved = Approved {
             payload_type: PayloadType::Command,
@@ -409,7 +410,8 @@ fn fits(statement: &Statement, bytes: &[u8], need: Need) -> Result<()> {
         exp: statement.not_after,
         jti: signet_common::Jti::generate(),
     };
-    let approval = Approval { statement: bytes.to_vec(), signatures: Vec::new() };
+    let approvers = vec!["x".repeat(USERNAME_BYTES_MAX); need.approvals as usize];
+    let approval = Approval { statement: bytes.to_vec(), approvers, signatures: Vec::new() };
     let plain = message(statement, &approval, &claims)?.len();
     // As JSON each line's end counts twice; its lines are longer than 32 characters.
     let signatures = need.approvals as usize * (SSH_SIGNATURE_BYTES_MAX + SSH_SIGNATURE_BYTES_MAX / 32);

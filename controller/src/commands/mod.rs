@@ -1,5 +1,6 @@
 //! Commands: tasks, targets, results. `/api/commands` and `/api/tasks`.
 
+mod bundle;
 mod events;
 pub mod model;
 mod outcomes;

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
+use signet_common::envelope::DsseJson;
 use signet_common::messages::Stream;
 use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
@@ -11,13 +12,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::events;
 use super::model::{TargetType, TaskDetail, TaskView};
 use super::output;
 use super::request::CommandRequest;
 use super::results::{self, ResultView};
 use super::service::Repeat;
 use super::store::{Filter, Place};
+use super::{bundle, events};
 use crate::app::App;
 use crate::dispatch::Target;
 use crate::error::{Error, Result};
@@ -37,6 +38,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(list_tasks))
         .routes(routes!(get_task))
         .routes(routes!(get_results))
+        .routes(routes!(get_bundle))
         .routes(routes!(cancel_task))
         .routes(routes!(watch_task))
         .routes(routes!(get_output))
@@ -194,6 +196,14 @@ async fn get_results(
         link_next(&mut response, &uri, &cursor);
     }
     Ok(response)
+}
+
+/// The task as proof: the signed commands, what was approved, and what each host said, signed by its agent. A DSSE
+/// envelope by the fleet's key, for `signet verify`.
+#[utoipa::path(get, path = "/api/tasks/{task_id}/bundle", tag = "commands", params(("task_id" = String, Path)),
+    responses((status = 200, content_type = "application/json", body = String), (status = 404), (status = 413)))]
+async fn get_bundle(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<DsseJson>> {
+    Ok(axum::Json(bundle::bundle(&app, &task_id(&id)?).await?))
 }
 
 /// Cancels what is open of a task; repeating it does no harm.

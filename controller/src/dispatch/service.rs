@@ -7,7 +7,7 @@ use serde_json::json;
 use signet_common::bus::{Bus, Health};
 use signet_common::envelope::Envelope;
 use signet_common::time::Micros;
-use signet_common::{AgentId, Hostname, TaskId};
+use signet_common::{AgentId, Hostname, Jti, TaskId};
 use tokio::sync::{Notify, mpsc};
 
 use super::model::{Happening, State};
@@ -212,6 +212,27 @@ impl Dispatch {
     /// When the database fails.
     pub async fn targets(&self, task: &TaskId, after: u64, limit: usize) -> Result<Vec<Target>> {
         Ok(store::by_task(&self.0.store, task, after, limit).await?)
+    }
+
+    /// A task's messages as they were signed, after this one; none for a body that may hold secrets.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn messages(
+        &self,
+        task: &TaskId,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(Jti, Option<Envelope>)>> {
+        Ok(store::task_messages(&self.0.store, task, after, limit).await?)
+    }
+
+    /// These reports as they were signed, each named by its agent and its id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn reports(&self, wanted: &[(AgentId, Jti)]) -> Result<Vec<(AgentId, Jti, Envelope)>> {
+        Ok(store::reports(&self.0.store, wanted).await?)
     }
 
     /// One target of a task.

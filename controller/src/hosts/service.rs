@@ -83,6 +83,14 @@ impl Hosts {
         Ok(store::groups(&self.store, hosts).await?)
     }
 
+    /// The public keys of these agents in PEM, whatever their standing.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn public_keys(&self, agents: &[AgentId]) -> Result<HashMap<String, String>> {
+        Ok(store::public_keys(&self.store, agents).await?.into_iter().collect())
+    }
+
     /// How reachable these agents are.
     ///
     /// # Errors

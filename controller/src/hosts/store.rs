@@ -73,6 +73,7 @@ statements! {
     SET_SERVER_AGENT = same("UPDATE servers SET agent_id = ? WHERE hostname = ?");
     SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip = ''");
     DELETE_SERVER = same("DELETE FROM servers WHERE hostname = ?");
+    PUBLIC_KEYS = same("SELECT agent_id, public_key FROM agents WHERE agent_id IN ({list})");
     DESCRIBED = same("SELECT ip, grp FROM servers WHERE hostname = ?");
     LABELS_OF = same("SELECT name, value FROM server_labels WHERE hostname = ? ORDER BY name");
     SELECT_LABELS = same("SELECT hostname, name, value FROM server_labels WHERE hostname IN ({list}) \
@@ -269,6 +270,14 @@ pub(super) async fn server_agent(
     tx.run(LOCK_SERVER.bind(host)).await?;
     let row: Option<(Option<String>,)> = tx.first(SELECT_SERVER_AGENT.bind(host)).await?;
     row.map(|(id,)| id.map(|id| id.parse().map_err(corrupt)).transpose()).transpose()
+}
+
+/// The public keys of these agents in PEM, whatever their standing.
+pub(super) async fn public_keys(
+    store: &Store,
+    agents: &[AgentId],
+) -> Result<Vec<(String, String)>, StoreError> {
+    store.all(PUBLIC_KEYS.query().list(agents)).await
 }
 
 /// A server as the audit trail shows it.

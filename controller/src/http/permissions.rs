@@ -87,6 +87,7 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/tasks", Need::Read),
     (Method::GET, "/api/tasks/{task_id}", Need::Read),
     (Method::GET, "/api/tasks/{task_id}/results", Need::Read),
+    (Method::GET, "/api/tasks/{task_id}/bundle", Need::Read),
     (Method::POST, "/api/tasks/{task_id}/cancel", Need::Operate),
     (Method::GET, "/api/tasks/{task_id}/events", Need::Watch),
     (Method::GET, "/api/tasks/{task_id}/targets/{hostname}/{stream}", Need::Read),

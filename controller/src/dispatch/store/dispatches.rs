@@ -95,7 +95,7 @@ pub(crate) async fn insert_dispatch(tx: &mut Tx, new: &NewDispatch<'_>) -> Resul
 /// `messages.kept` of a body that is emptied once nobody may start it any more: it may hold secrets.
 const KEPT_UNTIL_SPENT: i64 = 1;
 /// `messages.kept` of a body that stays as long as its task, to prove what was asked.
-const KEPT: i64 = 2;
+pub(super) const KEPT: i64 = 2;
 
 /// Writes signed messages.
 pub(crate) async fn insert_messages(

@@ -191,10 +191,13 @@ statements! {
         "INSERT IGNORE INTO reports (agent_id, jti, keyid, sig, body, received_at) VALUES {rows:6}",
         "INSERT OR IGNORE INTO reports (agent_id, jti, keyid, sig, body, received_at) VALUES {rows:6}",
     );
-    SELECT_REPORTS = same("SELECT agent_id, jti, keyid, sig, body FROM reports WHERE agent_id = ? AND jti IN ({list})");
+    SELECT_REPORTS = differ(
+        "SELECT agent_id, jti, keyid, sig, body FROM reports WHERE (agent_id, jti) IN ({rows:2})",
+        "SELECT agent_id, jti, keyid, sig, body FROM reports WHERE (agent_id, jti) IN (VALUES {rows:2})",
+    );
     OLD_REPORTS = same("SELECT agent_id, jti FROM reports WHERE received_at < ? LIMIT ?");
     DELETE_REPORT = same("DELETE FROM reports WHERE agent_id = ? AND jti = ?");
-    TASK_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE task_id = ? AND jti > ? \
+    TASK_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp, kept FROM messages WHERE task_id = ? AND jti > ? \
             ORDER BY jti LIMIT ?");
     SPENT_MESSAGES = same("SELECT m.jti FROM messages m JOIN dispatches d ON d.task_id = m.task_id AND d.open = 0 \
             WHERE m.kept = 1 AND m.exp < ? ORDER BY m.exp LIMIT ?");

@@ -6,7 +6,7 @@ use signet_common::{AgentId, Jti, TaskId};
 
 use super::*;
 use crate::limits::BATCH_ROWS_MAX;
-use crate::store::{Store, StoreError, Tx, Value};
+use crate::store::{Store, StoreError, Tx, Value, corrupt};
 
 /// A report that tells somebody's end.
 #[derive(Debug, Clone, Copy)]
@@ -44,31 +44,42 @@ struct ReportRow {
     body: Vec<u8>,
 }
 
-/// These reports of an agent, by their ids.
+/// These reports, each named by its agent and its id.
 pub(crate) async fn reports(
     store: &Store,
-    agent: &AgentId,
-    ids: &[Jti],
-) -> Result<Vec<(String, Envelope)>, StoreError> {
-    let rows: Vec<ReportRow> =
-        store.all(SELECT_REPORTS.bind(agent).list(ids.iter().map(Jti::as_str))).await?;
-    let envelope = |row: ReportRow| {
-        debug_assert_eq!(row.agent_id, agent.as_str());
+    wanted: &[(AgentId, Jti)],
+) -> Result<Vec<(AgentId, Jti, Envelope)>, StoreError> {
+    let pairs = wanted.iter().map(|(agent, jti)| -> [Value; 2] { [agent.into(), jti.into()] });
+    let rows: Vec<ReportRow> = store.all(SELECT_REPORTS.query().rows(pairs)).await?;
+    let one = |row: ReportRow| {
         let payload_type = PayloadType::Report.as_str().to_owned();
-        (row.jti, Envelope { payload_type, keyid: row.keyid, sig: row.sig, body: row.body.into() })
+        let envelope = Envelope { payload_type, keyid: row.keyid, sig: row.sig, body: row.body.into() };
+        Ok((row.agent_id.parse().map_err(corrupt)?, row.jti.parse().map_err(corrupt)?, envelope))
     };
-    Ok(rows.into_iter().map(envelope).collect())
+    rows.into_iter().map(one).collect()
 }
 
-/// A task's messages by id, after this one. One that was emptied has an empty body.
+#[derive(sqlx::FromRow)]
+struct KeptRow {
+    #[sqlx(flatten)]
+    message: MessageRow,
+    kept: i64,
+}
+
+/// A task's messages by id, after this one; none for a body that may hold secrets.
 pub(crate) async fn task_messages(
     store: &Store,
     task: &TaskId,
     after: &str,
     limit: usize,
-) -> Result<Vec<Message>, StoreError> {
-    let rows: Vec<MessageRow> = store.all(TASK_MESSAGES.bind(task).bind(after).bind(limit as u64)).await?;
-    rows.into_iter().map(Message::try_from).collect()
+) -> Result<Vec<(Jti, Option<Envelope>)>, StoreError> {
+    let rows: Vec<KeptRow> = store.all(TASK_MESSAGES.bind(task).bind(after).bind(limit as u64)).await?;
+    let one = |row: KeptRow| {
+        let kept = row.kept == KEPT;
+        let message = Message::try_from(row.message)?;
+        Ok((message.jti, Some(message.envelope).filter(|_| kept)))
+    };
+    rows.into_iter().map(one).collect()
 }
 
 /// Forgets some reports from before `before`; says how many.
