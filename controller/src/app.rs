@@ -10,7 +10,7 @@ use crate::accounts::Accounts;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
-use crate::hosts::Hosts;
+use crate::hosts::{BrokerUsers, Hosts};
 use crate::keys::Keys;
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::live::Live;
@@ -32,6 +32,8 @@ pub struct App {
     pub keys: Keys,
     /// Servers, agents and their heartbeats.
     pub hosts: Hosts,
+    /// The agents' own users at the broker; `None` when they share one.
+    pub broker_users: Option<BrokerUsers>,
     /// Messages and deliveries.
     pub dispatch: Dispatch,
     /// Tasks and results.

@@ -210,3 +210,14 @@ pub const JOIN_TOKEN_SECONDS_MAX: u32 = 366 * 86_400;
 pub const JOIN_TOKEN_USES_MAX: u32 = 100_000;
 /// How long an expired join token is still shown, in seconds.
 pub const JOIN_TOKEN_KEPT_SECONDS: i64 = 30 * 86_400;
+/// Calls to the broker's management API at the same time.
+pub const MANAGEMENT_CALLS_MAX: usize = 16;
+/// How long the broker's management API may take to take a connection, in seconds.
+pub const MANAGEMENT_CONNECT_SECONDS_MAX: u64 = 3;
+/// How long the broker's management API may take for an answer, in seconds. A hello makes two calls, and an agent waits 20 s
+/// for its answer.
+pub const MANAGEMENT_ANSWER_SECONDS_MAX: u64 = 4;
+/// Time between two looks for broker users that should be gone, in seconds.
+pub const BROKER_USERS_LOOK_SECONDS: u64 = 600;
+/// A replaced key keeps its broker user for this long, in seconds: its reports still count, and journals keep them so long.
+pub const BROKER_USER_KEPT_SECONDS: i64 = 7 * 86_400;

@@ -17,7 +17,7 @@ use crate::accounts::{Accounts, FIRST_PASSWORD_FILE};
 use crate::app::{App, Ready};
 use crate::commands::{CommandOutcomes, Commands};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
-use crate::hosts::Hosts;
+use crate::hosts::{BrokerUsers, Hosts, tidy_broker_users};
 use crate::http::metrics;
 use crate::http::server::Listeners;
 use crate::keys::{Keys, LoadError, MasterKey, create_or_read};
@@ -77,12 +77,7 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
             "SIGNET_JOIN_TOKEN lets anyone who knows it enrol hosts for ever: for development only"
         );
     }
-    if matches!(settings.bus, BusSettings::Amqp { agent_url: None, .. }) {
-        tracing::warn!(
-            "SIGNET_AGENT_AMQP_URL is unset: agents are told the controller's own user at the broker, and each of them \
-             may read and delete every queue"
-        );
-    }
+    let broker_users = broker_users(&settings.bus)?;
     let store = Store::open(settings.database_url.reveal())?;
     let listeners = Listeners::bind(&settings.listen).await?;
     let addrs = listeners.addresses()?;
@@ -99,6 +94,7 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
         bus,
         keys,
         hosts,
+        broker_users,
         dispatch,
         live,
         ready: Ready::default(),
@@ -158,6 +154,21 @@ impl Running {
     }
 }
 
+/// The management API that the settings name, if they do.
+fn broker_users(bus: &BusSettings) -> anyhow::Result<Option<BrokerUsers>> {
+    let BusSettings::Amqp { url, agent_url, management_url } = bus else { return Ok(None) };
+    if let Some(management) = management_url {
+        return BrokerUsers::new(management, agent_url.as_ref().unwrap_or(url), None).map(Some);
+    }
+    if agent_url.is_none() {
+        tracing::warn!(
+            "SIGNET_AMQP_MANAGEMENT_URL and SIGNET_AGENT_AMQP_URL are unset: agents are told the controller's own user at \
+             the broker, and each of them may read and delete every queue"
+        );
+    }
+    Ok(None)
+}
+
 /// Everything that runs until the controller stops. The first part that fails ends all.
 async fn work(app: App, listeners: Listeners, told: watch::Sender<bool>) -> anyhow::Result<()> {
     let ended = tokio::try_join!(listeners.serve(app.clone()), loops(&app, told));
@@ -176,6 +187,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     let mut work = Loops::new(app.stop.clone());
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
+    work.spawn("the look for old broker users", tidy_broker_users(app.clone()));
     let retention = app.settings.retention.clone();
     work.spawn("the retention", retention::run(app.clone(), retention));
     work.finished().await

@@ -55,6 +55,17 @@ pub enum BusSettings {
     },
 }
 
+impl BusSettings {
+    /// What agents are told as the broker, unless each has a user of its own.
+    #[must_use]
+    pub fn agents_url(&self) -> Option<&Secret> {
+        match self {
+            Self::InProcess => None,
+            Self::Amqp { url, agent_url, .. } => Some(agent_url.as_ref().unwrap_or(url)),
+        }
+    }
+}
+
 /// How long things are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {

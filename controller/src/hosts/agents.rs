@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::enrolment::{self, KEYRING_HEADER};
 use super::leaving;
 use super::model::KeyStanding;
-use super::routes::{delete_queue, hosts_limit};
+use super::routes::{forget_at_broker, hosts_limit};
 use super::store::AgentRow;
 use crate::app::App;
 use crate::dispatch::OrphanRow;
@@ -158,7 +158,7 @@ async fn accept_agent(State(app): State<App>, Path(id): Path<String>) -> Result<
 async fn revoke_agent(State(app): State<App>, Path(id): Path<String>) -> Result<axum::Json<AgentView>> {
     let id = agent_id(&id)?;
     app.hosts.revoke(&app.dispatch, &id).await?;
-    delete_queue(&app, id.clone()).await;
+    forget_at_broker(&app, id.clone()).await;
     tracing::warn!(agent = %id, "agent revoked");
     Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))
 }

@@ -6,6 +6,7 @@
 //!
 //! lapin writes whole messages to the log, bodies included; whoever sets the log filter should give it `lapin=off`.
 
+mod address;
 mod consumer;
 mod envelope;
 mod error;
@@ -25,6 +26,8 @@ use lapin::uri::AMQPUri;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use self::address::BrokerUrl;
 
 use self::session::Session;
 use super::topology::Topology;
@@ -163,16 +166,18 @@ impl AmqpBus {
         Ok(Self { shared, stop, supervisor })
     }
 
-    /// Connects anew, with other credentials or to another broker. The same URL changes nothing.
+    /// Connects anew, with other credentials or to another broker. The same URL changes nothing while there is a
+    /// connection; one that the broker refused is tried again at once.
     ///
     /// # Errors
     /// [`BadOptions::Url`].
     pub fn reconnect_with(&self, url: &str) -> Result<(), BadOptions> {
         let new = parse(url, self.shared.role)?;
+        let refused = matches!(self.shared.session(), Err(BusError::Refused(_)));
         self.shared.uri.send_if_modified(|uri| {
             let other = *uri != new;
             *uri = new;
-            other
+            other || refused
         });
         Ok(())
     }
