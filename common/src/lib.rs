@@ -16,6 +16,7 @@ pub mod limits;
 pub mod messages;
 pub mod seal;
 pub mod time;
+pub mod tls;
 
 pub use envelope::{Envelope, PayloadType, Verified};
 pub use ids::{AgentId, Hostname, Jti, KeyId, LogId, StartId, TaskId};

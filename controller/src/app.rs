@@ -11,6 +11,7 @@ use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
 use crate::hosts::{BrokerUsers, Hosts};
+use crate::http::rates::Rates;
 use crate::keys::Keys;
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::live::Live;
@@ -40,6 +41,8 @@ pub struct App {
     pub commands: Commands,
     /// Bells for who watches.
     pub live: Live,
+    /// How much who may ask.
+    pub rates: Arc<Rates>,
     /// Whether the database is there with its newest schema, and the keys are loaded.
     pub ready: Ready,
     /// Cancelled when the controller stops; long answers end with it.

@@ -1,5 +1,7 @@
 //! Every bound of the controller, by name.
 
+use std::num::NonZeroU32;
+
 /// Statements that each connection to MySQL keeps prepared. The server's limit for all connections together,
 /// `max_prepared_stmt_count`, is 16,382 unless set.
 pub const PREPARED_STATEMENTS_MAX: usize = 256;
@@ -210,6 +212,21 @@ pub const JOIN_TOKEN_SECONDS_MAX: u32 = 366 * 86_400;
 pub const JOIN_TOKEN_USES_MAX: u32 = 100_000;
 /// How long an expired join token is still shown, in seconds.
 pub const JOIN_TOKEN_KEPT_SECONDS: i64 = 30 * 86_400;
+/// How long a client may take to agree on TLS, in seconds.
+pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// How often the certificate's files are looked at, in seconds.
+pub const TLS_LOOK_SECONDS: u64 = 10;
+/// Requests of one token or log-in each second, unless told otherwise. Far above what programs need that wait for answers:
+/// it is there for the one that asks in an endless loop.
+pub const REQUESTS_PER_SECOND: u32 = 2_000;
+/// Requests from one address each second, unless told otherwise: many hosts, users or a proxy may stand behind one.
+pub const ADDRESS_REQUESTS_PER_SECOND: u32 = 4_000;
+/// Seconds of requests that may come at once after a rest.
+pub const RATE_BURST_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+/// Tokens, and addresses, whose requests are counted; more share one count.
+pub const RATE_KEYS_MAX: usize = 50_000;
+/// How often those that have rested are forgotten, in seconds.
+pub const RATE_TIDY_SECONDS: u64 = 1;
 /// Calls to the broker's management API at the same time.
 pub const MANAGEMENT_CALLS_MAX: usize = 16;
 /// How long the broker's management API may take to take a connection, in seconds.

@@ -443,7 +443,6 @@ mod tests {
             agent_id: Some("a".repeat(40)),
             hold: Some("none".into()),
             newest_keyring: Some(1),
-            broker_user: Some("own".into()),
             agent: Some(Heartbeat { keyring: 1, isolation: "cgroup".into(), ..Heartbeat::default() }),
             ..Host::default()
         }
@@ -507,6 +506,7 @@ mod tests {
         let duplicates = agent(|a| {
             a.refused.insert("duplicate".into(), 2.into());
         });
+        assert_eq!(trouble(&Host { broker_user: Some("own".into()), ..well() }), []);
         assert_eq!(trouble(&duplicates), [], "redelivery is normal");
     }
 

@@ -195,7 +195,8 @@ impl Everything {
             let bus: Arc<dyn Bus> = Arc::new(MemoryBus::default());
             (start_on(settings, Arc::clone(&bus)).await?, BusSource::Given(bus))
         } else {
-            (start(settings).await?, BusSource::FromWelcome)
+            let tls = settings.broker_tls.clone();
+            (start(settings).await?, BusSource::FromWelcome(tls))
         };
         if let Err(error) = controller.ready().await {
             controller.finished().await?;

@@ -4,7 +4,6 @@
 //! the broker may lose everything at any moment, users included.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use serde_json::json;
 use signet_common::bus::Queue;
 use signet_common::bus::amqp::BrokerUrl;
 use signet_common::time::Micros;
+use signet_common::tls::TlsFiles;
 use signet_common::{AgentId, StartId};
 use tokio::sync::Semaphore;
 
@@ -101,17 +101,17 @@ fn agent_of(user: &str) -> Option<AgentId> {
 
 impl BrokerUsers {
     /// Over the management API at `management` (`http(s)://user:password@host:port`), for the broker and vhost that
-    /// agents are told, `agents`. Certificates in `ca` are trusted besides the system's.
+    /// agents are told, `agents`.
     ///
     /// # Errors
     /// When a URL is malformed or the certificates can't be read.
-    pub fn new(management: &Secret, agents: &Secret, ca: Option<&Path>) -> anyhow::Result<Self> {
+    pub fn new(management: &Secret, agents: &Secret, tls: &TlsFiles) -> anyhow::Result<Self> {
         // The parser's errors do not repeat the URL.
         let base = Url::parse(management.reveal()).context("SIGNET_AMQP_MANAGEMENT_URL")?;
         let complete = base.has_host() && !base.username().is_empty() && base.password().is_some();
         anyhow::ensure!(complete, "SIGNET_AMQP_MANAGEMENT_URL must name a user, its password and a host");
         let http = Client::builder()
-            .tls_backend_preconfigured(crate::tls::client(ca)?)
+            .tls_backend_preconfigured(crate::tls::client(tls)?)
             // It would see the password.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -189,8 +189,7 @@ impl BrokerUsers {
 /// # Errors
 /// 503 when the user can't be made; 403 when the key was revoked meanwhile.
 pub(super) async fn broker_of(app: &App, agent: &AgentId, start: &StartId) -> Result<Option<Secret>> {
-    let local = app.settings.local_agent.as_ref() == Some(agent);
-    let Some(users) = app.broker_users.as_ref().filter(|_| !local) else {
+    let Some(users) = &app.broker_users else {
         return Ok(app.settings.bus.agents_url().cloned());
     };
     let secret = [PASSWORD_USE, agent.as_str().as_bytes(), start.to_string().as_bytes()].concat();
@@ -248,7 +247,11 @@ mod tests {
     use super::*;
 
     fn users(management: &str) -> anyhow::Result<BrokerUsers> {
-        BrokerUsers::new(&Secret::new(management), &Secret::new("amqp://a:b@127.0.0.1/x"), None)
+        BrokerUsers::new(
+            &Secret::new(management),
+            &Secret::new("amqp://a:b@127.0.0.1/x"),
+            &TlsFiles::default(),
+        )
     }
 
     #[test]

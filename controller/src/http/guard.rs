@@ -1,4 +1,4 @@
-//! What stands before every handler, in the fixed order: path, method, credential, right.
+//! What stands before every handler, in the fixed order: rate, path, method, credential, right.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -18,13 +18,17 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Error> {
+    let peer = request.extensions().get::<Peer>().copied();
+    // First of all, so that who asks too much costs least, whatever it asks for.
+    if let Some(peer) = peer {
+        app.rates.address(peer.ip)?;
+    }
     let path = path.ok_or_else(|| Error::NotFound("Not Found".into()))?;
     let need = match rule(request.method(), path.as_str()) {
         Rule::Needs(need) => need,
         Rule::OtherMethods(allow) => return Err(Error::MethodNotAllowed(allow)),
         Rule::Unknown => return Err(Error::NotFound("Not Found".into())),
     };
-    let peer = request.extensions().get::<Peer>().copied();
     let open = match need {
         Need::Static | Need::Public => true,
         Need::LoopbackOrRead => peer.is_some_and(|peer| peer.loopback),
@@ -35,6 +39,7 @@ pub(super) async fn guard(
         let peer = peer.ok_or_else(|| Error::Internal("the request has no peer".into()))?;
         let surface = Surface::of(request.uri().path()).name();
         let caller = app.accounts.caller(shown, Way { peer: peer.ip, surface }).await?;
+        app.rates.caller(&caller.via)?;
         // Who is limited to some hosts changes nothing that all depend on, nor moves hosts into those groups.
         let limited = need == Need::Admin && caller.groups.is_some();
         if limited || !need.allows(caller.role) {

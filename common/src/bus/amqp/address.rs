@@ -1,9 +1,8 @@
 //! A broker's URL taken apart.
 
 use std::fmt;
-use std::net::IpAddr;
 
-use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::uri::AMQPUri;
 
 use super::BadOptions;
 
@@ -33,16 +32,6 @@ impl BrokerUrl {
         &self.0.vhost
     }
 
-    /// Whether nobody can sit in between: TLS, or the same machine.
-    #[must_use]
-    pub fn is_protected(&self) -> bool {
-        let host = self.0.authority.host.as_str();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        matches!(self.0.scheme, AMQPScheme::AMQPS)
-            || bare == "localhost"
-            || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-
     /// The same broker and vhost as another user.
     #[must_use]
     pub fn as_user(&self, name: &str, password: &str) -> String {
@@ -66,19 +55,6 @@ mod tests {
         let user = &other.0.authority.userinfo;
         assert_eq!((user.username.as_str(), user.password.as_str()), ("signet.agent.1", "p@s/s"));
         assert_eq!((other.0.authority.host.as_str(), other.0.authority.port), ("rabbit.example", 5671));
-    }
-
-    #[test]
-    fn plain_is_protected_on_the_same_machine_alone() {
-        for (url, protected) in [
-            ("amqp://127.0.0.1/x", true),
-            ("amqp://a:b@localhost:1/x", true),
-            ("amqps://10.0.0.1/x", true),
-            ("amqp://10.0.0.1/x", false),
-            ("amqp://localhost.example/x", false),
-        ] {
-            assert_eq!(BrokerUrl::parse(url).unwrap().is_protected(), protected, "{url}");
-        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,6 +34,7 @@ use super::topology::Topology;
 use super::{Address, Bus, BusError, Consumer, Health, Mode, Published, Queue};
 use crate::envelope::Envelope;
 use crate::limits;
+use crate::tls::{Identity, TlsFiles};
 
 /// Who connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +91,8 @@ pub struct AmqpOptions {
     pub name: String,
     /// Who connects.
     pub role: Role,
-    /// Certificates in PEM to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates for `amqps://`. Read with every connect, so that renewed ones need no restart.
+    pub tls: TlsFiles,
     /// When it is tried again.
     pub retry: Retry,
     /// The queues' bounds; the same for all controllers of an installation.
@@ -103,7 +104,14 @@ impl AmqpOptions {
     #[must_use]
     pub fn new(url: impl Into<String>, name: impl Into<String>, role: Role) -> Self {
         let (url, name) = (url.into(), name.into());
-        Self { url, name, role, ca_file: None, retry: Retry::default(), topology: Topology::default() }
+        Self {
+            url,
+            name,
+            role,
+            tls: TlsFiles::default(),
+            retry: Retry::default(),
+            topology: Topology::default(),
+        }
     }
 }
 
@@ -113,9 +121,9 @@ pub enum BadOptions {
     /// Not an AMQP URL.
     #[error("the broker's URL is malformed: {0}")]
     Url(String),
-    /// The file of certificates can't be read.
+    /// A file of certificates, or a key, can't be read.
     #[error("the certificates can't be read: {0}")]
-    Ca(String),
+    Tls(String),
 }
 
 /// The bus over AMQP. Dropping it closes the connections; [`AmqpBus::close`] also waits for that.
@@ -128,7 +136,7 @@ pub struct AmqpBus {
 struct Shared {
     name: String,
     role: Role,
-    tls: OwnedTLSConfig,
+    tls: TlsFiles,
     retry: Retry,
     topology: Topology,
     uri: watch::Sender<AMQPUri>,
@@ -146,14 +154,12 @@ impl AmqpBus {
     /// [`BadOptions`]; that the broker can't be reached is no error, see [`Bus::health`].
     pub fn start(options: AmqpOptions) -> Result<Self, BadOptions> {
         let uri = parse(&options.url, options.role)?;
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|e| BadOptions::Ca(format!("{}: {e}", path.display())))
-        };
-        let cert_chain = options.ca_file.as_ref().map(read).transpose()?;
+        // What can't be read now is most likely misspelt.
+        read(&options.tls)?;
         let shared = Arc::new(Shared {
             name: options.name,
             role: options.role,
-            tls: OwnedTLSConfig { identity: None, cert_chain },
+            tls: options.tls,
             retry: options.retry,
             topology: options.topology,
             uri: watch::Sender::new(uri),
@@ -197,6 +203,21 @@ impl Drop for AmqpBus {
     }
 }
 
+/// The files' content, as the library takes it.
+fn read(files: &TlsFiles) -> Result<OwnedTLSConfig, BadOptions> {
+    let bytes =
+        |path: &PathBuf| std::fs::read(path).map_err(|e| BadOptions::Tls(format!("{}: {e}", path.display())));
+    let text = |path: &PathBuf| {
+        String::from_utf8(bytes(path)?).map_err(|_| BadOptions::Tls(format!("{}: not PEM", path.display())))
+    };
+    let identity =
+        |own: &Identity| Ok(OwnedIdentity::PKCS8 { pem: bytes(&own.cert)?, key: bytes(&own.key)? });
+    Ok(OwnedTLSConfig {
+        identity: files.identity.as_ref().map(identity).transpose()?,
+        cert_chain: files.ca.as_ref().map(text).transpose()?,
+    })
+}
+
 fn parse(url: &str, role: Role) -> Result<AMQPUri, BadOptions> {
     let mut uri: AMQPUri = url.parse().map_err(BadOptions::Url)?;
     uri.query.heartbeat = Some(limits::AMQP_HEARTBEAT_SECONDS);
@@ -228,7 +249,7 @@ impl Shared {
             let target = uri.borrow_and_update().clone();
             let server = format!("{}:{}", target.authority.host, target.authority.port);
             let opened = tokio::select! {
-                opened = Session::open(&target, &self.name, self.role, &self.tls, self.unanswered.clone()) => opened,
+                opened = self.open(&target) => opened,
                 () = stop.cancelled() => return,
             };
             let woken = match opened {
@@ -269,6 +290,12 @@ impl Shared {
                 Woken::Stopped => return,
             }
         }
+    }
+
+    async fn open(&self, target: &AMQPUri) -> Result<Session, BusError> {
+        // Small files, once for each connect.
+        let tls = read(&self.tls).map_err(|error| BusError::Down(error.to_string()))?;
+        Session::open(target, &self.name, self.role, &tls, self.unanswered.clone()).await
     }
 
     /// Lends the session out until it breaks or is not wanted any more, and closes it.
