@@ -61,7 +61,7 @@ async fn get_controller_key(State(app): State<App>) -> Result<Response> {
 /// the header `signet-keyring` carries the keyring chain.
 #[utoipa::path(post, path = "/api/agents/hello", tag = "agents", security(()),
     request_body(content = String, content_type = "application/json"),
-    responses((status = 200), (status = 401), (status = 403), (status = 409)))]
+    responses((status = 200), (status = 401), (status = 403), (status = 409), (status = 503)))]
 async fn post_hello(State(app): State<App>, peer: Peer, Json(body): Json<DsseJson>) -> Result<Response> {
     let answer = enrolment::hello(&app, peer.ip, &body).await?;
     let headers = [(HeaderName::from_static(KEYRING_HEADER), answer.keyring)];
