@@ -341,13 +341,13 @@ fn queue(queue: &Queue) -> Option<Finding> {
 
 fn broker_user(whose: &str) -> Option<Finding> {
     match whose {
-        "own" => Some(ok("broker user", "its own, which reads its queue alone")),
+        "own" => Some(ok("broker", "its own, which reads its queue alone")),
         "shared" => {
             let found = "hosts share one: any of them can read, fill or empty the queues of the others. It can forge no \
                          message, but it sees commands and can withhold them";
             let hint = "set SIGNET_AMQP_MANAGEMENT_URL, so that each host has a user of its own; see \"The broker\" in \
                         docs/operations.md";
-            Some(warn("broker user", found, hint))
+            Some(warn("broker", found, hint))
         }
         _ => None,
     }
@@ -483,7 +483,7 @@ mod tests {
                 "queue",
                 Grade::Warn,
             ),
-            (Host { broker_user: Some("shared".into()), ..well() }, "broker user", Grade::Warn),
+            (Host { broker_user: Some("shared".into()), ..well() }, "broker", Grade::Warn),
             (Host { hold: Some("set_aside".into()), ..well() }, "journal", Grade::Fail),
             (Host { hold: Some("catching_up".into()), ..well() }, "journal", Grade::Warn),
             (agent(|a| a.clock_offset_ms = -300_000), "clock", Grade::Fail),
