@@ -12,6 +12,7 @@ use serde::Deserialize;
 use signet_common::ids::{Hostname, KeyId};
 use signet_common::join::JoinToken;
 use signet_common::keys::PublicKey;
+use signet_common::tls::{Identity, TlsFiles};
 
 use crate::identity::read_enrolment;
 use crate::limits::{CONFIG_BYTES_MAX, SLOTS_DEFAULT, SLOTS_MAX, STOP_GRACE};
@@ -38,6 +39,8 @@ pub struct AgentConfig {
     pub join: Option<JoinToken>,
     /// The controller's key by its fingerprint, when it is known beforehand.
     pub fingerprint: Option<KeyId>,
+    /// How TLS to the broker is set up.
+    pub broker_tls: TlsFiles,
     /// What may run here.
     pub policy: Policy,
     /// Commands that run at the same time.
@@ -64,6 +67,7 @@ impl AgentConfig {
             group: None,
             join: None,
             fingerprint: None,
+            broker_tls: TlsFiles::default(),
             policy: Policy::default(),
             slots: SLOTS_DEFAULT,
             alone: false,
@@ -162,6 +166,15 @@ pub struct Flags {
     /// The controller's public key (PEM), when the agent is enrolled by hand
     #[arg(long, global = true, env = "SIGNET_CONTROLLER_KEY", value_name = "FILE")]
     pub controller_key: Option<PathBuf>,
+    /// Certificates in PEM to trust at the broker besides the system's
+    #[arg(long, global = true, env = "SIGNET_AMQP_CA", value_name = "FILE")]
+    pub amqp_ca: Option<PathBuf>,
+    /// Certificate with which this host shows the broker who it is, in PEM
+    #[arg(long, global = true, env = "SIGNET_AMQP_CLIENT_CERT", value_name = "FILE")]
+    pub amqp_client_cert: Option<PathBuf>,
+    /// Private key of that certificate, in PEM
+    #[arg(long, global = true, env = "SIGNET_AMQP_CLIENT_KEY", value_name = "FILE")]
+    pub amqp_client_key: Option<PathBuf>,
     /// What may run here [default: /etc/signet/policy.toml, else policy.toml in the data directory]
     #[arg(long, global = true, env = "SIGNET_POLICY", value_name = "FILE")]
     pub policy: Option<PathBuf>,
@@ -187,6 +200,9 @@ struct File {
     group: Option<String>,
     data_dir: Option<PathBuf>,
     controller_key: Option<PathBuf>,
+    amqp_ca: Option<PathBuf>,
+    amqp_client_cert: Option<PathBuf>,
+    amqp_client_key: Option<PathBuf>,
     policy: Option<PathBuf>,
     slots: Option<usize>,
     log: Option<String>,
@@ -232,6 +248,9 @@ impl Flags {
         self.group = self.group.or(file.group);
         self.data_dir = self.data_dir.or(file.data_dir);
         self.controller_key = self.controller_key.or(file.controller_key);
+        self.amqp_ca = self.amqp_ca.or(file.amqp_ca);
+        self.amqp_client_cert = self.amqp_client_cert.or(file.amqp_client_cert);
+        self.amqp_client_key = self.amqp_client_key.or(file.amqp_client_key);
         self.policy = self.policy.or(file.policy);
         self.slots = self.slots.or(file.slots);
         self.log = self.log.or(file.log);
@@ -273,11 +292,21 @@ impl Flags {
             group: self.group.clone().or(noted.group),
             join,
             fingerprint: fingerprint.or(noted.fingerprint),
+            broker_tls: self.broker_tls()?,
             policy: Policy::default().find(self.policy.as_deref(), &data_dir)?,
             slots,
             alone: true,
             ..AgentConfig::new(data_dir, controller, hostname)
         })
+    }
+
+    fn broker_tls(&self) -> anyhow::Result<TlsFiles> {
+        let identity = match (self.amqp_client_cert.clone(), self.amqp_client_key.clone()) {
+            (Some(cert), Some(key)) => Some(Identity { cert, key }),
+            (None, None) => None,
+            _ => bail!("give SIGNET_AMQP_CLIENT_CERT and SIGNET_AMQP_CLIENT_KEY, or neither"),
+        };
+        Ok(TlsFiles { ca: self.amqp_ca.clone(), identity })
     }
 
     fn token(&self) -> anyhow::Result<Option<String>> {

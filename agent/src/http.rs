@@ -192,7 +192,8 @@ pub fn provide_cryptography() {
 }
 
 /// The system's certificates, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name; Mozilla's where there are none.
-fn root_certs() -> RootCerts {
+#[must_use]
+pub fn root_certs() -> RootCerts {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "certificates can't be read");

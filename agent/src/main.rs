@@ -86,7 +86,8 @@ fn serve(flags: &Flags) -> anyhow::Result<()> {
             }
             stop.cancel();
         });
-        signet_agent::run(config, BusSource::FromWelcome, shutdown).await
+        let source = BusSource::FromWelcome(config.broker_tls.clone());
+        signet_agent::run(config, source, shutdown).await
     });
     // A hello that nobody answers holds nothing up.
     runtime.shutdown_background();

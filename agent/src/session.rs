@@ -9,6 +9,7 @@ use signet_common::bus::amqp::{AmqpBus, AmqpOptions, Role};
 use signet_common::ids::LogId;
 use signet_common::messages::{BusyReason, Standing, Welcome};
 use signet_common::time::Micros;
+use signet_common::tls::TlsFiles;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Gate, Rewind};
@@ -23,8 +24,8 @@ use crate::work::Step;
 /// Where the bus comes from.
 #[derive(Clone)]
 pub enum BusSource {
-    /// From the controller's answer to a hello: AMQP.
-    FromWelcome,
+    /// From the controller's answer to a hello: AMQP, with these certificates if over TLS.
+    FromWelcome(TlsFiles),
     /// It is there already: the in-process bus of `signet up`.
     Given(Arc<dyn Bus>),
 }
@@ -192,17 +193,18 @@ impl Session {
     fn connect(&mut self, broker: Option<String>) -> Result<(), String> {
         let bus: Arc<dyn Bus> = match (&self.source, broker) {
             (BusSource::Given(bus), _) => Arc::clone(bus),
-            (BusSource::FromWelcome, None) => {
+            (BusSource::FromWelcome(_), None) => {
                 return Err("the controller names no broker; its bus reaches only its own process".into());
             }
-            (BusSource::FromWelcome, Some(url)) => match &self.amqp {
+            (BusSource::FromWelcome(tls), Some(url)) => match &self.amqp {
                 Some(amqp) => {
                     amqp.reconnect_with(&url).map_err(|e| e.to_string())?;
                     Arc::clone(amqp) as Arc<dyn Bus>
                 }
                 None => {
                     let name = format!("signet-agent {}", self.agent.hostname);
-                    let amqp = AmqpBus::start(AmqpOptions::new(url, name, Role::Agent));
+                    let options = AmqpOptions::new(url, name, Role::Agent);
+                    let amqp = AmqpBus::start(AmqpOptions { tls: tls.clone(), ..options });
                     let amqp = Arc::new(amqp.map_err(|e| e.to_string())?);
                     self.amqp = Some(Arc::clone(&amqp));
                     amqp

@@ -7,9 +7,9 @@ use std::{fmt, thread};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use signet_agent::http::provide_cryptography;
+use signet_agent::http::{provide_cryptography, root_certs};
 use ureq::http::{HeaderMap, Method, Request, Response, Uri};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 
 use crate::limits::{
@@ -112,7 +112,9 @@ impl Client {
             return Err(bad());
         }
         provide_cryptography();
-        let tls = TlsConfig::builder().root_certs(root_certs()).build();
+        // Hundreds of files: read only where they are needed.
+        let roots = if uri.scheme_str() == Some("https") { root_certs() } else { RootCerts::WebPki };
+        let tls = TlsConfig::builder().root_certs(roots).build();
         // A proxy that the environment names reaches another loopback than ours, and would see the token.
         let proxy = if is_loopback(&uri) { None } else { Proxy::try_from_env() };
         let config = || {
@@ -322,20 +324,6 @@ fn next_page(link: &str) -> Option<String> {
 pub(crate) fn part(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'~');
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-/// The certificates of `SSL_CERT_FILE`, else Mozilla's.
-fn root_certs() -> RootCerts {
-    let Some(text) = std::env::var_os("SSL_CERT_FILE").and_then(|file| std::fs::read(file).ok()) else {
-        return RootCerts::WebPki;
-    };
-    let certs: Vec<Certificate<'static>> = parse_pem(&text)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(cert)) => Some(cert),
-            _ => None,
-        })
-        .collect();
-    RootCerts::new_with_certs(&certs)
 }
 
 #[cfg(test)]

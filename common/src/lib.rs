@@ -21,6 +21,7 @@ pub mod sshsig;
 pub mod statement;
 pub mod strict;
 pub mod time;
+pub mod tls;
 pub mod trail;
 
 pub use envelope::{Envelope, PayloadType, Verified};

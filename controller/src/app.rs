@@ -12,7 +12,8 @@ use crate::audit::Audit;
 use crate::commands::Commands;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
-use crate::hosts::Hosts;
+use crate::hosts::{BrokerUsers, Hosts};
+use crate::http::rates::Rates;
 use crate::keys::Keys;
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::live::Live;
@@ -36,6 +37,8 @@ pub struct App {
     pub keys: Keys,
     /// Servers, agents and their heartbeats.
     pub hosts: Hosts,
+    /// The agents' own users at the broker; `None` when they share one.
+    pub broker_users: Option<BrokerUsers>,
     /// Messages and deliveries.
     pub dispatch: Dispatch,
     /// Who must agree before something runs.
@@ -44,6 +47,8 @@ pub struct App {
     pub commands: Commands,
     /// Bells for who watches.
     pub live: Live,
+    /// How much who may ask.
+    pub rates: Arc<Rates>,
     /// Whether the database is there with its newest schema, and the keys are loaded.
     pub ready: Ready,
     /// Cancelled when the controller stops; long answers end with it.

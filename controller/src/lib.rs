@@ -21,5 +21,6 @@ mod retention;
 mod running;
 pub mod settings;
 pub mod store;
+mod tls;
 
 pub use running::{Running, start, start_on};

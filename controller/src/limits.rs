@@ -1,5 +1,7 @@
 //! Every bound of the controller, by name.
 
+use std::num::NonZeroU32;
+
 /// Statements that each connection to MySQL keeps prepared. The server's limit for all connections together,
 /// `max_prepared_stmt_count`, is 16,382 unless set.
 pub const PREPARED_STATEMENTS_MAX: usize = 256;
@@ -262,3 +264,29 @@ pub const BUNDLE_PARTS_BYTES_MAX: usize = signet_common::limits::BUNDLE_BYTES_MA
 pub const BUNDLE_MESSAGES_AT_ONCE: usize = 20;
 /// Targets of a task that its bundle reads at a time, with their reports.
 pub const BUNDLE_TARGETS_AT_ONCE: usize = 50;
+/// How long a client may take to agree on TLS, in seconds.
+pub const TLS_HANDSHAKE_SECONDS_MAX: u64 = 10;
+/// How often the certificate's files are looked at, in seconds.
+pub const TLS_LOOK_SECONDS: u64 = 10;
+/// Requests of one token or log-in each second, unless told otherwise. Far above what programs need that wait for answers:
+/// it is there for the one that asks in an endless loop.
+pub const REQUESTS_PER_SECOND: u32 = 2_000;
+/// Requests from one address each second, unless told otherwise: many hosts, users or a proxy may stand behind one.
+pub const ADDRESS_REQUESTS_PER_SECOND: u32 = 4_000;
+/// Seconds of requests that may come at once after a rest.
+pub const RATE_BURST_SECONDS: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+/// Tokens, and addresses, whose requests are counted; more share one count.
+pub const RATE_KEYS_MAX: usize = 50_000;
+/// How often those that have rested are forgotten, in seconds.
+pub const RATE_TIDY_SECONDS: u64 = 1;
+/// Calls to the broker's management API at the same time.
+pub const MANAGEMENT_CALLS_MAX: usize = 16;
+/// How long the broker's management API may take to take a connection, in seconds.
+pub const MANAGEMENT_CONNECT_SECONDS_MAX: u64 = 3;
+/// How long the broker's management API may take for an answer, in seconds. A hello makes two calls, and an agent waits 20 s
+/// for its answer.
+pub const MANAGEMENT_ANSWER_SECONDS_MAX: u64 = 4;
+/// Time between two looks for broker users that should be gone, in seconds.
+pub const BROKER_USERS_LOOK_SECONDS: u64 = 600;
+/// A replaced key keeps its broker user for this long, in seconds: its reports still count, and journals keep them so long.
+pub const BROKER_USER_KEPT_SECONDS: i64 = 7 * 86_400;

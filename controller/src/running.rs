@@ -19,8 +19,9 @@ use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::commands::{CommandOutcomes, Commands};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
-use crate::hosts::Hosts;
+use crate::hosts::{BrokerUsers, Hosts, tidy_broker_users};
 use crate::http::metrics;
+use crate::http::rates::Rates;
 use crate::http::server::Listeners;
 use crate::keys::{Keys, LoadError, MasterKey, create_or_read};
 use crate::live::Live;
@@ -56,7 +57,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Running> {
         BusSettings::Amqp { url, .. } => {
             let retry = Retry { spread: Duration::from_secs(1), ..Retry::default() };
             let options = AmqpOptions::new(url.reveal(), "signet-controller", Role::Controller);
-            Arc::new(AmqpBus::start(AmqpOptions { retry, ..options })?)
+            let tls = settings.broker_tls.clone();
+            Arc::new(AmqpBus::start(AmqpOptions { retry, tls, ..options })?)
         }
     };
     start_on(settings, bus).await
@@ -79,14 +81,10 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
             "SIGNET_JOIN_TOKEN lets anyone who knows it enrol hosts for ever: for development only"
         );
     }
-    if matches!(settings.bus, BusSettings::Amqp { agent_url: None, .. }) {
-        tracing::warn!(
-            "SIGNET_AGENT_AMQP_URL is unset: agents are told the controller's own user at the broker, and each of them \
-             may read and delete every queue"
-        );
-    }
+    let broker_users = broker_users(&settings)?;
+    warn_of_plain(&settings);
     let store = Store::open(settings.database_url.reveal())?;
-    let listeners = Listeners::bind(&settings.listen).await?;
+    let listeners = Listeners::bind(&settings.listen, settings.tls.as_ref()).await?;
     let addrs = listeners.addresses()?;
     let hosts = Hosts::new(store.clone());
     let live = Live::new(bus.clone());
@@ -101,11 +99,13 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone(), approvals.clone()),
         accounts,
         approvals,
+        rates: Arc::new(Rates::new(settings.rates)),
         settings: Arc::new(Settings { admin_token: Some(admin_token), ..settings }),
         store,
         bus,
         keys,
         hosts,
+        broker_users,
         dispatch,
         live,
         ready: Ready::default(),
@@ -133,7 +133,8 @@ impl Running {
     /// admin. To be written in one piece: who waits for the first line may close the pipe after it.
     #[must_use]
     pub fn announcement(&self) -> String {
-        let addresses = self.addrs.iter().map(|address| format!("signet: ready on http://{address}\n"));
+        let scheme = if self.app.settings.tls.is_some() { "https" } else { "http" };
+        let addresses = self.addrs.iter().map(|address| format!("signet: ready on {scheme}://{address}\n"));
         let password = self.first_password_line().map(|line| line + "\n");
         addresses.chain(password).collect()
     }
@@ -165,6 +166,30 @@ impl Running {
     }
 }
 
+/// Plain HTTP beyond this machine was wished for, by name or by a program that embeds the controller.
+fn warn_of_plain(settings: &Settings) {
+    let beyond = settings.listen.iter().find(|address| !address.ip().is_loopback());
+    if let (Some(address), None) = (beyond, &settings.tls) {
+        tracing::warn!(%address, "plain HTTP: tokens and commands can be read on the way; set SIGNET_TLS_CERT");
+    }
+}
+
+/// The management API that the settings name, if they do.
+fn broker_users(settings: &Settings) -> anyhow::Result<Option<BrokerUsers>> {
+    let BusSettings::Amqp { url, agent_url, management_url } = &settings.bus else { return Ok(None) };
+    if let Some(management) = management_url {
+        return BrokerUsers::new(management, agent_url.as_ref().unwrap_or(url), &settings.broker_tls)
+            .map(Some);
+    }
+    if agent_url.is_none() {
+        tracing::warn!(
+            "SIGNET_AMQP_MANAGEMENT_URL and SIGNET_AGENT_AMQP_URL are unset: agents are told the controller's own user at \
+             the broker, and each of them may read and delete every queue"
+        );
+    }
+    Ok(None)
+}
+
 /// Everything that runs until the controller stops. The first part that fails ends all.
 async fn work(app: App, listeners: Listeners, told: watch::Sender<bool>) -> anyhow::Result<()> {
     let ended = tokio::try_join!(listeners.serve(app.clone()), loops(&app, told));
@@ -184,6 +209,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
     app.audit.run(app.keys.clone(), &mut work);
+    work.spawn("the look for old broker users", tidy_broker_users(app.clone()));
     let retention = app.settings.retention.clone();
     work.spawn("the retention", retention::run(app.clone(), retention));
     work.finished().await

@@ -1,6 +1,7 @@
 //! What the controller is told: a plain struct with defaults. [`sources`] fills it from flags, environment and file.
 
 pub mod sources;
+mod wire;
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use signet_common::AgentId;
+use signet_common::tls::{Identity, TlsFiles};
+
+pub use self::wire::{AllowPlain, Rates};
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +57,17 @@ pub enum BusSettings {
         /// RabbitMQ's management API, which gives each agent its own broker user.
         management_url: Option<Secret>,
     },
+}
+
+impl BusSettings {
+    /// What agents are told as the broker, unless each has a user of its own.
+    #[must_use]
+    pub fn agents_url(&self) -> Option<&Secret> {
+        match self {
+            Self::InProcess => None,
+            Self::Amqp { url, agent_url, .. } => Some(agent_url.as_ref().unwrap_or(url)),
+        }
+    }
 }
 
 /// How long things are kept.
@@ -101,6 +116,14 @@ pub struct Settings {
     pub bus: BusSettings,
     /// Where to listen; every surface is served on each. Port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// The certificate that is shown there; `None` speaks plain HTTP.
+    pub tls: Option<Identity>,
+    /// How TLS to the broker is set up.
+    pub broker_tls: TlsFiles,
+    /// What may go over the wire in plain beyond this machine.
+    pub allow_plain: AllowPlain,
+    /// How many requests are answered each second.
+    pub rates: Rates,
     /// Where keys and, by default, the database lie.
     pub data_dir: PathBuf,
     /// How the outside reaches this controller, without a final slash.
@@ -136,6 +159,10 @@ impl Settings {
             database_url: Secret::new(crate::store::Store::sqlite_url(&data_dir.join("signet.db"))),
             bus: BusSettings::InProcess,
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8080))],
+            tls: None,
+            broker_tls: TlsFiles::default(),
+            allow_plain: AllowPlain::default(),
+            rates: Rates::default(),
             data_dir: data_dir.to_owned(),
             public_url: None,
             master_key_file: data_dir.join("master.key"),

@@ -37,11 +37,25 @@ impl PrivateServices {
     /// # Panics
     /// When they don't start.
     pub async fn start() -> Self {
-        blocking(|| {
+        Self::start_with(&[]).await
+    }
+
+    /// Likewise; over TLS the broker hears only those who show a certificate of its authority:
+    /// [`PrivateServices::tls_file`].
+    ///
+    /// # Panics
+    /// When they don't start.
+    pub async fn that_ask_for_certificates() -> Self {
+        Self::start_with(&["--client-certificates", "rabbit"]).await
+    }
+
+    async fn start_with(arguments: &'static [&'static str]) -> Self {
+        blocking(move || {
             let directory = tempfile::Builder::new().prefix("signet-private-").tempdir();
             let home = Home(directory.expect("a directory"));
             let owner = std::process::id().to_string();
-            let printed = run(Some(home.0.path()), &["start", "--for", &owner]);
+            let printed =
+                run(Some(home.0.path()), &[&["start", "--for", owner.as_str()], arguments].concat());
             let mut environment = parse(&printed);
             environment.entry("TEST_AMQP_MANAGEMENT_URL".into()).or_default();
             Self { home, urls: Services::named(&environment).expect("scripts/services named no services") }
@@ -59,6 +73,19 @@ impl PrivateServices {
     #[must_use]
     pub fn amqp_url(&self) -> &str {
         &self.urls.amqp_url
+    }
+
+    /// `amqps://…/signet`, the same over TLS.
+    #[must_use]
+    pub fn amqps_url(&self) -> &str {
+        &self.urls.amqps_url
+    }
+
+    /// A file of the broker's authority: `ca.pem`, `client.pem` and `client.key` of somebody it knows, `stranger.pem` and
+    /// `stranger.key` of somebody it does not.
+    #[must_use]
+    pub fn tls_file(&self, name: &str) -> PathBuf {
+        self.urls.amqp_ca_file.with_file_name(name)
     }
 
     /// Ends MariaDB with SIGKILL.

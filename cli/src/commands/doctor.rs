@@ -197,6 +197,8 @@ struct Host {
     #[serde(default)]
     queue: Option<Queue>,
     #[serde(default)]
+    broker_user: Option<String>,
+    #[serde(default)]
     gaps: Option<Gaps>,
     agent: Option<Heartbeat>,
 }
@@ -247,6 +249,7 @@ fn examine(host: &Host) -> Vec<Finding> {
         warn("gaps", found, "it was away for more than its journal keeps; see which of its tasks are lost")
     }));
     findings.extend(host.queue.as_ref().and_then(queue));
+    findings.extend(host.broker_user.as_deref().and_then(broker_user));
     // What an offline host said once says nothing about now.
     let Some(agent) = host.agent.as_ref().filter(|_| host.status == "online") else { return findings };
     findings.push(clock(agent.clock_offset_ms));
@@ -332,6 +335,20 @@ fn queue(queue: &Queue) -> Option<Finding> {
             "its agent does not take them: does it reach the broker? See its log",
         )),
         // The broker did not say; the line about the bus tells why.
+        _ => None,
+    }
+}
+
+fn broker_user(whose: &str) -> Option<Finding> {
+    match whose {
+        "own" => Some(ok("broker", "its own, which reads its queue alone")),
+        "shared" => {
+            let found = "hosts share one: any of them can read, fill or empty the queues of the others. It can forge no \
+                         message, but it sees commands and can withhold them";
+            let hint = "set SIGNET_AMQP_MANAGEMENT_URL, so that each host has a user of its own; see \"The broker\" in \
+                        docs/operations.md";
+            Some(warn("broker", found, hint))
+        }
         _ => None,
     }
 }
@@ -466,6 +483,7 @@ mod tests {
                 "queue",
                 Grade::Warn,
             ),
+            (Host { broker_user: Some("shared".into()), ..well() }, "broker", Grade::Warn),
             (Host { hold: Some("set_aside".into()), ..well() }, "journal", Grade::Fail),
             (Host { hold: Some("catching_up".into()), ..well() }, "journal", Grade::Warn),
             (agent(|a| a.clock_offset_ms = -300_000), "clock", Grade::Fail),
@@ -488,6 +506,7 @@ mod tests {
         let duplicates = agent(|a| {
             a.refused.insert("duplicate".into(), 2.into());
         });
+        assert_eq!(trouble(&Host { broker_user: Some("own".into()), ..well() }), []);
         assert_eq!(trouble(&duplicates), [], "redelivery is normal");
     }
 

@@ -74,11 +74,23 @@ impl Up {
             let addresses: Vec<String> = self.listen.iter().map(ToString::to_string).collect();
             args.extend(["--listen".into(), addresses.join(",").into()]);
         }
+        // Who names an address beyond this machine here wants it in plain: this program speaks nothing else.
+        if self.listen.iter().any(|address| !address.ip().is_loopback()) {
+            let allowed = std::env::var("SIGNET_ALLOW_PLAIN").unwrap_or_default();
+            args.extend(["--allow-plain".into(), format!("http,{allowed}").into()]);
+        }
         // People at a terminal want to hear of trouble only; lapin calls a queue that is not there yet an error.
         if ["SIGNET_LOG_LEVEL", "SIGNET_CONFIG"].iter().all(|name| std::env::var_os(name).is_none()) {
             args.extend(["--log-level".into(), "warn,lapin=off".into()]);
         }
-        Flags::try_parse_from(args).map_err(|e| usage(&e))?.settings().map_err(|e| usage(&e))
+        let settings =
+            Flags::try_parse_from(args).map_err(|e| usage(&e))?.settings().map_err(|e| usage(&e))?;
+        match settings.tls {
+            None => Ok(settings),
+            Some(_) => Err(usage(
+                &"SIGNET_TLS_CERT is for signet-controller: this speaks plain HTTP to its own agent",
+            )),
+        }
     }
 
     fn started(self, settings: Settings, data_dir: &Path) -> anyhow::Result<()> {
@@ -195,7 +207,8 @@ impl Everything {
             let bus: Arc<dyn Bus> = Arc::new(MemoryBus::default());
             (start_on(settings, Arc::clone(&bus)).await?, BusSource::Given(bus))
         } else {
-            (start(settings).await?, BusSource::FromWelcome)
+            let tls = settings.broker_tls.clone();
+            (start(settings).await?, BusSource::FromWelcome(tls))
         };
         if let Err(error) = controller.ready().await {
             controller.finished().await?;
@@ -303,6 +316,15 @@ mod tests {
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(held);
         lock(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn who_names_an_address_beyond_this_machine_means_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let beyond = vec!["0.0.0.0:1".parse().unwrap()];
+        let settings = Up { listen: beyond, ..up(dir.path()) }.settings(dir.path()).unwrap();
+        assert!(settings.allow_plain.http && !settings.allow_plain.amqp);
+        assert!(!up(dir.path()).settings(dir.path()).unwrap().allow_plain.http);
     }
 
     #[test]

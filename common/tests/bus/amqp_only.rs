@@ -7,9 +7,10 @@ use futures_util::future::join_all;
 use signet_common::bus::amqp::{AmqpBus, AmqpOptions, BadOptions, Retry, Role};
 use signet_common::bus::topology::Topology;
 use signet_common::bus::{Address, Bus, BusError, Health, Mode, Published, Queue};
+use signet_common::tls::{Identity, TlsFiles};
 use signet_testkit::{ChaosProxy, Fault, PrivateServices, Services, eventually, fresh_vhost};
 
-use crate::rig::{Kind, Rig, SOON, agent, depth, message, next, publish, text, up};
+use crate::rig::{Kind, QUIET, Rig, SOON, agent, depth, message, next, publish, text, up};
 
 fn start(url: &str, role: Role) -> AmqpBus {
     AmqpBus::start(AmqpOptions { retry: Retry::quick(), ..AmqpOptions::new(url, "test", role) }).unwrap()
@@ -162,16 +163,40 @@ async fn amqp_over_tls_trusts_the_named_authority_alone() {
         other => panic!("{other:?}"),
     })
     .await;
-    let ca_file = Some(Services::shared().amqp_ca_file.clone());
-    let bus = AmqpBus::start(AmqpOptions { ca_file, ..options.clone() }).unwrap();
+    let tls = TlsFiles { ca: Some(Services::shared().amqp_ca_file.clone()), identity: None };
+    let bus = AmqpBus::start(AmqpOptions { tls, ..options.clone() }).unwrap();
     up(&bus).await;
     bus.declare(&Queue::Reports).await.unwrap();
     assert_eq!(publish(&bus, &Address::Reports, "sealed").await, Published::Confirmed);
     let mut consumer = consume(&bus).await;
     assert_eq!(text(&next(&mut *consumer).await), "sealed");
 
-    let missing = AmqpBus::start(AmqpOptions { ca_file: Some("/no/such/file".into()), ..options });
-    assert!(matches!(missing.err(), Some(BadOptions::Ca(_))));
+    let tls = TlsFiles { ca: Some("/no/such/file".into()), identity: None };
+    let missing = AmqpBus::start(AmqpOptions { tls, ..options });
+    assert!(matches!(missing.err(), Some(BadOptions::Tls(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn amqp_a_broker_that_asks_for_certificates_hears_those_that_have_one() {
+    let services = PrivateServices::that_ask_for_certificates().await;
+    let start = |identity| {
+        let options = AmqpOptions::new(services.amqps_url(), "test", Role::Agent);
+        let tls = TlsFiles { ca: Some(services.tls_file("ca.pem")), identity };
+        AmqpBus::start(AmqpOptions { tls, retry: Retry::quick(), ..options }).unwrap()
+    };
+    let identity = |name: &str| Identity {
+        cert: services.tls_file(&format!("{name}.pem")),
+        key: services.tls_file(&format!("{name}.key")),
+    };
+    let known = start(Some(identity("client")));
+    up(&known).await;
+    assert_eq!(known.depth(&Queue::Reports).await, Ok(None));
+    // Nobody vouches for this one but itself.
+    for refused in [start(None), start(Some(identity("stranger")))] {
+        let mut health = refused.health();
+        let quiet = tokio::time::timeout(QUIET * 5, health.wait_for(|h| *h == Health::Up)).await;
+        assert!(quiet.is_err(), "it was let in");
+    }
 }
 
 #[tokio::test]

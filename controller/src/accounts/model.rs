@@ -174,7 +174,7 @@ impl Scope {
 }
 
 /// How a caller showed who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Via {
     /// The installation's own admin token.
     AdminToken,

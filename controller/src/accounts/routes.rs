@@ -44,7 +44,8 @@ struct SessionView {
 
 /// The cookie: not for scripts, not from other sites, and over TLS only where this controller is reached so.
 fn cookie(app: &App, value: &str, seconds: i64) -> String {
-    let secure = app.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
+    let secure = app.settings.tls.is_some()
+        || app.settings.public_url.as_ref().is_some_and(|url| url.starts_with("https://"));
     let secure = if secure { "; Secure" } else { "" };
     format!("{SESSION_COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }

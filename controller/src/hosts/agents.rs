@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use super::enrolment::{self, KEYRING_HEADER};
 use super::leaving;
 use super::model::KeyStanding;
-use super::routes::{delete_queue, hosts_limit};
+use super::routes::{forget_at_broker, hosts_limit};
 use super::store::AgentRow;
 use crate::app::App;
 use crate::dispatch::OrphanRow;
@@ -61,7 +61,7 @@ async fn get_controller_key(State(app): State<App>) -> Result<Response> {
 /// the header `signet-keyring` carries the keyring chain.
 #[utoipa::path(post, path = "/api/agents/hello", tag = "agents", security(()),
     request_body(content = String, content_type = "application/json"),
-    responses((status = 200), (status = 401), (status = 403), (status = 409)))]
+    responses((status = 200), (status = 401), (status = 403), (status = 409), (status = 503)))]
 async fn post_hello(
     State(app): State<App>,
     by: Author,
@@ -171,7 +171,7 @@ async fn revoke_agent(
 ) -> Result<axum::Json<AgentView>> {
     let id = agent_id(&id)?;
     app.hosts.revoke(&by, &app.dispatch, &id).await?;
-    delete_queue(&app, id.clone()).await;
+    forget_at_broker(&app, id.clone()).await;
     tracing::warn!(agent = %id, "agent revoked");
     Ok(axum::Json(app.hosts.agent(&id).await?.try_into()?))
 }

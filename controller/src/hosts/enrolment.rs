@@ -13,6 +13,7 @@ use signet_common::seal::{self, Binding};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, Jti, PublicKey};
 
+use super::broker_users::broker_of;
 use super::join_tokens::{self, Admission};
 use super::model::KeyStanding;
 use super::service::{DEFAULT_GROUP, group_name};
@@ -22,7 +23,7 @@ use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::HelloAnswer;
 use crate::error::{Error, Result};
 use crate::limits::NONCE_SECONDS;
-use crate::settings::BusSettings;
+use crate::settings::{BusSettings, Secret};
 use crate::store::{StoreError, Tx, in_transaction};
 
 /// The header that carries the keyring chain of an answer: base64 of a JSON array, oldest first.
@@ -114,7 +115,11 @@ pub(super) async fn hello(app: &App, by: &Author, ip: IpAddr, body: &DsseJson) -
             tracing::warn!(agent = %caller.id, %error, "the agent's queue can't be made yet");
         }
     }
-    answer(app, &caller, outcome, now).await
+    let broker = match &outcome {
+        Outcome::Accepted(_) => broker_of(app, &caller.id, &caller.hello.start_id).await?,
+        Outcome::Pending(_) => None,
+    };
+    answer(app, &caller, outcome, broker, now).await
 }
 
 /// What a message brings along to be believed.
@@ -268,20 +273,22 @@ pub(super) fn asked_group(hello: &Hello) -> Option<&str> {
 }
 
 /// Signs what the caller may know.
-async fn answer(app: &App, caller: &Caller, outcome: Outcome, now: Micros) -> Result<Answer> {
+async fn answer(
+    app: &App,
+    caller: &Caller,
+    outcome: Outcome,
+    broker: Option<Secret>,
+    now: Micros,
+) -> Result<Answer> {
     // Read after the transaction: whoever is told of a keyring may know a newer one, and must not be told an older one.
     let keys = app.keys.newest(&app.store).await?;
     let jti = Jti::generate();
-    let accepted = matches!(outcome, Outcome::Accepted(_));
-    let broker = match &app.settings.bus {
-        BusSettings::Amqp { url, agent_url, .. } if accepted => {
-            let url = agent_url.as_ref().unwrap_or(url).reveal();
-            let binding = Binding { jti: &jti, agent: &caller.id, field: "broker" };
-            let sealed = seal::seal(url.as_bytes(), &caller.hello.sealing_key, binding);
-            Some(sealed.map_err(|_| Error::invalid("sealing_key", "not an X25519 key in base64"))?)
-        }
-        _ => None,
+    let seal = |url: Secret| {
+        let binding = Binding { jti: &jti, agent: &caller.id, field: "broker" };
+        let sealed = seal::seal(url.reveal().as_bytes(), &caller.hello.sealing_key, binding);
+        sealed.map_err(|_| Error::invalid("sealing_key", "not an X25519 key in base64"))
     };
+    let broker = broker.map(seal).transpose()?;
     let (standing, reason, cursor, chain, new_log) = match outcome {
         Outcome::Accepted(a) => (a.standing, a.reason, a.cursor, a.chain, a.new_log),
         Outcome::Pending(why) => (Standing::Pending, Some(why), 0, None, false),

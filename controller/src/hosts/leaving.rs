@@ -35,7 +35,7 @@ pub(super) async fn leave(app: &App, by: &Author, body: &DsseJson) -> Result<()>
         Ok(row.hostname)
     })?;
     app.hosts.keys_changed();
-    super::routes::delete_queue(app, id.clone()).await;
+    super::routes::forget_at_broker(app, id.clone()).await;
     tracing::warn!(agent = %id, hostname = host, "agent left");
     Ok(())
 }

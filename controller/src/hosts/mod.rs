@@ -1,6 +1,7 @@
 //! Servers, groups, enrolment, keys, heartbeats. `/api/servers`, `/api/client-keys`, `/api/agents`, `/api/keys`.
 
 mod agents;
+mod broker_users;
 mod enrolment;
 mod fleet_key;
 mod heartbeats;
@@ -13,6 +14,8 @@ mod routes;
 mod service;
 mod store;
 
+pub(crate) use broker_users::run as tidy_broker_users;
+pub use broker_users::{BrokerUsers, ManagementError};
 pub use join_store::ALL as JOIN_STATEMENTS;
 pub use model::{Candidate, KeyStanding, Reachable, Target};
 pub use routes::routes;

@@ -105,6 +105,8 @@ struct ServerDetail {
     gaps: Option<GapsView>,
     /// Its queue at the broker; null without an agent.
     queue: Option<QueueView>,
+    /// With whom its agent connects to the broker: `own` or `shared`; null when there is no broker.
+    broker_user: Option<&'static str>,
     /// What its newest heartbeat says; null before the first.
     agent: Option<AgentState>,
 }
@@ -140,6 +142,11 @@ async fn queue(app: &App, agent: &AgentId) -> QueueView {
         Ok(Err(_)) | Err(_) => ("unknown", 0),
     };
     QueueView { state, waiting }
+}
+
+/// Whether agents have users of their own at the broker.
+fn broker_user(app: &App) -> Option<&'static str> {
+    app.settings.bus.agents_url().map(|_| if app.broker_users.is_some() { "own" } else { "shared" })
 }
 
 /// What an agent's newest heartbeat says.
@@ -326,6 +333,7 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         pending,
         gaps: gaps.map(|(events, at)| GapsView { events, last_at: at.rfc3339() }),
         queue: waits,
+        broker_user: broker_user(&app),
         agent,
         server: ServerView::new(server, Micros::now()),
     }))
@@ -383,14 +391,16 @@ async fn patch_server(
 async fn delete_server(State(app): State<App>, by: Author, Path(host): Path<String>) -> Result<StatusCode> {
     let host = known(&host)?;
     if let Some(agent) = app.hosts.delete_server(&by, &app.dispatch, &host).await? {
-        delete_queue(&app, agent).await;
+        forget_at_broker(&app, agent).await;
     }
     tracing::info!(hostname = %host, "server deleted");
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The key no longer counts, so that a queue that stays is only litter.
-pub(super) async fn delete_queue(app: &App, agent: AgentId) {
+/// Deletes what the broker has of an agent: its user, which ends its connections, and its queue. The key no longer counts,
+/// so that a queue that stays is only litter.
+pub(super) async fn forget_at_broker(app: &App, agent: AgentId) {
+    super::broker_users::forget(app, &agent).await;
     if let Err(error) = app.bus.delete(&Queue::Agent(agent.clone())).await {
         tracing::warn!(%agent, %error, "the agent's queue was not deleted");
     }

@@ -88,6 +88,8 @@ statements! {
             standing IN ('accepted', 'replaced') GROUP BY hostname");
     SELECT_KEY = same(agent!("WHERE standing = 'accepted' AND hostname = ?"));
     CHANGED_AGENTS = same(agent!("WHERE updated_at >= ?"));
+    GONE = same("SELECT agent_id FROM agents WHERE agent_id IN ({list}) AND (standing = 'revoked' OR \
+            standing = 'replaced' AND updated_at < ?)");
     INSERT_AGENT = same("INSERT INTO agents (agent_id, hostname, public_key, standing, wanted_group, sealing_key, \
             created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     SET_STANDING = same("UPDATE agents SET standing = ?, hostname = ?, updated_at = ? WHERE agent_id = ?");
@@ -392,6 +394,17 @@ pub(super) async fn agent(tx: &mut Tx, id: &AgentId) -> Result<Option<AgentRow>,
 /// One key.
 pub(super) async fn agent_of(store: &Store, id: &AgentId) -> Result<Option<AgentRow>, StoreError> {
     store.first(SELECT_AGENT.bind(id)).await
+}
+
+/// Those of these whose key was revoked, or replaced before this moment.
+pub(super) async fn gone(
+    store: &Store,
+    agents: &[AgentId],
+    replaced_before: Micros,
+) -> Result<Vec<AgentId>, StoreError> {
+    let rows: Vec<(String,)> =
+        store.all(GONE.query().list(agents.iter().map(AgentId::as_str)).bind(replaced_before.0)).await?;
+    rows.into_iter().map(|(id,)| id.parse().map_err(corrupt)).collect()
 }
 
 /// Keys by agent id, after this one.

@@ -1,4 +1,4 @@
-//! What stands before every handler, in the fixed order: path, method, credential, right.
+//! What stands before every handler, in the fixed order: rate, path, method, credential, right.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
@@ -19,6 +19,11 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Result<Response, Error> {
+    let peer = request.extensions().get::<Peer>().copied();
+    // First of all, so that who asks too much costs least, whatever it asks for.
+    if let Some(peer) = peer {
+        app.rates.address(peer.ip)?;
+    }
     let path = path.ok_or_else(|| Error::NotFound("Not Found".into()))?;
     let need = match rule(request.method(), path.as_str()) {
         Rule::Needs(need) => need,
@@ -65,6 +70,7 @@ async fn admitted(app: &App, need: Need, request: &mut Request, author: &mut Aut
         let caller = app.accounts.caller(shown, Way { peer: peer.ip, surface }).await?;
         caller.name.clone_into(&mut author.who);
         author.via = Some(caller.via.to_string());
+        app.rates.caller(&caller.via)?;
         // Who is limited to some hosts changes nothing that all depend on, nor moves hosts into those groups.
         let limited = need == Need::Admin && caller.groups.is_some();
         if limited || !need.allows(caller.role) {

@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod paging;
 pub mod permissions;
 mod proxies;
+pub mod rates;
 pub mod server;
 
 use axum::extract::DefaultBodyLimit;

@@ -14,7 +14,9 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use signet_common::tls::Identity;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,7 @@ use tower::{Layer as _, Service, ServiceExt as _};
 use super::{edge, router};
 use crate::app::App;
 use crate::limits::{ACCEPT_PAUSE_MILLISECONDS, CONNECTIONS_MAX, DRAIN_SECONDS_MAX, HEADER_SECONDS_MAX};
+use crate::tls::Certificate;
 
 /// How long a client may take to ask, from the connection or its last answer on.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(HEADER_SECONDS_MAX);
@@ -31,22 +34,26 @@ const HEADER_TIME_MAX: Duration = Duration::from_secs(HEADER_SECONDS_MAX);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(ACCEPT_PAUSE_MILLISECONDS);
 
 /// Bound sockets; nothing is answered yet.
-#[derive(Debug)]
-pub struct Listeners(Vec<TcpListener>);
+pub struct Listeners {
+    sockets: Vec<TcpListener>,
+    /// What they show; without it they speak plain HTTP.
+    certificate: Option<Arc<Certificate>>,
+}
 
 impl Listeners {
-    /// Binds every address.
+    /// Binds every address, for HTTPS when there is a certificate.
     ///
     /// # Errors
-    /// When one is taken or not allowed.
-    pub async fn bind(addresses: &[SocketAddr]) -> anyhow::Result<Self> {
-        let mut all = Vec::new();
+    /// When one is taken or not allowed, or the certificate can't be used.
+    pub async fn bind(addresses: &[SocketAddr], tls: Option<&Identity>) -> anyhow::Result<Self> {
+        let certificate = tls.cloned().map(Certificate::load).transpose().context("SIGNET_TLS_CERT")?;
+        let mut sockets = Vec::new();
         for address in addresses {
-            all.push(
+            sockets.push(
                 TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?,
             );
         }
-        Ok(Self(all))
+        Ok(Self { sockets, certificate: certificate.map(Arc::new) })
     }
 
     /// The addresses in use, with the ports that the system chose.
@@ -54,7 +61,7 @@ impl Listeners {
     /// # Errors
     /// When the system doesn't say.
     pub fn addresses(&self) -> anyhow::Result<Vec<SocketAddr>> {
-        self.0.iter().map(|listener| Ok(listener.local_addr()?)).collect()
+        self.sockets.iter().map(|listener| Ok(listener.local_addr()?)).collect()
     }
 
     /// Answers requests until the app stops; then takes no new ones, and waits a bounded time for those under way.
@@ -67,9 +74,13 @@ impl Listeners {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let connections = TaskTracker::new();
         let mut listeners = JoinSet::new();
-        for listener in self.0 {
+        if let Some(certificate) = &self.certificate {
+            listeners.spawn(certificate.clone().follow(stop.clone()));
+        }
+        for listener in self.sockets {
             listeners.spawn(accept(
                 listener,
+                self.certificate.clone(),
                 service.clone(),
                 room.clone(),
                 connections.clone(),
@@ -91,6 +102,7 @@ impl Listeners {
 /// Takes connections while there is room for them; who comes then waits in the system's own queue.
 async fn accept<S>(
     listener: TcpListener,
+    certificate: Option<Arc<Certificate>>,
     service: S,
     room: Arc<Semaphore>,
     connections: TaskTracker,
@@ -110,9 +122,20 @@ async fn accept<S>(
         };
         match taken {
             Ok(((stream, peer), place)) => {
-                let answered = answer(stream, peer, service.clone(), stop.clone(), HEADER_TIME_MAX);
+                let (certificate, service, stop) = (certificate.clone(), service.clone(), stop.clone());
                 connections.spawn(async move {
-                    answered.await;
+                    // Answers are small and awaited: never hold them back to fill a packet.
+                    if let Err(error) = stream.set_nodelay(true) {
+                        tracing::debug!(%error, "no TCP_NODELAY");
+                    }
+                    match certificate {
+                        None => answer(stream, peer, service, stop, HEADER_TIME_MAX).await,
+                        Some(certificate) => {
+                            if let Some(stream) = certificate.accept(stream, peer).await {
+                                answer(stream, peer, service, stop, HEADER_TIME_MAX).await;
+                            }
+                        }
+                    }
                     drop(place);
                 });
             }
@@ -126,15 +149,12 @@ async fn accept<S>(
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn answer<S>(stream: TcpStream, peer: SocketAddr, service: S, stop: CancellationToken, header: Duration)
+async fn answer<I, S>(stream: I, peer: SocketAddr, service: S, stop: CancellationToken, header: Duration)
 where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    // Answers are small and awaited: never hold them back to fill a packet.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
     let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         service.clone().oneshot(request.map(Body::new))
@@ -158,6 +178,7 @@ where
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     /// Serves one connection of a client that says this, and gives what it hears until the end.
     async fn heard(says: &[u8], header: Duration) -> String {
@@ -193,7 +214,7 @@ mod tests {
         let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
         let router = axum::Router::new().fallback(async || "hello");
         let room = Arc::new(Semaphore::new(1));
-        let accepting = tokio::spawn(accept(listener, router, room, connections.clone(), stop.clone()));
+        let accepting = tokio::spawn(accept(listener, None, router, room, connections.clone(), stop.clone()));
         let ask = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         let mut first = TcpStream::connect(address).await.unwrap();
         first.write_all(ask).await.unwrap();

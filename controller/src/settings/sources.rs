@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use serde::{Deserialize, Deserializer};
+use signet_common::tls::{Identity, TlsFiles};
 
 use super::{BusSettings, LogFormat, Secret, Settings};
 
@@ -104,6 +105,22 @@ sources! {
     listen = "SIGNET_LISTEN";
     /// Port on 0.0.0.0, when the addresses to listen on are not set
     port = "PORT";
+    /// Certificate for HTTPS on every address, in PEM; read again when it changes
+    tls_cert = "SIGNET_TLS_CERT";
+    /// Private key of that certificate, in PEM
+    tls_key = "SIGNET_TLS_KEY";
+    /// Certificates in PEM to trust at the broker and its management API besides the system's
+    amqp_ca = "SIGNET_AMQP_CA";
+    /// Certificate with which the controller shows the broker who it is, in PEM
+    amqp_client_cert = "SIGNET_AMQP_CLIENT_CERT";
+    /// Private key of that certificate, PKCS#8 in PEM
+    amqp_client_key = "SIGNET_AMQP_CLIENT_KEY";
+    /// What may go over the wire in plain beyond this machine: http, amqp, or both, comma-separated [default: nothing]
+    allow_plain = "SIGNET_ALLOW_PLAIN";
+    /// Requests of one token or log-in that are answered each second; 0 = any number [default: 2000]
+    requests_per_second = "SIGNET_REQUESTS_PER_SECOND";
+    /// Requests from one address that are answered each second; 0 = any number [default: 4000]
+    address_requests_per_second = "SIGNET_ADDRESS_REQUESTS_PER_SECOND";
     /// Where keys and the embedded database lie [default: /var/lib/signet]
     data_dir = "SIGNET_DATA_DIR";
     /// How the outside reaches this controller
@@ -209,21 +226,9 @@ fn whole<T: std::str::FromStr + PartialOrd + Default>(
     Ok(number)
 }
 
-fn list<T>(text: &str, one: impl Fn(&str) -> Result<T, SettingError>) -> Result<Vec<T>, SettingError> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
-}
-
-fn parse(raw: Raw) -> Result<Settings, SettingError> {
-    let data_dir = PathBuf::from(set(raw.data_dir).unwrap_or_else(|| "/var/lib/signet".into()));
-    let mut settings = Settings::embedded(&data_dir);
-    if let Some(url) = set(raw.database_url) {
-        if !["mysql://", "mariadb://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(wrong("SIGNET_DATABASE_URL", "must begin with mysql:// or sqlite://"));
-        }
-        settings.database_url = Secret::new(url);
-    }
-    settings.bus = bus(raw.amqp_url, raw.agent_amqp_url, raw.amqp_management_url)?;
-    settings.listen = match (set(raw.listen), set(raw.port)) {
+/// Where it listens, what goes over the wire how, and how much of it.
+fn wire(raw: &mut Raw, settings: &mut Settings) -> Result<(), SettingError> {
+    settings.listen = match (set(raw.listen.take()), set(raw.port.take())) {
         (Some(text), _) => {
             let bad = |part: &str| wrong("SIGNET_LISTEN", format!("'{part}' is not an address with a port"));
             let found = list(&text, |part| part.parse().map_err(|_| bad(part)))?;
@@ -231,10 +236,107 @@ fn parse(raw: Raw) -> Result<Settings, SettingError> {
         }
         (None, Some(port)) => {
             let port: u16 = port.parse().map_err(|_| wrong("PORT", "not a port"))?;
+            // This variable has always meant plain HTTP; who sets it wants that.
+            settings.allow_plain.http = true;
             vec![(std::net::Ipv4Addr::UNSPECIFIED, port).into()]
         }
-        (None, None) => settings.listen,
+        (None, None) => std::mem::take(&mut settings.listen),
     };
+    settings.tls = identity("SIGNET_TLS_CERT", raw.tls_cert.take(), "SIGNET_TLS_KEY", raw.tls_key.take())?;
+    settings.broker_tls = TlsFiles {
+        ca: set(raw.amqp_ca.take()).map(PathBuf::from),
+        identity: identity(
+            "SIGNET_AMQP_CLIENT_CERT",
+            raw.amqp_client_cert.take(),
+            "SIGNET_AMQP_CLIENT_KEY",
+            raw.amqp_client_key.take(),
+        )?,
+    };
+    for what in list(&set(raw.allow_plain.take()).unwrap_or_default(), |part| Ok(part.to_owned()))? {
+        match what.as_str() {
+            "http" => settings.allow_plain.http = true,
+            "amqp" => settings.allow_plain.amqp = true,
+            other => return Err(wrong("SIGNET_ALLOW_PLAIN", format!("'{other}' is neither http nor amqp"))),
+        }
+    }
+    refuse_plain(settings)?;
+    settings.rates.caller =
+        number("SIGNET_REQUESTS_PER_SECOND", raw.requests_per_second.take(), settings.rates.caller)?;
+    settings.rates.address = number(
+        "SIGNET_ADDRESS_REQUESTS_PER_SECOND",
+        raw.address_requests_per_second.take(),
+        settings.rates.address,
+    )?;
+    Ok(())
+}
+
+/// A whole number, 0 included.
+fn number(name: &str, value: Option<String>, default: u32) -> Result<u32, SettingError> {
+    set(value).map_or(Ok(default), |text| text.parse().map_err(|_| wrong(name, "not a whole number")))
+}
+
+/// A certificate needs its key, and a key its certificate.
+fn identity(
+    cert_name: &str,
+    cert: Option<String>,
+    key_name: &str,
+    key: Option<String>,
+) -> Result<Option<Identity>, SettingError> {
+    match (set(cert), set(key)) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(Identity { cert: cert.into(), key: key.into() })),
+        (Some(_), None) => Err(wrong(key_name, format!("must be set with {cert_name}"))),
+        (None, Some(_)) => Err(wrong(cert_name, format!("must be set with {key_name}"))),
+    }
+}
+
+/// What would go over the wire in plain beyond this machine must be allowed by name.
+fn refuse_plain(settings: &Settings) -> Result<(), SettingError> {
+    let beyond = settings.listen.iter().find(|address| !address.ip().is_loopback());
+    if let (Some(address), None, false) = (beyond, &settings.tls, settings.allow_plain.http) {
+        let why = format!(
+            "{address} would speak plain HTTP beyond this machine: set SIGNET_TLS_CERT and SIGNET_TLS_KEY, or allow it \
+             with SIGNET_ALLOW_PLAIN=http"
+        );
+        return Err(wrong("SIGNET_LISTEN", why));
+    }
+    let BusSettings::Amqp { url, agent_url, management_url } = &settings.bus else { return Ok(()) };
+    let amqp = [("SIGNET_AMQP_URL", Some(url)), ("SIGNET_AGENT_AMQP_URL", agent_url.as_ref())];
+    let all = amqp.into_iter().chain([("SIGNET_AMQP_MANAGEMENT_URL", management_url.as_ref())]);
+    for (name, url) in all.filter_map(|(name, url)| Some((name, url?))) {
+        let url = reqwest::Url::parse(url.reveal()).map_err(|error| wrong(name, error))?;
+        if !settings.allow_plain.amqp && !is_protected(&url) {
+            let why = "a password would go over the wire in plain beyond this machine: use amqps:// (https:// for the \
+                       management API), or allow it with SIGNET_ALLOW_PLAIN=amqp";
+            return Err(wrong(name, why));
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody can sit in between: TLS, or the same machine.
+fn is_protected(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    matches!(url.scheme(), "amqps" | "https")
+        || host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn list<T>(text: &str, one: impl Fn(&str) -> Result<T, SettingError>) -> Result<Vec<T>, SettingError> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
+}
+
+fn parse(mut raw: Raw) -> Result<Settings, SettingError> {
+    let data_dir = PathBuf::from(set(raw.data_dir.take()).unwrap_or_else(|| "/var/lib/signet".into()));
+    let mut settings = Settings::embedded(&data_dir);
+    if let Some(url) = set(raw.database_url.take()) {
+        if !["mysql://", "mariadb://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(wrong("SIGNET_DATABASE_URL", "must begin with mysql:// or sqlite://"));
+        }
+        settings.database_url = Secret::new(url);
+    }
+    settings.bus = bus(raw.amqp_url.take(), raw.agent_amqp_url.take(), raw.amqp_management_url.take())?;
+    wire(&mut raw, &mut settings)?;
     settings.public_url =
         set(raw.public_url).map(|url| url_of("SIGNET_PUBLIC_URL", &url, &["http", "https"])).transpose()?;
     if let Some(path) = set(raw.master_key_file) {
@@ -347,6 +449,11 @@ mod tests {
             (&["--database-url", "postgres://x"], "SIGNET_DATABASE_URL"),
             (&["--amqp-url", "http://x"], "SIGNET_AMQP_URL"),
             (&["--agent-amqp-url", "amqp://x"], "SIGNET_AMQP_URL"),
+            (&["--tls-cert", "x"], "SIGNET_TLS_KEY"),
+            (&["--tls-key", "x"], "SIGNET_TLS_CERT"),
+            (&["--amqp-client-cert", "x"], "SIGNET_AMQP_CLIENT_KEY"),
+            (&["--allow-plain", "http,ftp"], "SIGNET_ALLOW_PLAIN"),
+            (&["--requests-per-second", "many"], "SIGNET_REQUESTS_PER_SECOND"),
             (&["--trusted-proxies", "10.0.0.0/99"], "SIGNET_TRUSTED_PROXIES"),
             (&["--retention-output-days", "0"], "SIGNET_RETENTION_OUTPUT_DAYS"),
             (&["--retention-output-gib", "x"], "SIGNET_RETENTION_OUTPUT_GIB"),
@@ -403,6 +510,42 @@ mod tests {
     fn a_misspelt_variable_is_noticed() {
         let names = ["SIGNET_LISTNE", "SIGNET_LISTEN", "SIGNET_TOKEN", "PATH"].map(str::to_owned);
         assert_eq!(misspelt(names), ["SIGNET_LISTNE"]);
+    }
+
+    #[test]
+    fn plain_beyond_this_machine_is_allowed_by_name() {
+        let local = "amqp://a:b@127.0.0.1/x";
+        let cases: &[(&[&str], &str, &str)] = &[
+            (&["--listen", "127.0.0.1:1,0.0.0.0:2"], "SIGNET_LISTEN", "http"),
+            (&["--listen", "[::]:1"], "SIGNET_LISTEN", "http"),
+            (&["--amqp-url", "amqp://a:s3cret@rabbit/x"], "SIGNET_AMQP_URL", "amqp"),
+            (&["--amqp-url", "amqp://a:s3cret@localhost.example/x"], "SIGNET_AMQP_URL", "amqp"),
+            (&["--amqp-url", local, "--agent-amqp-url", "amqp://10.0.0.1"], "SIGNET_AGENT_AMQP_URL", "amqp"),
+            (
+                &["--amqp-url", local, "--amqp-management-url", "http://a:s3cret@rabbit:1"],
+                "SIGNET_AMQP_MANAGEMENT_URL",
+                "amqp",
+            ),
+        ];
+        for (args, name, allow) in cases {
+            let error = from(args).unwrap_err();
+            assert_eq!(error.name, *name, "{args:?}");
+            assert!(error.why.contains(&format!("SIGNET_ALLOW_PLAIN={allow}")), "{error}");
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+            assert!(from(&[args, &["--allow-plain", allow][..]].concat()).is_ok(), "{args:?}");
+            let other = if *allow == "http" { "amqp" } else { "http" };
+            assert!(from(&[args, &["--allow-plain", other][..]].concat()).is_err(), "{args:?}");
+        }
+        for fine in [
+            &["--listen", "127.0.0.1:1,[::1]:2"][..],
+            &["--listen", "0.0.0.0:1", "--tls-cert", "c", "--tls-key", "k"],
+            &["--amqp-url", "amqps://rabbit/x", "--amqp-management-url", "https://a:b@rabbit"],
+            &["--amqp-url", "amqp://[::1]:5672/x", "--amqp-management-url", "http://a:b@localhost:1"],
+        ] {
+            assert!(from(fine).is_ok(), "{fine:?}");
+        }
+        // A contract since before this setting: PORT alone means plain HTTP on every address.
+        assert!(from(&["--port", "81"]).unwrap().allow_plain.http);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod broker_users;
 mod ends;
 mod hellos;
 mod joining;

@@ -11,6 +11,7 @@
 mod support;
 
 mod agent;
+mod broker_users;
 mod joining;
 mod mariadb_rabbitmq;
 mod rotation;

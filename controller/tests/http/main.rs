@@ -16,3 +16,5 @@ mod errors;
 mod keys;
 mod pages;
 mod program;
+mod rates;
+mod tls;

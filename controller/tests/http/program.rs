@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
 
-fn controller() -> Command {
+pub(crate) fn controller() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_signet-controller"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIGNET_")) {
         command.env_remove(name);
@@ -20,7 +20,7 @@ fn run(command: &mut Command) -> (Option<i32>, String) {
 #[test]
 fn check_config_prints_no_secret() {
     let (code, text) = run(controller()
-        .args(["--check-config", "--join-token", "s3cret-1"])
+        .args(["--check-config", "--join-token", "s3cret-1", "--allow-plain", "amqp"])
         .env("SIGNET_DATABASE_URL", "mysql://root:s3cret-2@db/signet")
         .env("SIGNET_AMQP_URL", "amqp://guest:s3cret-3@mq")
         .env("SIGNET_ADMIN_TOKEN", "s3cret-4")

@@ -86,7 +86,9 @@ impl TestApp {
     /// A second controller of the same installation: same database, broker and master key.
     pub async fn beside(&self) -> Self {
         let bus = self.parts.controller_bus().await;
-        Self::start_at(self.parts.clone(), bus, self.data.clone(), self.keys_used.clone(), |_| {}).await
+        let same = self.running.app.settings.bus.clone();
+        let (parts, data, keys) = (self.parts.clone(), self.data.clone(), self.keys_used.clone());
+        Self::start_at(parts, bus, data, keys, |settings| settings.bus = same).await
     }
 
     async fn start_at(

@@ -6,6 +6,7 @@
 //!
 //! lapin writes whole messages to the log, bodies included; whoever sets the log filter should give it `lapin=off`.
 
+mod address;
 mod consumer;
 mod envelope;
 mod error;
@@ -20,17 +21,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
 use lapin::uri::AMQPUri;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use self::address::BrokerUrl;
 
 use self::session::Session;
 use super::topology::Topology;
 use super::{Address, Bus, BusError, Consumer, Health, Mode, Published, Queue};
 use crate::envelope::Envelope;
 use crate::limits;
+use crate::tls::{Identity, TlsFiles};
 
 /// Who connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +91,8 @@ pub struct AmqpOptions {
     pub name: String,
     /// Who connects.
     pub role: Role,
-    /// Certificates in PEM to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
+    /// Certificates for `amqps://`. Read with every connect, so that renewed ones need no restart.
+    pub tls: TlsFiles,
     /// When it is tried again.
     pub retry: Retry,
     /// The queues' bounds; the same for all controllers of an installation.
@@ -100,7 +104,14 @@ impl AmqpOptions {
     #[must_use]
     pub fn new(url: impl Into<String>, name: impl Into<String>, role: Role) -> Self {
         let (url, name) = (url.into(), name.into());
-        Self { url, name, role, ca_file: None, retry: Retry::default(), topology: Topology::default() }
+        Self {
+            url,
+            name,
+            role,
+            tls: TlsFiles::default(),
+            retry: Retry::default(),
+            topology: Topology::default(),
+        }
     }
 }
 
@@ -110,9 +121,9 @@ pub enum BadOptions {
     /// Not an AMQP URL.
     #[error("the broker's URL is malformed: {0}")]
     Url(String),
-    /// The file of certificates can't be read.
+    /// A file of certificates, or a key, can't be read.
     #[error("the certificates can't be read: {0}")]
-    Ca(String),
+    Tls(String),
 }
 
 /// The bus over AMQP. Dropping it closes the connections; [`AmqpBus::close`] also waits for that.
@@ -125,7 +136,7 @@ pub struct AmqpBus {
 struct Shared {
     name: String,
     role: Role,
-    tls: OwnedTLSConfig,
+    tls: TlsFiles,
     retry: Retry,
     topology: Topology,
     uri: watch::Sender<AMQPUri>,
@@ -143,14 +154,12 @@ impl AmqpBus {
     /// [`BadOptions`]; that the broker can't be reached is no error, see [`Bus::health`].
     pub fn start(options: AmqpOptions) -> Result<Self, BadOptions> {
         let uri = parse(&options.url, options.role)?;
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path).map_err(|e| BadOptions::Ca(format!("{}: {e}", path.display())))
-        };
-        let cert_chain = options.ca_file.as_ref().map(read).transpose()?;
+        // What can't be read now is most likely misspelt.
+        read(&options.tls)?;
         let shared = Arc::new(Shared {
             name: options.name,
             role: options.role,
-            tls: OwnedTLSConfig { identity: None, cert_chain },
+            tls: options.tls,
             retry: options.retry,
             topology: options.topology,
             uri: watch::Sender::new(uri),
@@ -163,16 +172,18 @@ impl AmqpBus {
         Ok(Self { shared, stop, supervisor })
     }
 
-    /// Connects anew, with other credentials or to another broker. The same URL changes nothing.
+    /// Connects anew, with other credentials or to another broker. The same URL changes nothing while there is a
+    /// connection; one that the broker refused is tried again at once.
     ///
     /// # Errors
     /// [`BadOptions::Url`].
     pub fn reconnect_with(&self, url: &str) -> Result<(), BadOptions> {
         let new = parse(url, self.shared.role)?;
+        let refused = matches!(self.shared.session(), Err(BusError::Refused(_)));
         self.shared.uri.send_if_modified(|uri| {
             let other = *uri != new;
             *uri = new;
-            other
+            other || refused
         });
         Ok(())
     }
@@ -190,6 +201,21 @@ impl Drop for AmqpBus {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// The files' content, as the library takes it.
+fn read(files: &TlsFiles) -> Result<OwnedTLSConfig, BadOptions> {
+    let bytes =
+        |path: &PathBuf| std::fs::read(path).map_err(|e| BadOptions::Tls(format!("{}: {e}", path.display())));
+    let text = |path: &PathBuf| {
+        String::from_utf8(bytes(path)?).map_err(|_| BadOptions::Tls(format!("{}: not PEM", path.display())))
+    };
+    let identity =
+        |own: &Identity| Ok(OwnedIdentity::PKCS8 { pem: bytes(&own.cert)?, key: bytes(&own.key)? });
+    Ok(OwnedTLSConfig {
+        identity: files.identity.as_ref().map(identity).transpose()?,
+        cert_chain: files.ca.as_ref().map(text).transpose()?,
+    })
 }
 
 fn parse(url: &str, role: Role) -> Result<AMQPUri, BadOptions> {
@@ -223,7 +249,7 @@ impl Shared {
             let target = uri.borrow_and_update().clone();
             let server = format!("{}:{}", target.authority.host, target.authority.port);
             let opened = tokio::select! {
-                opened = Session::open(&target, &self.name, self.role, &self.tls, self.unanswered.clone()) => opened,
+                opened = self.open(&target) => opened,
                 () = stop.cancelled() => return,
             };
             let woken = match opened {
@@ -264,6 +290,12 @@ impl Shared {
                 Woken::Stopped => return,
             }
         }
+    }
+
+    async fn open(&self, target: &AMQPUri) -> Result<Session, BusError> {
+        // Small files, once for each connect.
+        let tls = read(&self.tls).map_err(|error| BusError::Down(error.to_string()))?;
+        Session::open(target, &self.name, self.role, &tls, self.unanswered.clone()).await
     }
 
     /// Lends the session out until it breaks or is not wanted any more, and closes it.

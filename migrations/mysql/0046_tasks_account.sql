@@ -1,0 +1,2 @@
+-- As long as an account's name may be.
+ALTER TABLE tasks MODIFY account VARCHAR(191) NOT NULL;
