@@ -236,6 +236,7 @@ pub(crate) fn ended(jti: &Jti, outcome: Outcome, reason: &str) -> Event {
         stderr_summary: StreamSummary::default(),
         killed: 0,
         duration_ms: 0,
+        deploy: None,
     };
     Event::Result { jti: jti.clone(), at: at(), result: Box::new(result) }
 }
