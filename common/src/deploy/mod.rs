@@ -242,6 +242,13 @@ impl Deploy {
 }
 
 impl Releases {
+    /// Whether a shell runs in it.
+    #[must_use]
+    pub fn runs_shell(&self) -> bool {
+        let command = |health: &Health| matches!(health.probe, Probe::Command(_));
+        !self.build.is_empty() || !self.activate.is_empty() || self.health.as_ref().is_some_and(command)
+    }
+
     /// Whether its numbers and texts are within bounds.
     ///
     /// # Errors
