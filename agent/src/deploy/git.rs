@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use signet_common::deploy::{CommitId, CredentialKind, Deploy, GitRef};
 
-use super::plan::{Fault, Secret};
+use super::plan::{Fault, Secret, shown};
 use super::secrets::Memory;
 
 /// What every git child keeps of the driver's environment.
@@ -201,7 +201,10 @@ fn last_words(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
     let told = lines().rfind(|line| line.starts_with("fatal:") || line.starts_with("error:"));
-    told.or_else(|| lines().next_back()).map_or_else(|| output.status.to_string(), str::to_owned)
+    let told = told.or_else(|| lines().next_back()).map_or_else(|| output.status.to_string(), str::to_owned);
+    // Names of files that it complains about.
+    let named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix('\t')).collect();
+    if named.is_empty() { told } else { format!("{told} {}", shown(named.into_iter())) }
 }
 
 /// Whether a configuration may define filters: most have none, and one process less is started.

@@ -10,9 +10,8 @@ use signet_common::fault::{self, DeployPoint};
 use super::driver::{Job, say};
 use super::git::Repository;
 use super::place::{self, Locked, STATE};
-use super::plan::Fault;
+use super::plan::{Fault, shown};
 use super::store;
-use crate::limits::DEPLOY_NAMES_SHOWN;
 
 const GIT: &str = ".git";
 /// There while files change: what is found changed later was not changed by hand.
@@ -170,26 +169,19 @@ fn foreign(job: &Job) -> Result<(), Fault> {
     )))
 }
 
-/// Some names, and how many more.
-pub(super) fn shown<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let more = names.len().saturating_sub(DEPLOY_NAMES_SHOWN);
-    let first: Vec<&str> = names.take(DEPLOY_NAMES_SHOWN).collect();
-    match more {
-        0 => first.join(", "),
-        more => format!("{} and {more} more", first.join(", ")),
-    }
-}
-
 /// Refuses the clone of another repository.
 fn same_remote(job: &Job, at: &Repository, state: &Path) -> Result<(), Fault> {
     let wanted = job.deploy.repository.as_str();
-    if job.deploy.force || fs::read_to_string(state.join(REMOTE)).is_ok_and(|remote| remote == wanted) {
+    if fs::read_to_string(state.join(REMOTE)).is_ok_and(|remote| remote == wanted) {
         return Ok(());
     }
     let found = job.git.run(Some(at), &["config", "--get", "remote.origin.url"]);
     let found = found.map(|url| url.trim().to_owned()).unwrap_or_default();
-    if found == wanted {
-        return Ok(());
+    if found != wanted && job.deploy.force {
+        job.git.run(Some(at), &["config", "remote.origin.url", wanted])?;
+    }
+    if found == wanted || job.deploy.force {
+        return fs::write(state.join(REMOTE), wanted).map_err(Fault::of(state.display()));
     }
     // It may hold a password.
     let shown = match (found.split_once("://"), found.rsplit_once('@')) {
@@ -246,11 +238,5 @@ mod tests {
         assert_eq!(found.head.unwrap().as_str(), head);
         assert_eq!(found.changed, ["a file", "new", "both", "\"\\303\\374\""]);
         assert_eq!(read_status("# branch.oid (initial)\n").head, None);
-    }
-
-    #[test]
-    fn many_names_are_counted() {
-        let names: Vec<String> = (0..DEPLOY_NAMES_SHOWN + 2).map(|n| n.to_string()).collect();
-        assert!(shown(names.iter().map(String::as_str)).ends_with(" and 2 more"));
     }
 }

@@ -12,40 +12,27 @@ use signet_common::deploy::Deploy;
 use signet_common::time::Micros;
 
 use super::plan::Fault;
-use crate::policy::DeployRoots;
+use crate::policy::{DeployRoots, follow};
 
 /// The driver's own files, inside the repository's directory.
 pub(super) const STATE: &str = "signet";
 /// Who holds the lock, for whoever finds it taken.
 const HOLDER: &str = "holder";
 
-/// Follows every symbolic link of a path, of which the end may be missing.
+/// The path without symbolic links; its end may be missing.
 ///
 /// # Errors
 /// A link that leads nowhere, a directory that can't be looked into, or a way out of the deploy roots.
 pub(super) fn resolve(path: &Path, roots: &DeployRoots) -> Result<PathBuf, Fault> {
-    let mut there = path;
-    let mut missing = Vec::new();
-    let mut resolved = loop {
-        match there.canonicalize() {
-            Ok(resolved) => break resolved,
-            // A link whose end is missing exists itself, and could lead anywhere by the time it is used.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && there.symlink_metadata().is_err() => {}
-            Err(error) => return Err(Fault::new(format!("{} can't be followed: {error}", there.display()))),
-        }
-        missing.extend(there.file_name());
-        there = there.parent().ok_or_else(|| Fault::new("the path has no beginning"))?;
-    };
-    resolved.extend(missing.into_iter().rev());
-    if !roots.resolved().hold(&resolved) {
-        let leads = match resolved == path {
-            true => String::new(),
-            false => format!(" leads to {}, which", path.display()),
-        };
-        let shown = if leads.is_empty() { path.display().to_string() } else { leads };
-        return Err(Fault::new(format!("{} is below none of this host's deploy roots", shown.trim_start())));
+    let resolved = follow(path).map_err(Fault::of(format!("{} can't be followed", path.display())))?;
+    if roots.resolved().hold(&resolved) {
+        return Ok(resolved);
     }
-    Ok(resolved)
+    let leads = match resolved == path {
+        true => "which".to_owned(),
+        false => format!("which leads to {} and so", resolved.display()),
+    };
+    Err(Fault::new(format!("{}, {leads} is below none of this host's deploy roots", path.display())))
 }
 
 /// Refuses what belongs to somebody else: their git configuration would run programs as this user.

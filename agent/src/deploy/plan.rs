@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use signet_common::deploy::{Deploy, Deployed};
 
+use crate::limits::DEPLOY_NAMES_SHOWN;
 use crate::policy::DeployRoots;
 
 /// A text that is never shown.
@@ -63,5 +64,26 @@ impl Fault {
     /// For `map_err` of what the system says about a file.
     pub(super) fn of<E: fmt::Display>(what: impl fmt::Display) -> impl FnOnce(E) -> Self {
         move |error| Self::new(format!("{what}: {error}"))
+    }
+}
+
+/// Some names, and how many more.
+pub(super) fn shown<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = names.len().saturating_sub(DEPLOY_NAMES_SHOWN);
+    let first: Vec<&str> = names.take(DEPLOY_NAMES_SHOWN).collect();
+    match more {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_names_are_counted() {
+        let names: Vec<String> = (0..DEPLOY_NAMES_SHOWN + 2).map(|n| n.to_string()).collect();
+        assert!(shown(names.iter().map(String::as_str)).ends_with(" and 2 more"));
     }
 }

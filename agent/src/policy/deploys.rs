@@ -1,5 +1,6 @@
 //! What may be deployed here, and to where.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,16 +28,34 @@ impl DeployRoots {
             }
     }
 
-    /// The same roots without symbolic links, as this process sees them; those that are not there are left out.
+    /// The same roots without symbolic links, as this process sees them; those that can't be followed are left out.
     #[must_use]
     pub fn resolved(&self) -> Self {
         match self {
             Self::Own => Self::Own,
-            Self::Below(roots) => {
-                Self::Below(roots.iter().filter_map(|root| root.canonicalize().ok()).collect())
-            }
+            Self::Below(roots) => Self::Below(roots.iter().filter_map(|root| follow(root).ok()).collect()),
         }
     }
+}
+
+/// Follows every symbolic link of a path, of which the end may be missing.
+///
+/// # Errors
+/// A link that leads nowhere (it could lead anywhere by the time it is used), or a directory that can't be looked into.
+pub fn follow(path: &Path) -> io::Result<PathBuf> {
+    let mut there = path;
+    let mut missing = Vec::new();
+    let mut followed = loop {
+        match there.canonicalize() {
+            Ok(followed) => break followed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && there.symlink_metadata().is_err() => {}
+            Err(error) => return Err(error),
+        }
+        missing.extend(there.file_name());
+        there = there.parent().ok_or(io::ErrorKind::NotFound)?;
+    };
+    followed.extend(missing.into_iter().rev());
+    Ok(followed)
 }
 
 /// Never a place for deployments, whatever a policy says.

@@ -31,7 +31,7 @@ use signet_common::statement::Agreeable;
 
 pub use self::approvers::Approvers;
 pub use self::check::{Answer, Question};
-pub use self::deploys::DeployRoots;
+pub use self::deploys::{DeployRoots, follow};
 use crate::limits::CONFIG_BYTES_MAX;
 
 /// Where a policy is looked for, before the data directory.

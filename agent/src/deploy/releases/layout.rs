@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use signet_common::deploy::CommitId;
 use signet_common::time::Micros;
 
-use super::super::in_place::shown;
 use super::super::place::{self, STATE};
-use super::super::plan::Fault;
+use super::super::plan::{Fault, shown};
 
 /// The bare repository.
 pub(super) const MIRROR: &str = "repo.git";
@@ -30,6 +29,8 @@ pub(super) struct Record {
     pub(super) commit: CommitId,
     /// Whether it has shown that it works.
     pub(super) good: bool,
+    /// When that was last noted, in microseconds since 1970.
+    at: i64,
 }
 
 /// One path with releases.
@@ -145,7 +146,7 @@ impl Layout {
     pub(super) fn finish(&self, name: &str, commit: &CommitId) -> Result<(), Fault> {
         let sync = || nix::unistd::syncfs(fs::File::open(&self.path)?).map_err(io::Error::from);
         sync().map_err(Fault::of(self.path.display()))?;
-        self.note(name, &Record { commit: commit.clone(), good: false })
+        self.note(name, commit, false)
     }
 
     /// Notes that it has shown that it works.
@@ -153,12 +154,13 @@ impl Layout {
     /// # Errors
     /// The system's.
     pub(super) fn mark_good(&self, name: &str, commit: &CommitId) -> Result<(), Fault> {
-        self.note(name, &Record { commit: commit.clone(), good: true })
+        self.note(name, commit, true)
     }
 
-    fn note(&self, name: &str, record: &Record) -> Result<(), Fault> {
+    fn note(&self, name: &str, commit: &CommitId, good: bool) -> Result<(), Fault> {
+        let record = Record { commit: commit.clone(), good, at: Micros::now().0 };
         let (file, next) = (self.record_file(name), self.state.join(format!("{name}.next")));
-        let text = serde_json::to_vec(record).map_err(Fault::of(file.display()))?;
+        let text = serde_json::to_vec(&record).map_err(Fault::of(file.display()))?;
         fs::write(&next, text).and_then(|()| fs::rename(&next, &file)).map_err(Fault::of(file.display()))
     }
 
@@ -170,7 +172,8 @@ impl Layout {
             let name = entry.map_err(Fault::of(directory.display()))?.file_name();
             names.extend(name.to_str().filter(|name| is_release(name)).map(str::to_owned));
         }
-        names.sort_unstable();
+        // Those of the same second by what was noted.
+        names.sort_by_cached_key(|name| (self.record(name).map(|record| record.at), name.clone()));
         Ok(names)
     }
 
