@@ -30,13 +30,12 @@ use signet_common::messages::{CommandResult, Outcome};
 use signet_common::seal::Binding;
 
 use crate::identity::DataDir;
+use crate::launch::DRIVER;
 use crate::limits::{DEPLOY_REPORT_BYTES_MAX, REASON_BYTES_MAX};
 use crate::policy::DeployRoots;
 use crate::run::{CannotStart, Program, Spec};
 use plan::{Plan, Report, Secret};
 
-/// The first argument of a process that is a driver. The second is the number of its report's descriptor.
-pub(crate) const MARKER: &str = "--signet-deploy";
 /// Reports of deployments that run, one file each.
 const REPORTS: &str = "deploys";
 /// What git may have of the agent's own environment.
@@ -46,7 +45,7 @@ const KEPT: [&str; 2] = ["GIT_SSL_CAINFO", "SSL_CERT_FILE"];
 /// exists.
 pub fn main_if_driver() {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == MARKER) {
+    if arguments.next().is_some_and(|first| first == DRIVER) {
         std::process::exit(driver::main(arguments.next()));
     }
 }

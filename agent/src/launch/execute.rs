@@ -71,7 +71,7 @@ fn deployment(report: Option<File>) -> Result<Command, String> {
     let report = report.ok_or("a deployment has no report")?;
     fcntl(&report, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| format!("no report: {error}"))?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("signet-deploy").args([crate::deploy::MARKER, &report.into_raw_fd().to_string()]);
+    command.arg0("signet-deploy").args([super::DRIVER, &report.into_raw_fd().to_string()]);
     Ok(command)
 }
 

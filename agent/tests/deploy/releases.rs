@@ -126,7 +126,7 @@ async fn a_health_check_over_http() {
     std::thread::spawn(move || {
         for (stream, status) in listener.incoming().zip([503, 302, 200]) {
             let mut stream = stream.unwrap();
-            stream.read(&mut [0; 1024]).unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
             let answer = format!(
                 "HTTP/1.1 {status} X\r\nlocation: /x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
             );

@@ -14,6 +14,9 @@ use signet_common::ids::Jti;
 use signet_common::messages::{CommandResult, Outcome};
 use tempfile::TempDir;
 
+/// Longer than anything takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A directory with an origin, a place to deploy to, and an agent's directory.
 pub(crate) struct World {
     pub(crate) dir: TempDir,
@@ -67,10 +70,6 @@ pub(crate) fn git(directory: &Path, arguments: &[&str]) -> String {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self::with_launcher(PathBuf::from(env!("CARGO_BIN_EXE_signet-agent")))
-    }
-
-    pub(crate) fn with_launcher(launcher: PathBuf) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let root = dir.path().canonicalize().unwrap();
@@ -78,7 +77,7 @@ impl World {
         fs::create_dir_all(&origin).unwrap();
         fs::create_dir_all(&home).unwrap();
         git(&origin, &["init", "-q"]);
-        let runner = runner(&root.join("data"), launcher);
+        let runner = runner(&root.join("data"), env!("CARGO_BIN_EXE_signet-agent").into());
         let world = Self { path: root.join("srv/app"), origin, home, runner, dir };
         world.commit("one");
         world
@@ -123,18 +122,8 @@ impl World {
         let roots = json!({ "Below": [self.dir.path().join("srv")] });
         let plan = json!({ "deploy": message, "secret": secret, "roots": roots });
         let report = self.dir.path().join(format!("data/{jti}.report"));
-        let spec = Spec {
-            jti,
-            program: Program::Deploy(report.clone()),
-            env: BTreeMap::from([("HOME".to_owned(), self.home.display().to_string())]),
-            cwd: Some("/".into()),
-            stdin: Some(plan.to_string()),
-            user,
-            timeout: Duration::from_secs(timeout),
-            output_limit: 1024 * 1024,
-            detached: false,
-        };
-        (spec, report)
+        let spec = driver(jti, report.clone(), self.home.display().to_string(), plan.to_string());
+        (Spec { user, timeout: Duration::from_secs(timeout), ..spec }, report)
     }
 
     /// Deploys the origin's head, with changes, to the end.
@@ -148,10 +137,15 @@ impl World {
         finish(running, &report).await
     }
 
-    /// Starts a deployment.
-    pub(crate) async fn start(&self, change: Value) -> (Running, PathBuf) {
+    /// Deploys by another runner.
+    pub(crate) async fn deploy_by(&self, runner: &Runner, change: Value) -> Done {
         let (spec, report) = self.spec(change, None);
-        (self.runner.start(spec).await.unwrap(), report)
+        finish(runner.start(spec).await.unwrap(), &report).await
+    }
+
+    /// Another runner, whose program is this.
+    pub(crate) fn clone_with(&self, launcher: PathBuf) -> Runner {
+        runner(&self.dir.path().join("other"), launcher)
     }
 
     pub(crate) fn read(&self, file: &str) -> String {
@@ -161,6 +155,21 @@ impl World {
 
 pub(crate) fn runner(data: &Path, launcher: PathBuf) -> Runner {
     Runner::new(RunnerConfig { data_dir: data.to_owned(), launcher, cgroup: CgroupChoice::Never }).unwrap()
+}
+
+/// A driver with this plan.
+pub(crate) fn driver(jti: Jti, report: PathBuf, home: String, plan: String) -> Spec {
+    Spec {
+        jti,
+        program: Program::Deploy(report),
+        env: BTreeMap::from([("HOME".to_owned(), home)]),
+        cwd: Some("/".into()),
+        stdin: Some(plan),
+        user: None,
+        timeout: PATIENCE,
+        output_limit: 1024 * 1024,
+        detached: false,
+    }
 }
 
 /// Follows a deployment to its end.
