@@ -133,8 +133,11 @@ impl World {
 
     pub(crate) async fn deploy_with(&self, change: Value, secret: Option<&str>) -> Done {
         let (spec, report) = self.spec(change, secret);
-        let running = self.runner.start(spec).await.unwrap();
-        finish(running, &report).await
+        self.run(spec, &report).await
+    }
+
+    pub(crate) async fn run(&self, spec: Spec, report: &Path) -> Done {
+        finish(self.runner.start(spec).await.unwrap(), report).await
     }
 
     /// Deploys by another runner.

@@ -154,7 +154,7 @@ impl GitUrl {
         let host = self.origin().and_then(|origin| origin.split_once("://")).map_or("", |(_, host)| host);
         let host = host.strip_prefix("[::1]").map_or(host.split(':').next().unwrap_or(host), |_| "::1");
         matches!(host, "localhost" | "::1")
-            || host.parse().is_ok_and(|ip: std::net::Ipv4Addr| ip.is_loopback())
+            || host.parse().is_ok_and(|ip: core::net::Ipv4Addr| ip.is_loopback())
     }
 }
 
@@ -230,7 +230,7 @@ fn account(user: &str) -> Result<(), &'static str> {
 fn authority_host(host: &str) -> Result<(), &'static str> {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((ip, rest)) => {
-            ip.parse::<std::net::Ipv6Addr>().map_err(|_| "has a host that is none")?;
+            ip.parse::<core::net::Ipv6Addr>().map_err(|_| "has a host that is none")?;
             (
                 "v6",
                 rest.strip_prefix(':').or(rest.is_empty().then_some("1")).ok_or("has a host that is none")?,
