@@ -132,14 +132,15 @@ impl Git {
         Err(Fault::new(format!("git {name} failed: {}", last_words(&output))))
     }
 
-    /// Whether it succeeds. What it says is not shown: a no is an answer.
+    /// What it writes, when it succeeds. What it complains about is not shown: a no is an answer.
     ///
     /// # Errors
     /// It can't be executed.
-    pub(super) fn succeeds(&self, at: &Repository, arguments: &[&str]) -> Result<bool, Fault> {
+    pub(super) fn ask(&self, at: &Repository, arguments: &[&str]) -> Result<Option<String>, Fault> {
         let mut command = self.command(Some(at));
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().map(|status| status.success()).map_err(Fault::of("git can't be executed"))
+        let output = command.args(arguments).stderr(Stdio::null()).output();
+        let output = output.map_err(Fault::of("git can't be executed"))?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
     /// Switches off the filters that the user's configuration or this repository's names, such as Git LFS.
@@ -151,7 +152,8 @@ impl Git {
             return Ok(());
         }
         // It fails when it finds none.
-        let found = self.output(Some(at), &["config", "--name-only", "--get-regexp", "^filter\\."])?;
+        let there = Some(at).filter(|at| at.directory.join("HEAD").exists());
+        let found = self.output(there, &["config", "--name-only", "--get-regexp", "^filter\\."])?;
         let found = String::from_utf8_lossy(&found.stdout).into_owned();
         let mut names: Vec<&str> =
             found.lines().filter_map(|key| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0)).collect();
@@ -180,16 +182,15 @@ impl Git {
         let setting = format!("gpg.ssh.allowedSignersFile={}", file.path());
         let good = |arguments: &[&str]| {
             let all: Vec<&str> = ["-c", &setting].into_iter().chain(arguments.iter().copied()).collect();
-            self.succeeds(at, &all)
+            self.ask(at, &all).map(|said| said.is_some())
         };
         if good(&["verify-commit", commit.as_str()])? {
             return Ok(());
         }
         if let Some(reference) = reference {
             let tag = format!("refs/tags/{}", reference.as_str().trim_start_matches("refs/tags/"));
-            let leads =
-                self.run(Some(at), &["rev-parse", "--verify", "--quiet", &format!("{tag}^{{commit}}")]);
-            if leads.is_ok_and(|leads| leads.trim() == commit.as_str()) && good(&["verify-tag", &tag])? {
+            let leads = self.ask(at, &["rev-parse", "--verify", "--quiet", &format!("{tag}^{{commit}}")])?;
+            if leads.is_some_and(|leads| leads.trim() == commit.as_str()) && good(&["verify-tag", &tag])? {
                 return Ok(());
             }
         }

@@ -40,6 +40,8 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     fault::hit(DeployPoint::Locked);
     let at = repository(&locked.path);
     let state = at.directory.join(STATE);
+    // Also to look for changes: that cleans files.
+    job.git.disable_filters(&at)?;
     let found = look(job, &at, &commit)?;
     {
         let mut told = job.told();
@@ -61,7 +63,6 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     if let Some(signers) = &job.deploy.allowed_signers {
         job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
     }
-    job.git.disable_filters(&at)?;
     let busy = state.join(BUSY);
     fs::write(&busy, commit.as_str()).map_err(Fault::of(busy.display()))?;
     let mut arguments = vec!["checkout", "--quiet", "--detach"];

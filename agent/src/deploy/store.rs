@@ -86,7 +86,9 @@ fn name_remote(repository: &Path, deploy: &Deploy) -> Result<(), Fault> {
 /// # Errors
 /// git can't be executed.
 pub(super) fn has(git: &Git, at: &Repository, commit: &CommitId) -> Result<bool, Fault> {
-    git.succeeds(at, &["cat-file", "-e", &format!("{commit}^{{commit}}")])
+    // The id of a tag leads to a commit and is none.
+    let found = git.ask(at, &["rev-parse", "--verify", "--quiet", &format!("{commit}^{{commit}}")])?;
+    Ok(found.is_some_and(|found| found.trim() == commit.as_str()))
 }
 
 /// Fetches the commit: by its branch or tag, else with all of them, else by its id alone.

@@ -126,3 +126,31 @@ async fn a_deploy_key_is_read_by_ssh_alone() {
     assert!(read("args").contains("-oStrictHostKeyChecking=yes") && read("args").contains("-F/dev/null"));
     assert_eq!(seen_in_files(world.dir.path(), middle), Vec::<std::path::PathBuf>::new());
 }
+
+#[tokio::test]
+async fn a_server_that_redirects_passes_no_token_on() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let world = World::new();
+    let backend = Backend::start(world.dir.path().canonicalize().unwrap(), "git", TOKEN);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let target = backend.url.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            BufReader::new(&stream).read_line(&mut request).unwrap();
+            let path = request.split(' ').nth(1).unwrap_or("/").to_owned();
+            let answer = format!(
+                "HTTP/1.1 302 X\r\nlocation: {target}{path}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    let change = json!({
+        "repository": format!("http://localhost:{port}/origin/.git"), "protocols": ["http"],
+        "credential": sealed("https_token", json!({})),
+    });
+    world.deploy_with(change, Some(TOKEN)).await.failed("terminal prompts disabled");
+    assert_eq!(*backend.served.lock().unwrap(), 0);
+}

@@ -4,6 +4,7 @@
 mod backend;
 mod credentials;
 mod faults;
+mod hostile;
 mod in_place;
 mod releases;
 mod world;
