@@ -99,6 +99,7 @@ async fn run(agent: &Arc<Agent>, order: Ready) {
                     let mut result = follow(agent, &jti, running, ends).await;
                     if let Some(report) = report {
                         report.amend(&mut result);
+                        note(agent, &order, &result).await;
                     }
                     fault::hit(Point::AgentBeforeResult);
                     Event::Result { jti: jti.clone(), at: at(), result }
@@ -134,6 +135,15 @@ async fn begun(agent: &Agent, order: &Order) -> Result<(Running, Option<deploy::
             Ok((agent.runner.start(spec).await?, Some(report)))
         }
     }
+}
+
+/// Remembers what was deployed, so that it is looked at from now on.
+async fn note(agent: &Agent, order: &Order, result: &CommandResult) {
+    let (Order::Deploy(message), Some(deployed)) = (order, &result.deploy) else { return };
+    if let Err(error) = agent.known.lock().await.note(message.get(), deployed) {
+        tracing::warn!(%error, "what was deployed can't be remembered");
+    }
+    agent.deployed.notify_one();
 }
 
 /// Makes it endable; `None` when it was cancelled before it could begin.

@@ -8,6 +8,7 @@ mod agent;
 pub mod config;
 mod consume;
 pub mod deploy;
+mod drift;
 mod execute;
 mod heartbeat;
 mod hello;

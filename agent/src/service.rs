@@ -25,7 +25,7 @@ use crate::run::{End, Runner, RunnerConfig};
 use crate::session::{self, BusSource};
 use crate::verify::Time;
 use crate::work::Work;
-use crate::{consume, execute, recover, report};
+use crate::{consume, drift, execute, recover, report};
 
 /// Runs an agent until `shutdown`, then lets what runs end within a minute. Works on a current-thread runtime.
 ///
@@ -145,6 +145,7 @@ fn start_loops(agent: &Arc<Agent>, trust: Trust, bus: BusSource) -> JoinSet<()> 
     loops.spawn(report::run(Arc::clone(agent), reporter.clone()));
     loops.spawn(heartbeat::run(Arc::clone(agent)));
     loops.spawn(session::run(Arc::clone(agent), trust, bus));
+    loops.spawn(drift::run(Arc::clone(agent)));
     loops.spawn(keep_house(Arc::clone(agent)));
     let pulses = vec![("consumer", consumer), ("reporter", reporter)];
     loops.spawn(pulse::watchdog(Arc::clone(agent), pulses));

@@ -139,11 +139,11 @@ impl Job {
 }
 
 fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
-    let Plan { deploy, secret, roots } = plan;
+    let Plan { deploy, secret, roots, look } = plan;
     deploy.check().map_err(|bad| Fault::new(bad.to_string()))?;
     let git = Git::new(&deploy, secret.as_ref())?;
     drop(secret);
-    if deploy.phase == Phase::Resolve {
+    if deploy.phase == Phase::Resolve && !look {
         let commit = store::resolve(&git, &deploy)?;
         say(&format!(
             "{} is {commit}",
@@ -154,6 +154,12 @@ fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
     }
     let path = place::resolve(deploy.path.as_str().as_ref(), &roots)?;
     let mut job = Job { deploy, path, git, told: Arc::clone(told) };
+    if look {
+        return match job.deploy.strategy {
+            Strategy::InPlace => in_place::look_at(&mut job),
+            Strategy::Releases(_) => releases::look_at(&mut job),
+        };
+    }
     match (job.deploy.phase, job.deploy.strategy.clone()) {
         (Phase::Deploy, Strategy::InPlace) => in_place::deploy(&mut job),
         (Phase::Deploy, Strategy::Releases(how)) => releases::deploy(&mut job, &how),

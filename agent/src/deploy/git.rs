@@ -44,6 +44,7 @@ pub(super) struct Git {
     configuration: Vec<String>,
     protocols: String,
     filters: bool,
+    looks: bool,
     access: Option<Access>,
 }
 
@@ -69,8 +70,15 @@ impl Git {
             configuration: ALWAYS.map(str::to_owned).to_vec(),
             protocols: protocols.join(":"),
             filters: deploy.filters,
+            looks: false,
             access: Some(access(deploy, secret)?),
         })
+    }
+
+    /// From here on nothing is written, and no remote is reached.
+    pub(super) fn only_look(&mut self) {
+        self.looks = true;
+        self.forget_credential();
     }
 
     /// From here on no remote is reached, and the credential is gone.
@@ -87,6 +95,7 @@ impl Git {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", &self.protocols)
             .env("GIT_LITERAL_PATHSPECS", "1")
+            .env("GIT_OPTIONAL_LOCKS", if self.looks { "0" } else { "1" })
             .stdin(Stdio::null());
         if let Some(at) = at {
             command.env("GIT_DIR", &at.directory);

@@ -87,6 +87,21 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Reports how the tree stands.
+///
+/// # Errors
+/// There is none that can be read, or a deployment is at work.
+pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
+    let at = repository(&job.path);
+    place::own(&at.directory)?;
+    job.git.only_look();
+    job.git.disable_filters(&at)?;
+    let found = status(job, &at)?;
+    let mut told = job.told();
+    (told.deployed.commit, told.deployed.changed) = (found.head, !found.changed.is_empty());
+    Ok(())
+}
+
 /// Fetches the commit into the tree's repository, if there is one.
 ///
 /// # Errors

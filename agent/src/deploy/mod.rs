@@ -12,6 +12,7 @@ mod driver;
 mod git;
 mod hooks;
 mod in_place;
+mod known;
 mod place;
 mod plan;
 mod releases;
@@ -25,15 +26,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use signet_common::deploy::{Credential, Deploy};
+use signet_common::ids::Jti;
 use signet_common::limits::OUTPUT_BYTES_DEFAULT;
 use signet_common::messages::{CommandResult, Outcome};
 use signet_common::seal::Binding;
 
 use crate::identity::DataDir;
 use crate::launch::DRIVER;
-use crate::limits::{DEPLOY_REPORT_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{DEPLOY_REPORT_BYTES_MAX, DRIFT_LOOK_MAX, REASON_BYTES_MAX};
 use crate::policy::DeployRoots;
 use crate::run::{CannotStart, Program, Spec};
+pub(crate) use known::{Known, Last};
 use plan::{Plan, Report, Secret};
 
 /// Reports of deployments that run, one file each.
@@ -67,16 +70,33 @@ pub(crate) struct Here<'a> {
 pub(crate) fn prepare(deploy: &Deploy, here: &Here<'_>) -> Result<(Spec, Reported), CannotStart> {
     let secret =
         deploy.credential.as_ref().map(|credential| open(deploy, credential, here.data)).transpose()?;
-    let reports = here.data.path().join(REPORTS);
-    fs::create_dir_all(&reports)
-        .map_err(|error| CannotStart::exec(format!("no room for a report: {error}")))?;
-    let report = reports.join(deploy.jti.as_str());
     let plan = Plan {
         deploy: Deploy { approval: None, ..deploy.clone() },
         secret: secret.map(Secret::new),
         roots: here.roots.clone(),
+        look: false,
     };
-    let plan = serde_json::to_string(&plan).map_err(|error| CannotStart::exec(error.to_string()))?;
+    spec(&plan, here)
+}
+
+/// What is to be run to see how a path stands. Nothing of it changes, and no remote is asked.
+///
+/// # Errors
+/// [`CannotStart`] when the data directory can't be used.
+pub(crate) fn look(last: &Last, here: &Here<'_>) -> Result<(Spec, Reported), CannotStart> {
+    let deploy = Deploy { jti: Jti::generate(), ..last.deploy.clone() };
+    let plan = Plan { deploy, secret: None, roots: here.roots.clone(), look: true };
+    let (spec, reported) = self::spec(&plan, here)?;
+    Ok((Spec { timeout: DRIFT_LOOK_MAX, ..spec }, reported))
+}
+
+fn spec(plan: &Plan, here: &Here<'_>) -> Result<(Spec, Reported), CannotStart> {
+    let deploy = &plan.deploy;
+    let reports = here.data.path().join(REPORTS);
+    fs::create_dir_all(&reports)
+        .map_err(|error| CannotStart::exec(format!("no room for a report: {error}")))?;
+    let report = reports.join(deploy.jti.as_str());
+    let plan = serde_json::to_string(plan).map_err(|error| CannotStart::exec(error.to_string()))?;
     let own = deploy.user.as_deref().is_none_or(|user| user == here.own_user);
     let names = KEPT.into_iter().chain(own.then_some("HOME"));
     let env: BTreeMap<String, String> =

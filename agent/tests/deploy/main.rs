@@ -7,4 +7,5 @@ mod faults;
 mod hostile;
 mod in_place;
 mod releases;
+mod signed;
 mod world;

@@ -119,9 +119,9 @@ async fn a_commit_is_deployed_and_its_result_says_so() {
     let result = host.controller.result(&host.deploy(json!({})).await).await;
     assert_eq!((result.outcome, result.exit_code), (Outcome::Failed, Some(1)));
     assert!(result.reason.unwrap().ends_with("was changed by hand: version"));
-    // Its reports are gone.
-    assert_eq!(fs::read_dir(host.root.join("data/deploys")).unwrap().count(), 0);
     host.agent.stop().await;
+    // Their reports are gone.
+    assert_eq!(fs::read_dir(host.root.join("data/deploys")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -243,4 +243,50 @@ async fn a_deployment_needs_its_approval_and_looking_needs_none() {
     let jti = host.send(&approved(&message, json!({ "jti": Jti::generate() }))).await;
     host.refuses(&jti, "this approval was used before").await;
     host.agent.stop().await;
+}
+
+#[tokio::test]
+async fn heartbeats_tell_how_deployed_paths_stand() {
+    let host = Host::new("").await;
+    let path = |name: &str| host.root.join("srv").join(name);
+    let releases = json!({ "releases": { "shared": ["config.d"], "build": ["echo built > version"] } });
+    let deploy = async |name: &str, strategy: Value| {
+        let jti = host.deploy(json!({ "path": path(name), "strategy": strategy })).await;
+        host.controller.result(&jti).await.deploy.unwrap().commit.unwrap()
+    };
+    let commit = deploy("tree", json!("in_place")).await;
+    deploy("app", releases.clone()).await;
+    let told = async |test: &dyn Fn(&[signet_common::deploy::Standing]) -> bool| {
+        host.controller.heartbeat(|heartbeat| test(&heartbeat.deploys)).await.deploys
+    };
+    let good = told(&|deploys| deploys.len() == 2).await;
+    assert!(
+        good.iter().all(|s| !s.edited && s.commit.as_ref() == Some(&commit) && s.deployed == commit),
+        "{good:?}"
+    );
+
+    fs::write(path("tree").join("version"), "edited").unwrap();
+    fs::write(path("app").join("current/version"), "edited").unwrap();
+    fs::write(path("app").join("current/config.d/own"), "not in the repository").unwrap();
+    // The next deployment has it look.
+    deploy("other", json!("in_place")).await;
+    let differs = |name: &str, deploys: &[signet_common::deploy::Standing]| {
+        deploys.iter().any(|s| s.path.as_str() == path(name).to_str().unwrap() && s.edited)
+    };
+    let found = told(&|deploys| differs("tree", deploys) && differs("app", deploys)).await;
+    assert!(found[0].edited && found[1].edited && !found[2].edited, "what differs comes first: {found:?}");
+
+    // So does the next start.
+    let Host { dir, root, controller, agent } = host;
+    agent.stop().await;
+    fs::remove_dir_all(root.join("srv/tree")).unwrap();
+    let policy = Policy::default().find(Some(&root.join("policy.toml")), &root).unwrap();
+    let config = AgentConfig { policy, ..config(&controller, &root.join("data")) };
+    let agent = Agent::start(&controller, config).await;
+    let gone =
+        |heartbeat: &signet_common::messages::Heartbeat| heartbeat.deploys.iter().any(|s| s.commit.is_none());
+    controller.heartbeat(gone).await;
+    assert!(!root.join("srv/tree").exists(), "nobody made it again");
+    agent.stop().await;
+    drop(dir);
 }

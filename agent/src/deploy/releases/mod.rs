@@ -103,7 +103,7 @@ fn build(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId) -> R
 
 fn fill(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name: &str) -> Result<(), Fault> {
     let directory = layout.release(name);
-    let at = Repository { tree: Some(directory.clone()), index: Some(layout.index(name)), ..mirror(layout) };
+    let at = tree(layout, name);
     job.git.disable_filters(&at)?;
     say(&format!("checking out {commit} as release {name}"));
     job.git.run(Some(&at), &["read-tree", "--reset", "-u", commit.as_str()])?;
@@ -114,6 +114,8 @@ fn fill(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name:
     // What hooks run may be the repository's own.
     job.git.forget_credential();
     Stage { path: &layout.path, release: &directory, commit }.run("build", &how.build)?;
+    // What hooks and links changed was not changed by hand. A release serves also when that can't be noted.
+    job.git.ask(&at, &["add", "--update"])?;
     layout.finish(name, commit)?;
     fault::hit(DeployPoint::Built);
     Ok(())
@@ -184,6 +186,31 @@ fn go_back(job: &Job, how: &Releases, layout: &Layout, undo: &Undo, fault: Fault
         Ok(()) => fault,
         Err(error) => Fault::new(format!("{fault}; and in release {name}, to which it went back, {error}")),
     }
+}
+
+/// Reports how the current release stands.
+///
+/// # Errors
+/// There is none, or git's.
+pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
+    place::own(&job.path.join(layout::MIRROR))?;
+    let layout = Layout::of(&job.path, false)?;
+    let name = layout.current()?.ok_or_else(|| Fault::new("no release is current"))?;
+    let record = layout.record(&name).ok_or_else(|| Fault::new("the current release is none of ours"))?;
+    let at = tree(&layout, &name);
+    job.git.only_look();
+    job.git.disable_filters(&at)?;
+    let changed =
+        job.git.run(Some(&at), &["diff", "--name-only", "--no-ext-diff", "--ignore-submodules=all"])?;
+    let mut told = job.told();
+    (told.deployed.commit, told.deployed.release) = (Some(record.commit), Some(name));
+    told.deployed.changed = !changed.is_empty();
+    Ok(())
+}
+
+/// A release's own index, as it was when it was built.
+fn tree(layout: &Layout, name: &str) -> Repository {
+    Repository { tree: Some(layout.release(name)), index: Some(layout.index(name)), ..mirror(layout) }
 }
 
 /// Fetches the commit into the mirror, if there is one.
