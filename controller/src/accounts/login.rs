@@ -15,6 +15,7 @@ use super::tokens::{Claims, Kind};
 use super::who::hashed;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
+use crate::http::network;
 use crate::limits::{ACCESS_TOKEN_SECONDS, PASSWORD_BYTES_MAX, SESSION_SECONDS, SINGLE_TOKEN_SECONDS};
 use crate::settings::Secret;
 use crate::store::in_transaction;
@@ -62,15 +63,8 @@ pub struct LoggedIn {
     pub expires_in: i64,
 }
 
-/// Networks of IPv6 are given out as /64 at least: who has one has all its addresses.
 fn address(peer: IpAddr) -> String {
-    match peer {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-    }
+    network(peer).to_string()
 }
 
 impl Accounts {

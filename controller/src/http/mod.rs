@@ -16,6 +16,8 @@ mod proxies;
 pub mod rates;
 pub mod server;
 
+pub use rates::network;
+
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
