@@ -81,6 +81,7 @@ statements! {
         "INSERT INTO login_attempts (subject, failures, last_failure_at) VALUES (?, 1, ?) \
             ON CONFLICT (subject) DO UPDATE SET failures = CASE WHEN last_failure_at <= ? THEN 1 \
             ELSE failures + 1 END, last_failure_at = excluded.last_failure_at");
+    UNCOUNTED = same("UPDATE login_attempts SET failures = failures - 1 WHERE failures > 0 AND subject IN ({list})");
     RESET = same("UPDATE login_attempts SET failures = 0, known_at = ? WHERE subject = ?");
     FORGIVE = same("UPDATE login_attempts SET failures = failures - 1, known_at = ? WHERE subject = ? \
             AND failures > 0");
@@ -444,6 +445,11 @@ pub(super) async fn insert_ticket(
     tx.run(INSERT_TICKET.bind(hash).bind(whose).bind(expires_at)).await.map(drop)
 }
 
+/// Whether there is such a ticket.
+pub(super) async fn is_ticket(store: &Store, hash: &str, now: Micros) -> Result<bool, StoreError> {
+    Ok(store.first::<(String,)>(TICKET.bind(hash).bind(now)).await?.is_some())
+}
+
 /// Uses a ticket up: whose it is, once.
 pub(super) async fn use_ticket(tx: &mut Tx, hash: &str, now: Micros) -> Result<Option<String>, StoreError> {
     let whose: Option<(String,)> = tx.first(TICKET.bind(hash).bind(now)).await?;
@@ -468,6 +474,11 @@ pub(super) async fn failed(
     forgotten: Micros,
 ) -> Result<(), StoreError> {
     tx.run(FAILED.bind(subject).bind(now).bind(forgotten)).await.map(drop)
+}
+
+/// An attempt was neither right nor wrong: it is not counted after all.
+pub(super) async fn uncounted(tx: &mut Tx, subjects: &[&str]) -> Result<(), StoreError> {
+    tx.run(UNCOUNTED.query().list(subjects.iter().copied())).await.map(drop)
 }
 
 /// A log-in succeeded: an account's failures from there are forgotten, and the address's last one was none.
