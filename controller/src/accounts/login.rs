@@ -15,8 +15,8 @@ use super::tokens::{Claims, Kind};
 use super::who::hashed;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
-use crate::http::network;
 use crate::limits::{ACCESS_TOKEN_SECONDS, PASSWORD_BYTES_MAX, SESSION_SECONDS, SINGLE_TOKEN_SECONDS};
+use crate::network::network;
 use crate::settings::Secret;
 use crate::store::in_transaction;
 

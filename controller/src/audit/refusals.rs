@@ -7,8 +7,8 @@ use signet_common::time::Micros;
 
 use super::author::Author;
 use super::note::{Action, Ended, Outcome, Row, Subject, cut};
-use crate::http::network;
 use crate::limits::{REFUSALS_KEPT_MAX, REFUSALS_OF_STRANGERS_MAX};
+use crate::network::network;
 
 /// Refusals that were not written yet. Its size is bounded: who is one too many in a minute is counted with the others.
 #[derive(Debug, Default)]

@@ -16,8 +16,6 @@ mod proxies;
 pub mod rates;
 pub mod server;
 
-pub use rates::network;
-
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
 use utoipa_axum::router::OpenApiRouter;
