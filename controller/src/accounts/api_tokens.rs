@@ -126,12 +126,19 @@ impl Accounts {
         Ok((id, Secret::new(token)))
     }
 
-    /// The caller's tokens, an admin's view of all.
+    /// The caller's tokens before this one, newest first; an admin's view of all.
     ///
     /// # Errors
     /// The database's.
-    pub(super) async fn list_tokens(&self, caller: &Caller, limit: usize) -> Result<Vec<ShownToken>> {
-        Ok(store::tokens(self.store(), whose(caller)?, limit).await?)
+    pub(super) async fn list_tokens(
+        &self,
+        caller: &Caller,
+        before: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<ShownToken>> {
+        // Ids are hexadecimal: every one comes before this.
+        let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+        Ok(store::tokens(self.store(), whose(caller)?, &before, limit).await?)
     }
 
     /// Deletes a token of the caller's, or as an admin any.

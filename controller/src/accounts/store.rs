@@ -63,7 +63,7 @@ statements! {
             WHERE t.hash = ?");
     TOKENS = same("SELECT t.id, u.username, t.name, t.role, t.scope, t.created_at, t.expires_at, t.last_used_at \
             FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE (? IS NULL OR t.user_id = ?) \
-            ORDER BY t.created_at DESC, t.id DESC LIMIT ?");
+            AND t.id < ? ORDER BY t.id DESC LIMIT ?");
     COUNT_TOKENS = same("SELECT COUNT(*) AS number FROM api_tokens WHERE user_id = ?");
     USE_TOKEN = same("UPDATE api_tokens SET last_used_at = ? WHERE hash = ?");
     DELETE_TOKEN = same("DELETE FROM api_tokens WHERE id = ? AND (? IS NULL OR user_id = ?)");
@@ -426,9 +426,10 @@ impl ShownToken {
 pub(super) async fn tokens(
     store: &Store,
     user: Option<i64>,
+    before: &str,
     limit: usize,
 ) -> Result<Vec<ShownToken>, StoreError> {
-    store.all(TOKENS.bind(user).bind(user).bind(limit as u64)).await
+    store.all(TOKENS.bind(user).bind(user).bind(before).bind(limit as u64)).await
 }
 
 /// Deletes a token of this account, or of any; says whether there was one.
