@@ -122,3 +122,9 @@ pub const JOIN_REACH_MAX: Duration = Duration::from_secs(60);
 pub const JOIN_ONLINE_MAX: Duration = Duration::from_secs(120);
 /// How often `join` looks.
 pub const JOIN_LOOK: Duration = Duration::from_millis(500);
+/// Longest report of a driver, in bytes.
+pub const DEPLOY_REPORT_BYTES_MAX: u64 = 64 * 1024;
+/// Names of files that one sentence about a deployment shows.
+pub const DEPLOY_NAMES_SHOWN: usize = 10;
+/// How often a health check's command is looked at.
+pub const PROBE_LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -123,6 +123,7 @@ async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Res
             cgroup: config.cgroup,
         });
         let runner = runner.context("the data directory")?;
+        crate::deploy::forget(data.path()).context("the data directory")?;
         let opened = Journal::open(data.path(), &boot_id)?;
         let is_new = !had_key && !data.has_old_log()?;
         Ok(Begun { data, key, keyring, trust, runner, opened, is_new })

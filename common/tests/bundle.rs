@@ -78,6 +78,7 @@ fn result(jti: &Jti, outcome: Outcome, exit_code: i32) -> Event {
         stderr_summary: Default::default(),
         killed: 0,
         duration_ms: 7,
+        deploy: None,
     };
     Event::Result { jti: jti.clone(), at: 5, result: Box::new(result) }
 }
