@@ -68,6 +68,8 @@ pub const REPORT_EVENTS_MAX: usize = 1_000;
 pub const RSA_BITS_MIN: usize = 2_048;
 /// Largest RSA modulus in bits.
 pub const RSA_BITS_MAX: usize = 8_192;
+/// Longest name of a group of hosts, in characters.
+pub const GROUP_CHARS_MAX: usize = 128;
 /// Longest hostname (RFC 1123) in bytes.
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Confirms that one publisher may have outstanding, each on a channel of its own.
