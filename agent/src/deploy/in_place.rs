@@ -94,6 +94,10 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
 pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
     let at = repository(&job.path);
     place::own(&at.directory)?;
+    if at.directory.join(STATE).join(BUSY).exists() {
+        job.told().silence();
+        return Err(Fault::new("a deployment is at work, or was interrupted"));
+    }
     job.git.only_look();
     job.git.disable_filters(&at)?;
     let found = status(job, &at)?;

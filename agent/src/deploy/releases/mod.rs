@@ -52,7 +52,11 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
         return Ok(());
     }
     layout.remove_unfinished()?;
-    let kept = if job.deploy.rollback { layout.newest(|record| record.commit == commit)? } else { None };
+    let kept = if job.deploy.rollback {
+        layout.newest(|record| record.good && record.commit == commit)?
+    } else {
+        None
+    };
     let release = match kept {
         Some(release) => {
             say(&format!("taking release {release} again"));
@@ -69,7 +73,9 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
 /// The mirror has the commit, and whoever must have signed it did.
 fn prepare(job: &Job, layout: &Layout, commit: &CommitId) -> Result<(), Fault> {
     let at = mirror(layout);
-    if !layout.mirror.join("HEAD").exists() || !layout.mirror.join("config").exists() {
+    // What git makes last.
+    let whole = ["HEAD", "config", "objects/pack"].iter().all(|part| layout.mirror.join(part).exists());
+    if !whole {
         store::init(&job.git, &at, &job.deploy, commit)?;
     }
     fs::create_dir_all(&layout.state).map_err(Fault::of(layout.state.display()))?;
