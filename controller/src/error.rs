@@ -14,6 +14,9 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// Several fields are wrong: each with what is wrong with it.
+    #[error("the request has fields that are wrong")]
+    InvalidFields(Vec<(String, String)>),
     /// No or a wrong credential.
     #[error("Not authenticated")]
     Unauthenticated,

@@ -18,6 +18,7 @@ use crate::app::{App, Ready};
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::commands::{CommandOutcomes, Commands};
+use crate::deploy::Jobs;
 use crate::dispatch::{Dispatch, Kind, Outcomes};
 use crate::hosts::{BrokerUsers, Hosts, tidy_broker_users};
 use crate::http::metrics;
@@ -97,6 +98,7 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     let app = App {
         audit: Audit::new(store.clone()),
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone(), approvals.clone()),
+        jobs: Jobs::new(store.clone(), keys.clone(), &settings),
         accounts,
         approvals,
         rates: Arc::new(Rates::new(settings.rates)),
@@ -209,6 +211,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
     app.audit.run(app.keys.clone(), &mut work);
+    app.jobs.run(&mut work);
     work.spawn("the look for old broker users", tidy_broker_users(app.clone()));
     let retention = app.settings.retention.clone();
     work.spawn("the retention", retention::run(app.clone(), retention));

@@ -35,6 +35,12 @@ impl SshKey {
         Self::generate(dir, name, "ed25519", &[])
     }
 
+    /// The private key's text.
+    #[must_use]
+    pub fn private(&self) -> String {
+        fs::read_to_string(&self.file).expect("a private key")
+    }
+
     /// `ssh-keygen -Y sign`: the armored signature.
     #[must_use]
     pub fn sign(&self, namespace: &str, message: &[u8], more: &[&str]) -> String {
