@@ -29,6 +29,20 @@ impl SshKey {
         Self { file, public: public.trim_end().to_owned() }
     }
 
+    /// An Ed25519 key that a passphrase opens.
+    #[must_use]
+    pub fn locked(dir: &Path, name: &str, passphrase: &str) -> Self {
+        let key = Self::ed25519(dir, name);
+        let locked = Command::new("ssh-keygen")
+            .args(["-q", "-p", "-P", "", "-N", passphrase, "-f"])
+            .arg(&key.file)
+            .stdin(Stdio::null())
+            .output()
+            .expect("ssh-keygen runs");
+        assert!(locked.status.success(), "{locked:?}");
+        key
+    }
+
     /// An Ed25519 key.
     #[must_use]
     pub fn ed25519(dir: &Path, name: &str) -> Self {

@@ -165,10 +165,9 @@ pub struct Standing {
     pub commit: Option<String>,
 }
 
-impl Standing {
+impl Default for Standing {
     /// A target whose turn has not come.
-    #[must_use]
-    pub const fn new() -> Self {
+    fn default() -> Self {
         Self {
             status: TargetStatus::Pending,
             changed: None,
@@ -178,7 +177,9 @@ impl Standing {
             commit: None,
         }
     }
+}
 
+impl Standing {
     /// What it is after this; `None` when it changes nothing: a final status stays.
     #[must_use]
     pub fn apply(&self, happening: &Happening, now: Micros) -> Option<Self> {
@@ -307,12 +308,12 @@ mod tests {
         let now = Micros::from_seconds(10);
         let end = Happening::Ended(End::bad(TargetStatus::Failed, "x"));
         for status in ALL {
-            let standing = Standing { status, ..Standing::new() };
+            let standing = Standing { status, ..Standing::default() };
             assert_eq!(standing.apply(&end, now).is_none(), status.is_final(), "{status:?}");
             let started = standing.apply(&Happening::Started, now);
             assert_eq!(started.is_some(), status == TargetStatus::Pending, "{status:?}");
         }
-        let running = Standing::new().apply(&Happening::Started, now).unwrap();
+        let running = Standing::default().apply(&Happening::Started, now).unwrap();
         let done = running.apply(&end, Micros(now.0 + 1_500_000)).unwrap();
         assert_eq!((done.elapsed_ms, done.changed, done.reason.as_str()), (Some(1_500), Some(false), "x"));
     }
