@@ -19,6 +19,10 @@ const PLAYBOOK: &str = r#"- hosts: all
     GIT_TERMINAL_PROMPT: "0"
     GIT_ALLOW_PROTOCOL: "{{ git_protocols }}"
   tasks:
+    # Sends nothing, so that what OpenSSH says of a host that it does not like is heard.
+    - name: connect
+      ansible.builtin.raw: "true"
+      changed_when: false
     - name: git
       ansible.builtin.git:
         repo: "{{ git_repo }}"

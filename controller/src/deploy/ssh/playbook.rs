@@ -50,7 +50,7 @@ pub(super) async fn run(
         child.stderr.take().map(|pipe| tokio::spawn(read(pipe, sender.clone()))),
     ];
     drop(sender);
-    let mut log = Log { early: early.to_vec() };
+    let mut log = Log { early: early.to_vec(), told: false };
     let mut results = Results::new(dir.at("results"));
     let mut look = tokio::time::interval(Duration::from_millis(RESULTS_LOOK_MILLISECONDS));
     let mut killed = false;
@@ -169,6 +169,7 @@ async fn ended(child: &mut Child) -> String {
 /// Ansible's lines, with those about hosts that were not tried where they belong.
 struct Log {
     early: Vec<(String, String)>,
+    told: bool,
 }
 
 impl Log {
@@ -178,7 +179,7 @@ impl Log {
             let host = host_of(&line).map(str::to_owned);
             let after = line.starts_with("TASK [");
             out.push((host, line));
-            if after {
+            if after && !std::mem::replace(&mut self.told, true) {
                 out.extend(self.early.iter().map(|(host, line)| (Some(host.clone()), line.clone())));
             }
         }

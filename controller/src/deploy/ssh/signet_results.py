@@ -40,6 +40,9 @@ class CallbackModule(CallbackBase):
         self._file.flush()
 
     def _ended(self, event, result):
+        task = getattr(result, "task", None) or result._task
+        if event == "ok" and not task.action.endswith("git"):
+            return
         host = (getattr(result, "host", None) or result._host).get_name()
         found = result.result if hasattr(result, "result") else result._result
         began = self._started.get(host, time.time())
@@ -54,8 +57,9 @@ class CallbackModule(CallbackBase):
         )
 
     def v2_runner_on_start(self, host, task):
-        self._started[host.get_name()] = time.time()
-        self._write("start", host.get_name())
+        if host.get_name() not in self._started:
+            self._started[host.get_name()] = time.time()
+            self._write("start", host.get_name())
 
     def v2_runner_on_ok(self, result):
         self._ended("ok", result)
