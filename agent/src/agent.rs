@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use signet_common::bus::Bus;
+use signet_common::deploy::Standing;
 use signet_common::ids::{AgentId, Hostname, Jti, LogId, StartId};
 use signet_common::keyring::Keyring;
 use signet_common::keys::SigningKey;
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::deploy::Known;
 use crate::heartbeat::Vitals;
 use crate::identity::DataDir;
 use crate::journal::{Entry, Head, Journal, NotWritten, Purpose};
@@ -94,6 +96,12 @@ pub(crate) struct Agent {
     pub hello: Notify,
     /// Changes with each hello that let this agent in: its queue is there again.
     pub welcomed: watch::Sender<()>,
+    /// What was deployed here.
+    pub known: tokio::sync::Mutex<Known>,
+    /// Tells that a deployment ended.
+    pub deployed: Notify,
+    /// How deployed paths stand, as heartbeats tell it.
+    pub standings: watch::Sender<Vec<Standing>>,
     /// The host's figures, held while a heartbeat is sent.
     pub vitals: tokio::sync::Mutex<Vitals>,
     /// From here on only the last heartbeat is sent.
@@ -135,6 +143,7 @@ impl Agent {
             ends: HashMap::new(),
             gate: Gate::Starting,
         };
+        let known = Known::read(parts.data.path());
         Arc::new(Self {
             id: parts.key.public().agent_id(),
             key: parts.key,
@@ -158,6 +167,9 @@ impl Agent {
             beat: Notify::new(),
             hello: Notify::new(),
             welcomed: watch::Sender::new(()),
+            known: tokio::sync::Mutex::new(known),
+            deployed: Notify::new(),
+            standings: watch::Sender::new(Vec::new()),
             vitals: tokio::sync::Mutex::new(Vitals::new()),
             farewell: CancellationToken::new(),
             first_log: AtomicBool::new(parts.is_new),

@@ -214,21 +214,21 @@ fn sort(agent: &Agent, envelope: Envelope, batch: &mut Batch) -> Option<Instruct
             batch.rejected.push(jti);
             None
         }
-        Checked::Do(Instruction::Command(command)) => {
+        Checked::Do(Instruction::Order(order)) => {
             if trouble.or_else(|| desk.work.busy(envelope.body.len())).is_some() {
                 desk.refused.count(Refusal::Busy);
                 return None;
             }
-            let command: Ready = Arc::new(*command);
+            let order: Ready = Arc::new(order);
             let may_start = desk.gate == crate::agent::Gate::Open;
-            let start = desk.work.accept(Arc::clone(&command), envelope.body.len(), may_start);
-            let (jti, exp) = (command.get().jti.clone(), command.get().exp);
+            let start = desk.work.accept(Arc::clone(&order), envelope.body.len(), may_start);
+            let (jti, exp) = (order.jti().clone(), order.exp());
             let event = Event::Accepted { jti: jti.clone(), at: at() };
             batch.entries.push(Entry { event, exp, message: Some(envelope) });
             if start {
                 batch.entries.push(entry(Event::Started { jti, at: at() }));
             }
-            batch.accepted.push((command, start));
+            batch.accepted.push((order, start));
             None
         }
         Checked::Do(control) => Some(control),
@@ -252,19 +252,19 @@ async fn write(agent: &Arc<Agent>, batch: Batch) {
         }
     }
     let mut starting = Vec::new();
-    for (command, start) in batch.accepted {
+    for (order, start) in batch.accepted {
         let step = if written.is_ok() { Step::Accepted } else { Step::Unwritten };
-        if let Err(illegal) = desk.work.step(&command.get().jti, step) {
+        if let Err(illegal) = desk.work.step(order.jti(), step) {
             tracing::error!(%illegal, "a message is out of step");
         } else if written.is_err() {
             desk.refused.count(Refusal::Busy);
         } else if start {
-            starting.push(command);
+            starting.push(order);
         }
     }
     drop(desk);
-    for command in starting {
-        execute::spawn(agent, command);
+    for order in starting {
+        execute::spawn(agent, order);
     }
     // Slots may have come free while this was written.
     execute::pump(agent);
@@ -279,7 +279,7 @@ async fn obey(agent: &Arc<Agent>, control: Instruction) {
         Instruction::Cancel(message) => cancel(agent, &message).await,
         Instruction::Resume(message) => resume(agent, &message).await,
         Instruction::Keyring(message) => keyring(agent, &message),
-        Instruction::Command(_) => return,
+        Instruction::Order(_) => return,
     }
     agent.desk().work.obeyed(&jti);
 }

@@ -11,10 +11,12 @@ use signet_common::messages::{Command, CommandResult, Event, Outcome, Rejection,
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Gate, at, entry};
+use crate::deploy;
 use crate::journal::{Entry, Purpose};
 use crate::limits::REASON_BYTES_MAX;
+use crate::order::Order;
 use crate::policy::Denied;
-use crate::run::{End, Program, RunEvent, Running, Spec};
+use crate::run::{CannotStart, End, Program, RunEvent, Running, Spec};
 use crate::work::{Ready, Stage, Step};
 
 /// Starts what may start, and ends what waited too long.
@@ -32,11 +34,11 @@ pub(crate) fn pump(agent: &Arc<Agent>) {
                 step(&mut desk.work, &jti, Step::Ended);
                 ends.push(entry(event));
             }
-            while !short && let Some(command) = desk.work.choose() {
-                match agent.policy.allows(command.get(), &here) {
-                    Ok(()) => chosen.push(command),
+            while !short && let Some(order) = desk.work.choose() {
+                match order.allowed(&agent.policy, &here) {
+                    Ok(()) => chosen.push(order),
                     Err(Denied(why)) => {
-                        let jti = &command.get().jti;
+                        let jti = order.jti();
                         step(&mut desk.work, jti, Step::Ended);
                         ends.push(entry(rejected(jti, Rejection::Policy, why)));
                     }
@@ -45,28 +47,28 @@ pub(crate) fn pump(agent: &Arc<Agent>) {
         }
     }
     agent.spawn_end(ends);
-    for command in chosen {
+    for order in chosen {
         let agent = Arc::clone(agent);
-        agent.tasks.clone().spawn(async move { start(&agent, command).await });
+        agent.tasks.clone().spawn(async move { start(&agent, order).await });
     }
 }
 
 /// What waits and may not start any more, with its end.
 fn overdue(work: &crate::work::Work, now: i64) -> Vec<(Jti, Event)> {
     let over = |ready: Ready| {
-        let jti = ready.get().jti.clone();
+        let jti = ready.jti().clone();
         let event = ended(&jti, Outcome::Expired, "it expired while it waited for a slot");
         (jti, event)
     };
-    work.waiting_where(|command| command.exp < now).into_iter().map(over).collect()
+    work.waiting_where(|order| order.exp() < now).into_iter().map(over).collect()
 }
 
 /// Journals `started`, then runs. Without room for that the command waits on.
-async fn start(agent: &Arc<Agent>, command: Ready) {
-    let jti = command.get().jti.clone();
+async fn start(agent: &Arc<Agent>, order: Ready) {
+    let jti = order.jti().clone();
     let event = entry(Event::Started { jti: jti.clone(), at: at() });
     match agent.append(vec![event], Purpose::Work).await {
-        Ok(()) => run(agent, command).await,
+        Ok(()) => run(agent, order).await,
         Err(error) => {
             tracing::warn!(%jti, %error, "a command can't start now");
             let stage = step(&mut agent.desk().work, &jti, Step::Postponed);
@@ -79,22 +81,26 @@ async fn start(agent: &Arc<Agent>, command: Ready) {
 }
 
 /// Runs a command whose `started` is synced, in the background.
-pub(crate) fn spawn(agent: &Arc<Agent>, command: Ready) {
+pub(crate) fn spawn(agent: &Arc<Agent>, order: Ready) {
     let agent = Arc::clone(agent);
-    agent.tasks.clone().spawn(async move { run(&agent, command).await });
+    agent.tasks.clone().spawn(async move { run(&agent, order).await });
 }
 
-async fn run(agent: &Arc<Agent>, command: Ready) {
-    let jti = command.get().jti.clone();
+async fn run(agent: &Arc<Agent>, order: Ready) {
+    let jti = order.jti().clone();
     let event = match begin(agent, &jti) {
         None => ended(&jti, Outcome::Cancelled, "cancelled before it started"),
         Some(ends) => {
             fault::hit(Point::AgentBeforeSpawn);
-            match agent.runner.start(spec(command.get())).await {
-                Ok(running) => {
+            match begun(agent, &order).await {
+                Ok((running, report)) => {
                     fault::hit(Point::AgentAfterSpawn);
                     step(&mut agent.desk().work, &jti, Step::Spawned);
-                    let result = follow(agent, &jti, running, ends).await;
+                    let mut result = follow(agent, &jti, running, ends).await;
+                    if let Some(report) = report {
+                        report.amend(&mut result);
+                        note(agent, &order, &result).await;
+                    }
                     fault::hit(Point::AgentBeforeResult);
                     Event::Result { jti: jti.clone(), at: at(), result }
                 }
@@ -111,6 +117,33 @@ async fn run(agent: &Arc<Agent>, command: Ready) {
     pump(agent);
     agent.append_end(vec![entry(event)]).await;
     fault::hit(Point::AgentAfterResult);
+}
+
+/// Starts the process. A deployment's says more at its end than output and exit code.
+async fn begun(agent: &Agent, order: &Order) -> Result<(Running, Option<deploy::Reported>), CannotStart> {
+    match order {
+        Order::Command(command) => Ok((agent.runner.start(spec(command.get())).await?, None)),
+        Order::Deploy(message) => {
+            let (spec, report) = deploy::prepare(
+                message.get(),
+                &deploy::Here {
+                    data: &agent.data,
+                    roots: agent.policy.deploy_roots(),
+                    own_user: &agent.own_user,
+                },
+            )?;
+            Ok((agent.runner.start(spec).await?, Some(report)))
+        }
+    }
+}
+
+/// Remembers what was deployed, so that it is looked at from now on.
+async fn note(agent: &Agent, order: &Order, result: &CommandResult) {
+    let (Order::Deploy(message), Some(deployed)) = (order, &result.deploy) else { return };
+    if let Err(error) = agent.known.lock().await.note(message.get(), deployed) {
+        tracing::warn!(%error, "what was deployed can't be remembered");
+    }
+    agent.deployed.notify_one();
 }
 
 /// Makes it endable; `None` when it was cancelled before it could begin.
@@ -236,6 +269,7 @@ pub(crate) fn ended(jti: &Jti, outcome: Outcome, reason: &str) -> Event {
         stderr_summary: StreamSummary::default(),
         killed: 0,
         duration_ms: 0,
+        deploy: None,
     };
     Event::Result { jti: jti.clone(), at: at(), result: Box::new(result) }
 }

@@ -114,6 +114,7 @@ pub(crate) fn heartbeat(agent: &Agent, vitals: &mut Vitals, stopping: bool) -> H
         uptime: System::uptime().unwrap_or_default(),
         boot_id: agent.boot_id.clone(),
         refused,
+        deploys: agent.standings.borrow().clone(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The requests that an agent makes over HTTP. They block; call them from a thread that may.
 
 use std::sync::Once;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -155,6 +156,26 @@ impl<'a> Client<'a> {
             chain: serde_json::from_slice(&chain).map_err(|_| HttpError::Malformed("the keyring"))?,
         })
     }
+}
+
+/// Asks any address with GET, straight and without following redirects, and gives the status.
+///
+/// # Errors
+/// Nobody answered within `timeout`.
+pub fn status_of(url: &str, timeout: Duration) -> Result<u16, String> {
+    let mut config = ureq::Agent::config_builder()
+        .proxy(None)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(timeout))
+        .user_agent(concat!("signet-agent/", env!("CARGO_PKG_VERSION")));
+    if url.starts_with("https:") {
+        provide_cryptography();
+        config = config.tls_config(TlsConfig::builder().root_certs(root_certs()).build());
+    }
+    let answer = config.build().new_agent().get(url).call().map_err(|error| error.to_string())?;
+    Ok(answer.status().as_u16())
 }
 
 struct Read {

@@ -7,6 +7,8 @@
 mod agent;
 pub mod config;
 mod consume;
+pub mod deploy;
+mod drift;
 mod execute;
 mod heartbeat;
 mod hello;
@@ -18,6 +20,7 @@ pub mod launch;
 pub mod leave;
 pub mod limits;
 mod memory;
+pub mod order;
 pub mod policy;
 mod processes;
 mod pulse;

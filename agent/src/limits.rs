@@ -122,3 +122,17 @@ pub const JOIN_REACH_MAX: Duration = Duration::from_secs(60);
 pub const JOIN_ONLINE_MAX: Duration = Duration::from_secs(120);
 /// How often `join` looks.
 pub const JOIN_LOOK: Duration = Duration::from_millis(500);
+/// Deployed paths that are remembered.
+pub const DEPLOYED_PATHS_MAX: usize = 64;
+/// Largest file that remembers them, in bytes: each may hold a message's hooks.
+pub const DEPLOYED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often deployed paths are looked at.
+pub const DRIFT_EVERY: Duration = Duration::from_secs(600);
+/// How long a look at one may take.
+pub const DRIFT_LOOK_MAX: Duration = Duration::from_secs(60);
+/// Longest report of a driver, in bytes.
+pub const DEPLOY_REPORT_BYTES_MAX: u64 = 64 * 1024;
+/// Names of files that one sentence about a deployment shows.
+pub const DEPLOY_NAMES_SHOWN: usize = 10;
+/// How often a health check's command is looked at.
+pub const PROBE_LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> anyhow::Result<()> {
     signet_agent::launch::main_if_launcher();
+    signet_agent::deploy::main_if_driver();
     let CommandLine { action, flags } = CommandLine::read();
     let flags = flags.with_file()?;
     start_log(&flags)?;

@@ -29,7 +29,7 @@ pub(crate) fn decide(message: &Unfinished, keyring: Option<&Keyring>, rebooted: 
         return Decision::Interrupted(why);
     }
     match keyring.and_then(|keyring| verify::again(&message.envelope, keyring)) {
-        Some(command) => Decision::Wait(Arc::new(command)),
+        Some(order) => Decision::Wait(Arc::new(order)),
         None => Decision::Untrusted,
     }
 }
@@ -64,10 +64,10 @@ pub(crate) async fn recover(
                 let why = "it was signed by a key that is no longer trusted";
                 ends.push(rejected(&message.jti, Rejection::Policy, why.to_owned()));
             }
-            Decision::Wait(command) => {
+            Decision::Wait(order) => {
                 let mut desk = agent.desk();
-                desk.time.recall(command.get().iat);
-                desk.work.recover(command, message.envelope.body.len());
+                desk.time.recall(order.iat());
+                desk.work.recover(order, message.envelope.body.len());
             }
         }
     }

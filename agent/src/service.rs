@@ -25,7 +25,7 @@ use crate::run::{End, Runner, RunnerConfig};
 use crate::session::{self, BusSource};
 use crate::verify::Time;
 use crate::work::Work;
-use crate::{consume, execute, recover, report};
+use crate::{consume, drift, execute, recover, report};
 
 /// Runs an agent until `shutdown`, then lets what runs end within a minute. Works on a current-thread runtime.
 ///
@@ -123,6 +123,7 @@ async fn begin(config: &AgentConfig, boot_id: &str, trust: Trust) -> anyhow::Res
             cgroup: config.cgroup,
         });
         let runner = runner.context("the data directory")?;
+        crate::deploy::forget(data.path()).context("the data directory")?;
         let opened = Journal::open(data.path(), &boot_id)?;
         let is_new = !had_key && !data.has_old_log()?;
         Ok(Begun { data, key, keyring, trust, runner, opened, is_new })
@@ -144,6 +145,7 @@ fn start_loops(agent: &Arc<Agent>, trust: Trust, bus: BusSource) -> JoinSet<()> 
     loops.spawn(report::run(Arc::clone(agent), reporter.clone()));
     loops.spawn(heartbeat::run(Arc::clone(agent)));
     loops.spawn(session::run(Arc::clone(agent), trust, bus));
+    loops.spawn(drift::run(Arc::clone(agent)));
     loops.spawn(keep_house(Arc::clone(agent)));
     let pulses = vec![("consumer", consumer), ("reporter", reporter)];
     loops.spawn(pulse::watchdog(Arc::clone(agent), pulses));

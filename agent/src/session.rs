@@ -269,7 +269,7 @@ impl Session {
         {
             let mut desk = agent.desk();
             let waiting = desk.work.waiting_where(|_| true);
-            for jti in waiting.iter().map(|command| &command.get().jti) {
+            for jti in waiting.iter().map(|order| order.jti()) {
                 if let Err(illegal) = desk.work.step(jti, Step::Ended) {
                     tracing::error!(%illegal, "a message is out of step");
                 }

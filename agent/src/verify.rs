@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use signet_common::deploy::Deploy;
 use signet_common::envelope::{Audience, Authentic, Claims, Envelope, PayloadType, Refusal, Verified};
 use signet_common::ids::{AgentId, Jti};
 use signet_common::keyring::Keyring;
@@ -12,14 +13,15 @@ use signet_common::limits::{CLOCK_SKEW_SECONDS_MAX, EXPIRY_SECONDS_MAX};
 use signet_common::messages::{Cancel, Command, KeyringPush, Rejection, Resume};
 
 use crate::limits::LATE_SECONDS_MAX;
+use crate::order::Order;
 use crate::policy::{Denied, Here, Policy};
 use crate::used::Used;
 
 /// A verified message to this host, with an id that is new.
 #[derive(Debug)]
 pub enum Instruction {
-    /// Run this.
-    Command(Box<Verified<Command>>),
+    /// Start this.
+    Order(Order),
     /// End this.
     Cancel(Verified<Cancel>),
     /// Report again.
@@ -33,7 +35,7 @@ impl Instruction {
     #[must_use]
     pub fn jti(&self) -> &Jti {
         match self {
-            Self::Command(m) => &m.get().jti,
+            Self::Order(order) => order.jti(),
             Self::Cancel(m) => &m.get().jti,
             Self::Resume(m) => &m.get().jti,
             Self::Keyring(m) => &m.get().jti,
@@ -258,21 +260,22 @@ fn content(
             Ok(command) if command.get().command.is_some() == command.get().argv.is_some() => {
                 reject(Rejection::Unsupported, "exactly one of command and argv is needed".into())
             }
-            Ok(command) if context.policy.is_early(command.get(), context.clock) => {
-                Checked::Refuse(Refusal::Future)
-            }
-            Ok(command) => match may_run(command.get(), context, time, used) {
-                Ok(()) => Checked::Do(Instruction::Command(Box::new(command))),
-                Err(denied) => reject(Rejection::Policy, denied.to_string()),
-            },
+            Ok(command) => judge(Order::Command(Box::new(command)), exp, context, time, used),
             Err(_) => reject(
                 Rejection::Unsupported,
                 "the command has a field or a value that this agent's version doesn't know".into(),
             ),
         },
-        PayloadType::Deploy => {
-            reject(Rejection::Unsupported, "this agent's version doesn't know deployments".into())
-        }
+        PayloadType::Deploy => match message.parse::<Deploy>() {
+            Ok(deploy) => match deploy.get().check() {
+                Ok(()) => judge(Order::Deploy(Box::new(deploy)), exp, context, time, used),
+                Err(bad) => reject(Rejection::Unsupported, bad.to_string()),
+            },
+            Err(_) => reject(
+                Rejection::Unsupported,
+                "the deployment has a field or a value that this agent's version doesn't know".into(),
+            ),
+        },
         PayloadType::Cancel => message.parse().map_or(malformed, |m| Checked::Do(Instruction::Cancel(m))),
         PayloadType::Resume => message.parse().map_or(malformed, |m| Checked::Do(Instruction::Resume(m))),
         PayloadType::Keyring => {
@@ -288,16 +291,36 @@ fn content(
     }
 }
 
-/// Whether the policy lets a command run, and its approval was not used for another.
+/// What becomes of a message that starts something and is whole.
+fn judge(
+    order: Order,
+    exp: i64,
+    context: &Context<'_>,
+    time: Time,
+    used: impl FnOnce(Used) -> bool,
+) -> Checked {
+    if order.is_early(context.policy, context.clock) {
+        return Checked::Refuse(Refusal::Future);
+    }
+    match may_run(&order, context, time, used) {
+        Ok(()) => Checked::Do(Instruction::Order(order)),
+        Err(denied) => {
+            let jti = order.jti().clone();
+            Checked::Reject { jti, exp, reason: Rejection::Policy, detail: denied.to_string() }
+        }
+    }
+}
+
+/// Whether the policy lets it start, and its approval was not used for another.
 fn may_run(
-    command: &Command,
+    order: &Order,
     context: &Context<'_>,
     time: Time,
     used: impl FnOnce(Used) -> bool,
 ) -> Result<(), Denied> {
     let Context { me, own_user: user, log_began, .. } = *context;
-    context.policy.allows(command, &Here { me, user, now: time.now(context.clock), log_began })?;
-    match &command.approval {
+    order.allowed(context.policy, &Here { me, user, now: time.now(context.clock), log_began })?;
+    match order.approval() {
         Some(approval) if used(Used::of(&approval.statement)) => {
             Err(Denied("this approval was used before: it starts something once".into()))
         }
@@ -307,9 +330,13 @@ fn may_run(
 
 /// Reads a message from the journal again, after a restart: its signature must still be that of a trusted key.
 #[must_use]
-pub fn again(envelope: &Envelope, keyring: &Keyring) -> Option<Verified<Command>> {
-    let message = envelope.verify(&[PayloadType::Command], |id| keyring.find(id)).ok()?;
-    message.parse().ok()
+pub fn again(envelope: &Envelope, keyring: &Keyring) -> Option<Order> {
+    let kinds = [PayloadType::Command, PayloadType::Deploy];
+    let message = envelope.verify(&kinds, |id| keyring.find(id)).ok()?;
+    match message.kind() {
+        PayloadType::Deploy => message.parse().ok().map(|deploy| Order::Deploy(Box::new(deploy))),
+        _ => message.parse().ok().map(|command| Order::Command(Box::new(command))),
+    }
 }
 
 #[cfg(test)]

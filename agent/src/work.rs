@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use signet_common::envelope::Verified;
 use signet_common::ids::Jti;
-use signet_common::messages::{BusyReason, Command};
+use signet_common::messages::BusyReason;
 
 use crate::journal::number;
 use crate::limits::{CONTROL_IDS_MAX, LATE_SECONDS_MAX, WAITING_BYTES_MAX, WAITING_MAX};
+use crate::order::Order;
 use crate::used::Used;
 use crate::verify::Seen;
 
@@ -98,13 +98,13 @@ impl Stage {
     }
 }
 
-/// A command that was verified, ready to run.
-pub type Ready = Arc<Verified<Command>>;
+/// What was verified, ready to start.
+pub type Ready = Arc<Order>;
 
 #[derive(Debug)]
 struct Item {
     stage: Stage,
-    command: Ready,
+    order: Ready,
     bytes: usize,
     /// The statement that people agreed to, if it took that.
     used: Option<Used>,
@@ -199,22 +199,22 @@ impl Work {
     }
 
     /// Takes a message whose `accepted` is about to be written. True when `started` is to be written with it.
-    pub fn accept(&mut self, command: Ready, bytes: usize, may_start: bool) -> bool {
+    pub fn accept(&mut self, order: Ready, bytes: usize, may_start: bool) -> bool {
         let start = may_start && self.queue.is_empty() && self.running() < self.slots;
-        let (jti, exp) = (command.get().jti.clone(), command.get().exp);
-        let used = used(&command);
+        let (jti, exp) = (order.jti().clone(), order.exp());
+        let used = used(&order);
         self.known.insert(number(&jti), exp);
         self.known.extend(used.map(|used| (used.id, used.not_after)));
-        self.items.insert(jti, Item { stage: Stage::Accepting { start }, command, bytes, used });
+        self.items.insert(jti, Item { stage: Stage::Accepting { start }, order, bytes, used });
         start
     }
 
     /// After a restart: takes a message whose `accepted` is in the journal.
-    pub fn recover(&mut self, command: Ready, bytes: usize) {
-        let jti = command.get().jti.clone();
+    pub fn recover(&mut self, order: Ready, bytes: usize) {
+        let jti = order.jti().clone();
         self.queue.push_back(jti.clone());
-        let used = used(&command);
-        self.items.insert(jti, Item { stage: Stage::Waiting, command, bytes, used });
+        let used = used(&order);
+        self.items.insert(jti, Item { stage: Stage::Waiting, order, bytes, used });
     }
 
     /// Moves a message on. Returns its new stage.
@@ -253,14 +253,14 @@ impl Work {
         }
         let jti = self.queue.pop_front()?;
         self.step(&jti, Step::Chosen).ok()?;
-        self.items.get(&jti).map(|item| Arc::clone(&item.command))
+        self.items.get(&jti).map(|item| Arc::clone(&item.order))
     }
 
     /// What waits and passes `test` no more; they stay where they are.
     #[must_use]
-    pub fn waiting_where(&self, test: impl Fn(&Command) -> bool) -> Vec<Ready> {
+    pub fn waiting_where(&self, test: impl Fn(&Order) -> bool) -> Vec<Ready> {
         let waiting = self.queue.iter().filter_map(|jti| self.items.get(jti));
-        waiting.filter(|i| test(i.command.get())).map(|i| Arc::clone(&i.command)).collect()
+        waiting.filter(|i| test(&i.order)).map(|i| Arc::clone(&i.order)).collect()
     }
 
     /// An admin wants `jti` to end.
@@ -288,8 +288,8 @@ impl Work {
     }
 }
 
-fn used(command: &Ready) -> Option<Used> {
-    command.get().approval.as_ref().map(|approval| Used::of(&approval.statement))
+fn used(order: &Ready) -> Option<Used> {
+    order.approval().map(|approval| Used::of(&approval.statement))
 }
 
 #[cfg(test)]
@@ -309,11 +309,11 @@ mod tests {
         });
         let envelope = Envelope::sign(&KEY, PayloadType::Command, &payload).unwrap();
         let message = envelope.verify(&[PayloadType::Command], |_| Some(KEY.public().clone())).unwrap();
-        Arc::new(message.parse().unwrap())
+        Arc::new(Order::Command(Box::new(message.parse().unwrap())))
     }
 
     fn jti(ready: &Ready) -> Jti {
-        ready.get().jti.clone()
+        ready.jti().clone()
     }
 
     #[test]
@@ -400,7 +400,7 @@ mod tests {
             });
             let envelope = Envelope::sign(&KEY, PayloadType::Command, &payload).unwrap();
             let message = envelope.verify(&[PayloadType::Command], |_| Some(KEY.public().clone())).unwrap();
-            Arc::new(message.parse().unwrap())
+            Arc::new(Order::Command(Box::new(message.parse().unwrap())))
         };
         let mut work = Work::new(1, HashMap::new());
         let (unwritten, taken): (Ready, Ready) = (approved(), approved());

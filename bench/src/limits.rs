@@ -36,3 +36,7 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 pub(crate) const STOP_MAX: Duration = Duration::from_secs(20);
 /// Pause between two looks whether it has stopped.
 pub(crate) const STOPPED_EVERY: Duration = Duration::from_millis(5);
+/// Credentials of one run that are looked at one after another.
+pub(crate) const ACCESSES: usize = 2_000;
+/// Refused log-ins of one run.
+pub(crate) const LOG_INS: usize = 20;

@@ -53,8 +53,13 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a controller and waits until it is ready.
     pub(crate) async fn new(wire: Wire) -> anyhow::Result<Self> {
+        Self::of("signet-controller", wire).await
+    }
+
+    /// Starts this program as the controller and waits until it is ready.
+    pub(crate) async fn of(name: &str, wire: Wire) -> anyhow::Result<Self> {
         let ground = Ground::new().await?;
-        let mut controller = command(program("signet-controller")?);
+        let mut controller = command(program(name)?);
         controller
             .env("SIGNET_DATABASE_URL", ground.database.url())
             .env("SIGNET_AMQP_URL", ground.vhost.url())

@@ -54,5 +54,3 @@ pub(crate) const CLOCK_WORTH_A_WORD_MS: i64 = 2_000;
 pub(crate) const SAME_INTERRUPT: Duration = Duration::from_millis(300);
 /// Longest line of an export of the audit trail, in bytes: the keyring, with at most a thousand versions.
 pub(crate) const AUDIT_LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Largest file in which heads of the audit trail are looked for, in bytes.
-pub(crate) const HEADS_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;

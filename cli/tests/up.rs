@@ -136,6 +136,14 @@ fn code(output: &Output) -> (i32, String, String) {
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
+/// The audit trail's export, and the first version of the keyring in it.
+fn exported(up: &Up, home: &Home) -> (String, KeyringBody) {
+    let export = text(&up.signet(home, &["audit", "export"]).stdout);
+    let first: Line = serde_json::from_str(export.lines().next().unwrap()).unwrap();
+    let Line::Keyring(chain) = first else { panic!("no keyring") };
+    (export, serde_json::from_slice(&chain[0].envelope().unwrap().body).unwrap())
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -205,10 +213,7 @@ mod sqlite_memory {
         };
         let (exit, printed, _) = code(&up.signet(&home, &["audit", "verify"]));
         assert!(exit == 0 && printed.contains("the trail is whole"), "{printed}");
-        let export = text(&up.signet(&home, &["audit", "export"]).stdout);
-        let first: Line = serde_json::from_str(export.lines().next().unwrap()).unwrap();
-        let Line::Keyring(chain) = first else { panic!("no keyring") };
-        let keyring: KeyringBody = serde_json::from_slice(&chain[0].envelope().unwrap().body).unwrap();
+        let (export, keyring) = exported(&up, &home);
         let (key, heads) = (file("key.pem", keyring.current.as_bytes()), file("heads", printed.as_bytes()));
         drop(up);
         // Nobody answers any more.
@@ -257,6 +262,31 @@ mod sqlite_memory {
         assert!(!secret.contains("planted-secret"));
         let (exit, proven) = verify(&plain.replacen('A', "B", 1));
         assert_eq!((exit, &proven["proven"]), (1, &false.into()));
+    }
+
+    /// The commands of `docs/proof.md`, as they stand there.
+    #[test]
+    fn a_bundle_is_checked_with_openssl_alone() {
+        let home = Home::new();
+        let up = home.up("127.0.0.1:0", &[]);
+        up.signet(&home, &["run", "box", "--", "echo done"]);
+        let id = up.json(&home, &["tasks"])[0]["task_id"].as_str().unwrap().to_owned();
+        let bundle = text(&up.signet(&home, &["task", "bundle", &id]).stdout);
+        let (_, keys) = exported(&up, &home);
+        drop(up);
+        let document = include_str!("../../docs/proof.md");
+        let (_, script) = document.rsplit_once("```sh\n").unwrap();
+        let (script, _) = script.split_once("```").unwrap();
+        let run = |bundle: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("bundle.json"), bundle).unwrap();
+            fs::write(dir.path().join("controller.pem"), &keys.current).unwrap();
+            code(&Command::new("sh").args(["-c", script]).current_dir(dir.path()).output().unwrap())
+        };
+        let (exit, printed, why) = run(&bundle);
+        assert_eq!((exit, printed.matches("Verified OK").count()), (0, 3), "{printed}{why}");
+        let (exit, printed, _) = run(&bundle.replacen("\"sig\":\"", "\"sig\":\"AAAA", 1));
+        assert!(exit != 0 && !printed.contains("Verified OK"), "{printed}");
     }
 
     #[test]

@@ -80,6 +80,12 @@ impl AllowedSigners {
             let bad = |why: String| BadSigners { line: at + 1, why };
             let signer = signer(line, namespace).map_err(bad)?;
             let known = signers.iter().find(|s| s.key == signer.key);
+            let alike = signers
+                .iter()
+                .find(|s| s.principal != signer.principal && s.principal.may_be(signer.principal.as_str()));
+            if let Some(other) = alike {
+                return Err(bad(format!("this may be {} again: one person needs one name", other.principal)));
+            }
             if let Some(other) = known.filter(|s| s.principal != signer.principal) {
                 return Err(bad(format!("this key belongs to {} already", other.principal)));
             }

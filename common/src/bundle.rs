@@ -111,7 +111,7 @@ pub enum NoProof {
 pub enum Proof {
     /// Its agent signed it.
     Agent,
-    /// The controller says so: the host never got it, or never answered.
+    /// The controller alone says so: the host never got it, never answered, or its report is kept no more.
     Claim,
 }
 
@@ -173,14 +173,22 @@ pub fn check(text: &str, anchor: &KeyId, signers: Option<&AllowedSigners>) -> Re
     // Read before it is believed, for the keys alone: they are proven by the chain up to the fingerprint.
     let claimed: Bundle = serde_json::from_slice(&envelope.body).map_err(|e| malformed(&e))?;
     let keys = History::believed(&claimed.keyring, anchor)?;
-    let known = |id: &KeyId| keys.find(id).map(|(_, key)| key.clone());
+    // Any older key may have been stolen; an export is signed with the newest.
+    let newest = |id: &KeyId| keys.newest().filter(|key| key.id() == id).cloned();
     let outer = signed.signatures.len() == 1
-        && envelope.verify_within(BUNDLE_BYTES_MAX, &[PayloadType::Bundle], known).is_ok();
+        && envelope.verify_within(BUNDLE_BYTES_MAX, &[PayloadType::Bundle], newest).is_ok();
     if !outer {
         return Err(NoProof::Controller("the bundle".into()));
     }
     crate::strict::without_duplicates(&envelope.body).map_err(|e| malformed(&e))?;
     Contents { bundle: &claimed, keys: &keys, signers }.check()
+}
+
+/// Whether two messages of a task are the same but for their claims.
+fn same(a: &Command, b: &Command) -> bool {
+    let claims = (b.aud.clone(), b.iat, b.exp, b.jti.clone());
+    let (aud, iat, exp, jti) = claims;
+    Command { aud, iat, exp, jti, ..a.clone() } == *b
 }
 
 /// A bundle whose own signature holds.
@@ -202,9 +210,14 @@ impl Contents<'_> {
             let audience = match &message.envelope {
                 Some(signed) => {
                     let found = self.message(message, signed)?;
+                    if command.as_ref().is_some_and(|first| !same(first, &found)) {
+                        return contradiction(
+                            "the task's messages are not the same command with the same approval",
+                        );
+                    }
+                    approved = self.approval(&found)?;
                     let audience = found.aud.iter().cloned().collect();
-                    approved = approved.or(self.approval(&found)?);
-                    command = command.or(Some(found));
+                    command = Some(found);
                     Some(audience)
                 }
                 None => {
@@ -249,12 +262,23 @@ impl Contents<'_> {
             if signatures.iter().any(|(known, _)| *known == key) {
                 return contradiction("an approver's signature is there twice");
             }
-            let who =
-                self.signers.and_then(|signers| signers.signer(&key, command.iat)).map(ToString::to_string);
+            let who = self.signers.and_then(|signers| signers.signer(&key, command.iat));
             if self.signers.is_some() && who.is_none() {
                 return contradiction(format!("{} is no allowed signer", key.fingerprint()));
             }
+            if who.as_ref().is_some_and(|who| who.may_be(&statement.requester)) {
+                return contradiction("who asked for it approved it too");
+            }
+            let who = who.map(ToString::to_string);
+            if who.is_some() && signatures.iter().any(|(_, other)| *other == who) {
+                return contradiction("one person's two keys stand for two approvers");
+            }
             signatures.push((key, who));
+        }
+        let targets: BTreeSet<&AgentId> =
+            self.bundle.targets.iter().filter_map(|t| t.agent_id.as_ref()).collect();
+        if let Some(agent) = statement.agents.iter().find(|agent| !targets.contains(agent)) {
+            return contradiction(format!("agent {agent} was approved, and is not among the targets"));
         }
         if approval.approvers.len() < signatures.len() {
             return contradiction("there are more signatures than approvers");
@@ -325,15 +349,7 @@ impl Contents<'_> {
         reports: &BTreeMap<&Jti, (AgentId, Vec<Event>)>,
     ) -> Result<Proof, NoProof> {
         let host = &target.hostname;
-        let Some(report) = &target.report else {
-            return match target.state.as_str() {
-                "succeeded" | "failed" | "timed_out" | "interrupted" => contradiction(format!(
-                    "{host} is said to have {}, without its agent's word",
-                    target.state
-                )),
-                _ => Ok(Proof::Claim),
-            };
-        };
+        let Some(report) = &target.report else { return Ok(Proof::Claim) };
         let (Some((agent, events)), Some(jti)) = (reports.get(report), &target.jti) else {
             return contradiction(format!("the report about {host} is missing"));
         };

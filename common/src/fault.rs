@@ -4,15 +4,27 @@
 //! the point is reached (the first, unless said), or stops it there as SIGSTOP does. Without the feature, which only
 //! tests switch on, there is nothing here.
 
+/// A place at which a program can be made to die.
+pub trait Place: Copy {
+    /// The name as in `SIGNET_FAULT`.
+    fn place(self) -> &'static str;
+}
+
 macro_rules! points {
-    ($($(#[doc = $doc:literal])+ $point:ident = $name:literal,)+) => {
-        /// The points, in the order of a command's life. The name begins with the program that dies.
+    ($(#[doc = $about:literal])+ $points:ident: $($(#[doc = $doc:literal])+ $point:ident = $name:literal,)+) => {
+        $(#[doc = $about])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Point {
+        pub enum $points {
             $($(#[doc = $doc])+ $point,)+
         }
 
-        impl Point {
+        impl Place for $points {
+            fn place(self) -> &'static str {
+                self.name()
+            }
+        }
+
+        impl $points {
             /// Every point.
             pub const ALL: &[Self] = &[$(Self::$point),+];
 
@@ -28,6 +40,8 @@ macro_rules! points {
 }
 
 points! {
+    /// The points, in the order of a command's life. The name begins with the program that dies.
+    Point:
     /// A request's task, message and deliveries are written, and not committed.
     ControllerBeforeCommit = "controller-before-commit",
     /// They are committed, and nobody knows it yet.
@@ -68,13 +82,45 @@ points! {
     ControllerAfterIntakeAck = "controller-after-intake-ack",
 }
 
+points! {
+    /// The steps of a deployment with releases, in their order; one that is in place takes some of them.
+    DeployPoint:
+    /// The path is locked, and nothing of it was looked at.
+    Locked = "deploy-locked",
+    /// The commit is in the mirror.
+    Fetched = "deploy-fetched",
+    /// Its files are in a new release.
+    CheckedOut = "deploy-checked-out",
+    /// Shared paths are linked into it.
+    Linked = "deploy-linked",
+    /// The build hooks ran.
+    Built = "deploy-built",
+    /// `current` is about to lead to it.
+    BeforeSwitch = "deploy-before-switch",
+    /// `current` leads to it.
+    AfterSwitch = "deploy-after-switch",
+    /// The activate hooks ran.
+    Activated = "deploy-activated",
+    /// It is healthy, and noted as good.
+    Healthy = "deploy-healthy",
+    /// Old releases are removed.
+    Cleaned = "deploy-cleaned",
+}
+
 /// Dies here if the test wants it.
 #[cfg(not(feature = "fault-points"))]
 #[inline]
-pub fn hit(_point: Point) {}
+pub fn hit<P: Place>(_point: P) {}
+
+/// What a program that begins with a clean environment needs to hear of the test's wish.
+#[cfg(not(feature = "fault-points"))]
+#[must_use]
+pub fn wanted_by_test() -> Option<(&'static str, String)> {
+    None
+}
 
 #[cfg(feature = "fault-points")]
-pub use wanted::hit;
+pub use wanted::{hit, wanted_by_test};
 
 #[cfg(feature = "fault-points")]
 mod wanted {
@@ -83,23 +129,27 @@ mod wanted {
 
     use nix::sys::signal::{Signal, raise};
 
-    use super::Point;
+    use super::{DeployPoint, Place, Point};
+
+    /// The variable by which a test asks.
+    const VARIABLE: &str = "SIGNET_FAULT";
 
     /// What `SIGNET_FAULT` asks for.
     struct Wanted {
-        point: Point,
+        point: &'static str,
         nth: u32,
         stop: bool,
         reached: AtomicU32,
     }
 
-    static WANTED: LazyLock<Option<Wanted>> = LazyLock::new(|| parse(&std::env::var("SIGNET_FAULT").ok()?));
+    static WANTED: LazyLock<Option<Wanted>> = LazyLock::new(|| parse(&std::env::var(VARIABLE).ok()?));
 
     /// `None` for what makes no sense: then the test waits in vain for the program's death, and says so.
     fn parse(text: &str) -> Option<Wanted> {
         let mut parts = text.split(':');
         let name = parts.next()?;
-        let point = Point::ALL.iter().copied().find(|p| p.name() == name)?;
+        let all = Point::ALL.iter().map(|p| p.name()).chain(DeployPoint::ALL.iter().map(|p| p.name()));
+        let point = all.into_iter().find(|known| *known == name)?;
         let nth = parts.next().map_or(Ok(1), str::parse).ok()?;
         let stop = match parts.next() {
             None => false,
@@ -110,15 +160,21 @@ mod wanted {
     }
 
     /// Dies here, or stands still, if the test wants it.
-    pub fn hit(point: Point) {
-        let Some(wanted) = WANTED.as_ref().filter(|wanted| wanted.point == point) else { return };
+    pub fn hit<P: Place>(point: P) {
+        let Some(wanted) = WANTED.as_ref().filter(|wanted| wanted.point == point.place()) else { return };
         if wanted.reached.fetch_add(1, Ordering::SeqCst) + 1 != wanted.nth {
             return;
         }
-        tracing::warn!(point = point.name(), stop = wanted.stop, "a point of SIGNET_FAULT is reached");
+        tracing::warn!(point = point.place(), stop = wanted.stop, "a point of SIGNET_FAULT is reached");
         if !wanted.stop || raise(Signal::SIGSTOP).is_err() {
             std::process::abort();
         }
+    }
+
+    /// What a program that begins with a clean environment needs to hear of the test's wish.
+    #[must_use]
+    pub fn wanted_by_test() -> Option<(&'static str, String)> {
+        std::env::var(VARIABLE).ok().map(|wish| (VARIABLE, wish))
     }
 
     #[cfg(test)]
@@ -128,9 +184,9 @@ mod wanted {
         #[test]
         fn what_is_asked_for() {
             let read = |text| parse(text).map(|w| (w.point, w.nth, w.stop));
-            assert_eq!(read("agent-before-ack"), Some((Point::AgentBeforeAck, 1, false)));
-            assert_eq!(read("agent-before-ack:2"), Some((Point::AgentBeforeAck, 2, false)));
-            assert_eq!(read("controller-after-commit:3:stop"), Some((Point::ControllerAfterCommit, 3, true)));
+            assert_eq!(read("agent-before-ack"), Some(("agent-before-ack", 1, false)));
+            assert_eq!(read("agent-before-ack:2"), Some(("agent-before-ack", 2, false)));
+            assert_eq!(read("controller-after-commit:3:stop"), Some(("controller-after-commit", 3, true)));
             for nonsense in ["", "agent", "agent-before-ack:", "agent-before-ack:x", "agent-before-ack:1:go"]
             {
                 assert_eq!(read(nonsense), None, "{nonsense}");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::limits::HOSTNAME_BYTES_MAX;
+use crate::limits::{GROUP_CHARS_MAX, HOSTNAME_BYTES_MAX};
 
 /// A text that is not the id it claims to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -149,6 +149,15 @@ impl KeyId {
     pub(crate) fn of_spki(spki: &[u8]) -> Self {
         Self(hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki)))
     }
+}
+
+/// Whether a text can be the name of a group of hosts. Blanks around it would be another name on one database and the same
+/// on the other.
+#[must_use]
+pub fn is_group_name(text: &str) -> bool {
+    (1..=GROUP_CHARS_MAX).contains(&text.chars().count())
+        && text.trim() == text
+        && !text.contains(char::is_control)
 }
 
 #[cfg(test)]

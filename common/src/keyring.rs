@@ -189,7 +189,14 @@ impl Keyring {
 
 /// Every key that the fleet ever signed with, oldest first: for what was signed long ago.
 #[derive(Debug, Clone)]
-pub struct History(Vec<PublicKey>);
+pub struct History(Vec<Past>);
+
+/// A key, and since when it is the current one, in seconds since 1970.
+#[derive(Debug, Clone)]
+struct Past {
+    key: PublicKey,
+    since: i64,
+}
 
 impl History {
     /// Believes a whole chain because one of its keys has this fingerprint: each version is signed by its own key and by
@@ -204,16 +211,22 @@ impl History {
         let (first, rest) = chain.split_first().ok_or(KeyringError::Malformed)?;
         let origin =
             first.envelope().ok().and_then(|e| e.keyid.parse().ok()).ok_or(KeyringError::Malformed)?;
+        let past = |keyring: &Keyring, signed: &DsseJson| {
+            let body =
+                signed.envelope().ok().and_then(|e| serde_json::from_slice::<KeyringBody>(&e.body).ok());
+            let since = body.map(|body| body.iat).ok_or(KeyringError::Malformed)?;
+            Ok::<_, KeyringError>(Past { key: keyring.current.clone(), since })
+        };
         let mut keyring = Keyring::trust_first(first, &origin)?;
         if keyring.version != 1 {
             return Err(KeyringError::Version { expected: 1, found: keyring.version });
         }
-        let mut keys = vec![keyring.current.clone()];
+        let mut keys = vec![past(&keyring, first)?];
         for signed in rest {
             keyring = keyring.advance(signed)?;
-            keys.push(keyring.current.clone());
+            keys.push(past(&keyring, signed)?);
         }
-        if !keys.iter().any(|key| key.id() == anchor) {
+        if !keys.iter().any(|past| past.key.id() == anchor) {
             return Err(KeyringError::Untrusted);
         }
         Ok(Self(keys))
@@ -222,7 +235,19 @@ impl History {
     /// The key with this id, and its place in the order.
     #[must_use]
     pub fn find(&self, id: &KeyId) -> Option<(usize, &PublicKey)> {
-        self.0.iter().enumerate().find(|(_, key)| key.id() == id)
+        self.0.iter().map(|past| &past.key).enumerate().find(|(_, key)| key.id() == id)
+    }
+
+    /// The newest key. What is signed to be believed now, no other may have signed: an older one may have been stolen.
+    #[must_use]
+    pub fn newest(&self) -> Option<&PublicKey> {
+        self.0.last().map(|past| &past.key)
+    }
+
+    /// When the key at this place was replaced, in seconds since 1970; `None` for the newest.
+    #[must_use]
+    pub fn replaced_at(&self, place: usize) -> Option<i64> {
+        self.0.get(place + 1).map(|next| next.since)
     }
 }
 

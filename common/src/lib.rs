@@ -7,6 +7,7 @@ pub mod allowed_signers;
 pub mod bundle;
 pub mod bus;
 pub mod chain;
+pub mod deploy;
 pub mod envelope;
 pub mod fault;
 pub mod glob;

@@ -68,6 +68,8 @@ pub const REPORT_EVENTS_MAX: usize = 1_000;
 pub const RSA_BITS_MIN: usize = 2_048;
 /// Largest RSA modulus in bits.
 pub const RSA_BITS_MAX: usize = 8_192;
+/// Longest name of a group of hosts, in characters.
+pub const GROUP_CHARS_MAX: usize = 128;
 /// Longest hostname (RFC 1123) in bytes.
 pub const HOSTNAME_BYTES_MAX: usize = 253;
 /// Confirms that one publisher may have outstanding, each on a channel of its own.
@@ -101,5 +103,23 @@ pub const CONTROLLER_FRAME_BYTES_MAX: u32 = 65_536;
 pub const AGENT_FRAME_BYTES_MAX: u32 = 16_384;
 /// AMQP heartbeat in seconds.
 pub const AMQP_HEARTBEAT_SECONDS: u16 = 20;
+/// Longest address of a git repository, in bytes.
+pub const DEPLOY_URL_BYTES_MAX: usize = 2_048;
+/// Longest name of a branch or tag, in bytes.
+pub const DEPLOY_REF_BYTES_MAX: usize = 255;
+/// Longest path that is deployed to, in bytes; leaves room for what lies below it.
+pub const DEPLOY_PATH_BYTES_MAX: usize = 1_024;
+/// Paths that the releases of one deployment may share.
+pub const DEPLOY_SHARED_MAX: usize = 100;
+/// Hooks of one deployment.
+pub const DEPLOY_HOOKS_MAX: usize = 50;
+/// Releases that stay unless asked otherwise.
+pub const DEPLOY_KEEP_DEFAULT: u32 = 5;
+/// Most releases that may stay.
+pub const DEPLOY_KEEP_MAX: u32 = 100;
+/// How often a health check may be asked at most.
+pub const DEPLOY_ATTEMPTS_MAX: u32 = 1_000;
+/// Deployed paths that one heartbeat tells of; [`HEARTBEATS_QUEUE_BYTES_MAX`] holds them for 5,000 agents.
+pub const DEPLOY_STANDINGS_MAX: usize = 16;
 /// Keyrings that may stand in one chain of a hello answer.
 pub const KEYRING_CHAIN_MAX: usize = 1_000;

@@ -13,8 +13,19 @@ use crate::envelope::DsseJson;
 use crate::ids::{AgentId, Hostname, Jti, LogId, StartId, TaskId};
 
 /// What this version of the agent understands, as named in heartbeats. Hosts are not sent what they don't list.
-pub const FEATURES: &[&str] =
-    &["command", "argv", "env", "cwd", "stdin", "output_limit", "detached", "resume", "keyring", "approval"];
+pub const FEATURES: &[&str] = &[
+    "command",
+    "argv",
+    "env",
+    "cwd",
+    "stdin",
+    "output_limit",
+    "detached",
+    "resume",
+    "keyring",
+    "approval",
+    "deploy",
+];
 
 /// `command`: run this on each host in `aud`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,6 +241,9 @@ pub struct CommandResult {
     /// From the start to the end, in milliseconds.
     #[serde(default)]
     pub duration_ms: u64,
+    /// What a deployment did; absent for commands, and when it ended before it could say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<Box<crate::deploy::Deployed>>,
 }
 
 /// One entry of an agent's journal. `at` is the agent's clock in microseconds since 1970.
@@ -416,6 +430,9 @@ pub struct Heartbeat {
     /// Messages not believed since this start, by [`crate::envelope::Refusal::label`].
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// How deployed paths stand, at most [`crate::limits::DEPLOY_STANDINGS_MAX`]: first what differs, then the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deploys: Vec<crate::deploy::Standing>,
 }
 
 /// `hello`: an agent introduces itself. Signed with its own key, sent as DSSE JSON to `POST /api/agents/hello`.

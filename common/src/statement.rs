@@ -15,6 +15,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::deploy::Deploy;
 use crate::ids::{AgentId, TaskId};
 use crate::limits::STATEMENT_AGENTS_MAX;
 use crate::messages::{Command, base64_bytes};
@@ -26,6 +27,71 @@ pub const NAMESPACE: &str = "signet-approval";
 /// Fields of a message that are not part of what is agreed to: the claims of one of possibly several messages, what
 /// stands beside `message` in the statement, and the approval itself.
 const NOT_AGREED: [&str; 7] = ["iss", "aud", "iat", "exp", "jti", "task_id", "approval"];
+
+/// A message that people can agree to.
+pub trait Agreeable: Serialize {
+    /// Which kind it is.
+    const KIND: Kind;
+    /// The task or job it belongs to.
+    fn task_id(&self) -> &TaskId;
+    /// The hosts that may do it.
+    fn aud(&self) -> &[AgentId];
+    /// The last second in which it may start.
+    fn exp(&self) -> i64;
+    /// What people agreed to, as it came.
+    fn approval(&self) -> Option<&Approval>;
+    /// Takes out of its fields what differs between messages that mean the same.
+    fn simplify(_fields: &mut Map<String, Value>) {}
+}
+
+impl Agreeable for Command {
+    const KIND: Kind = Kind::Command;
+
+    fn task_id(&self) -> &TaskId {
+        &self.task_id
+    }
+
+    fn aud(&self) -> &[AgentId] {
+        &self.aud
+    }
+
+    fn exp(&self) -> i64 {
+        self.exp
+    }
+
+    fn approval(&self) -> Option<&Approval> {
+        self.approval.as_ref()
+    }
+}
+
+/// A statement about a deployment has no `phase`, and of a credential everything but the secret, which is sealed anew
+/// for each host.
+impl Agreeable for Deploy {
+    const KIND: Kind = Kind::Deploy;
+
+    fn task_id(&self) -> &TaskId {
+        &self.task_id
+    }
+
+    fn aud(&self) -> &[AgentId] {
+        &self.aud
+    }
+
+    fn exp(&self) -> i64 {
+        self.exp
+    }
+
+    fn approval(&self) -> Option<&Approval> {
+        self.approval.as_ref()
+    }
+
+    fn simplify(fields: &mut Map<String, Value>) {
+        fields.remove("phase");
+        if let Some(Value::Object(credential)) = fields.get_mut("credential") {
+            credential.insert("sealed".to_owned(), Value::Bool(true));
+        }
+    }
+}
 
 /// Which kind of message a statement is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,17 +184,39 @@ impl Statement {
         command: &Command,
         requester: &str,
         not_after: i64,
+        agents: Vec<AgentId>,
+    ) -> Result<Self, NotAgreed> {
+        Self::of(command, requester, not_after, agents)
+    }
+
+    /// The statement for a deployment, likewise.
+    ///
+    /// # Errors
+    /// [`NotAgreed::Malformed`] with too many agents, or none.
+    pub fn of_deploy(
+        deploy: &Deploy,
+        requester: &str,
+        not_after: i64,
+        agents: Vec<AgentId>,
+    ) -> Result<Self, NotAgreed> {
+        Self::of(deploy, requester, not_after, agents)
+    }
+
+    fn of<M: Agreeable>(
+        message: &M,
+        requester: &str,
+        not_after: i64,
         mut agents: Vec<AgentId>,
     ) -> Result<Self, NotAgreed> {
         agents.sort();
         agents.dedup();
         let statement = Self {
-            kind: Kind::Command,
-            task_id: command.task_id.clone(),
+            kind: M::KIND,
+            task_id: message.task_id().clone(),
             requester: requester.to_owned(),
             not_after,
             agents,
-            message: agreed_fields(command)?,
+            message: agreed_fields(message)?,
         };
         statement.in_form()?;
         Ok(statement)
@@ -168,22 +256,22 @@ impl Statement {
         Ok(())
     }
 
-    /// Whether this is what approvers agreed to for `command` on `host`: every field is compared.
+    /// Whether this is what approvers agreed to for `message` on `host`: every field is compared.
     ///
     /// # Errors
     /// [`NotAgreed::Differs`] naming the first field that differs, or [`NotAgreed::OtherHost`].
-    pub fn covers(&self, command: &Command, host: &AgentId) -> Result<(), NotAgreed> {
+    pub fn covers<M: Agreeable>(&self, message: &M, host: &AgentId) -> Result<(), NotAgreed> {
         let differs = |field: &str| Err(NotAgreed::Differs(field.to_owned()));
-        if self.kind != Kind::Command {
+        if self.kind != M::KIND {
             return differs("kind");
         }
-        if self.task_id != command.task_id {
+        if &self.task_id != message.task_id() {
             return differs("task_id");
         }
-        if command.exp > self.not_after {
+        if message.exp() > self.not_after {
             return differs("exp is later than not_after");
         }
-        let fields = agreed_fields(command)?;
+        let fields = agreed_fields(message)?;
         let names = fields.keys().chain(self.message.keys());
         if let Some(name) = names.into_iter().find(|name| fields.get(*name) != self.message.get(*name)) {
             return differs(name);
@@ -191,19 +279,20 @@ impl Statement {
         if self.agents.binary_search(host).is_err() {
             return Err(NotAgreed::OtherHost);
         }
-        if command.aud.iter().any(|agent| self.agents.binary_search(agent).is_err()) {
+        if message.aud().iter().any(|agent| self.agents.binary_search(agent).is_err()) {
             return differs("aud names a host that was not approved");
         }
         Ok(())
     }
 }
 
-fn agreed_fields(command: &Command) -> Result<Map<String, Value>, NotAgreed> {
-    match serde_json::to_value(command) {
+fn agreed_fields<M: Agreeable>(message: &M) -> Result<Map<String, Value>, NotAgreed> {
+    match serde_json::to_value(message) {
         Ok(Value::Object(mut fields)) => {
             for name in NOT_AGREED {
                 fields.remove(name);
             }
+            M::simplify(&mut fields);
             Ok(fields)
         }
         Ok(_) => Err(NotAgreed::Malformed("the message is no object".into())),
@@ -267,6 +356,44 @@ mod tests {
         }
         let other = "2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c".parse().unwrap();
         assert_eq!(statement().covers(&command(json!({})), &other), Err(NotAgreed::OtherHost));
+    }
+
+    fn deploy(change: Value) -> Deploy {
+        let mut body = json!({
+            "iss": "controller", "aud": [A], "iat": 1, "exp": 100, "jti": "0190d7a0-0000-7000-8000-000000000001",
+            "task_id": "0190d7a0-0000-7000-8000-00000000000a", "phase": "deploy", "path": "/srv/app", "timeout": 30,
+            "repository": "https://example.com/app", "commit": "c".repeat(40), "protocols": ["https"],
+            "credential": {"kind": "https_token", "sealed": {"enc": "AA==", "ct": "AA=="}}
+        });
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        serde_json::from_value(body).unwrap()
+    }
+
+    #[test]
+    fn a_deployment_is_agreed_to_whatever_its_secret_is_sealed_to() {
+        let host: AgentId = A.parse().unwrap();
+        let agents = vec![host.clone(), B.parse().unwrap()];
+        let statement = Statement::of_deploy(&deploy(json!({})), "alice", 100, agents).unwrap();
+        let text = String::from_utf8(statement.to_bytes().unwrap()).unwrap();
+        assert!(text.contains(r#""sealed":true"#) && !text.contains("phase"), "{text}");
+        let sealed_again = json!({"credential": {"kind": "https_token", "sealed": {"enc": "BB==", "ct": "BB=="}},
+            "aud": [B], "phase": "preflight"});
+        statement.covers(&deploy(sealed_again), &B.parse().unwrap()).unwrap();
+        for change in [
+            json!({"commit": "d".repeat(40)}),
+            json!({"path": "/srv/other"}),
+            json!({"force": true}),
+            json!({"strategy": {"releases": {}}}),
+            json!({"repository": "https://example.com/other"}),
+            json!({"credential": null}),
+            json!({"credential": {"kind": "https_token", "username": "x", "sealed": {"enc": "", "ct": ""}}}),
+        ] {
+            let found = statement.covers(&deploy(change.clone()), &host);
+            assert!(matches!(found, Err(NotAgreed::Differs(_))), "{change}: {found:?}");
+        }
+        assert_eq!(statement.covers(&command(json!({})), &host), Err(NotAgreed::Differs("kind".into())));
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::keys::SigningKey;
 /// The action of the entry that says which blocks were deleted because of their age: its `new` has `block` and `head`.
 pub const RETAINED: &str = "audit.retain";
 
+/// How long after a key was replaced a block may still carry its signature, in seconds: what was under way, and clocks.
+const REPLACED_SECONDS_MAX: i64 = 60;
+
 /// One line of an export.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +122,9 @@ pub enum Broken {
     /// Signed by a key that had been replaced before.
     #[error("block {0} is signed by a key that was replaced before it")]
     OldKey(u64),
+    /// The end of the trail is signed by a key that was replaced: it may be a thief's.
+    #[error("the last block is not signed by the newest key; right after a rotation, try again in a second")]
+    NotNewest,
     /// A block is missing, or another stands in its place.
     #[error("block {found} follows block {before}: blocks are missing or were exchanged")]
     Order {
@@ -226,19 +232,25 @@ impl Check {
             Line::Entry(entry) => {
                 let (_, entries) = self.open.as_mut().ok_or_else(|| bad("an entry without a block"))?;
                 entries.add(entry.get());
-                if let Ok(Retained { action, new: Some(new) }) = serde_json::from_str(entry.get())
-                    && action == RETAINED
-                {
-                    self.retained.push((new.block, new.head));
-                }
+                self.look_at(&entry);
                 Ok(())
             }
             Line::Damaged(_) => Err(Broken::Damaged(self.sum.last)),
-            Line::Unsealed(_) => {
+            Line::Unsealed(entry) => {
                 self.close()?;
+                self.look_at(&entry);
                 self.sum.unsealed += 1;
                 Ok(())
             }
+        }
+    }
+
+    /// Remembers what an entry says about a beginning that was deleted.
+    fn look_at(&mut self, entry: &RawValue) {
+        if let Ok(Retained { action, new: Some(new) }) = serde_json::from_str(entry.get())
+            && action == RETAINED
+        {
+            self.retained.push((new.block, new.head));
         }
     }
 
@@ -256,7 +268,8 @@ impl Check {
         let block = verified.and_then(|authentic| authentic.parse::<Block>());
         let block = block.map_err(|_| Broken::Signature(next))?.into_inner();
         let place = place.unwrap_or(0);
-        if place < self.key {
+        let late = keys.replaced_at(place).is_some_and(|at| block.iat > at + REPLACED_SECONDS_MAX);
+        if place < self.key || late {
             return Err(Broken::OldKey(block.block));
         }
         self.key = place;
@@ -297,7 +310,11 @@ impl Check {
     /// [`Broken`], also for what is missing at either end.
     pub fn finish(mut self) -> Result<Summary, Broken> {
         self.close()?;
-        self.keys.as_ref().ok_or(Broken::NoKeyring)?;
+        let keys = self.keys.as_ref().ok_or(Broken::NoKeyring)?;
+        // A rotation is an entry itself, so the newest key seals a block within a second or so.
+        if self.begin.is_some() && keys.replaced_at(self.key).is_some() {
+            return Err(Broken::NotNewest);
+        }
         if let Some(begin) = &self.begin {
             let before = begin.previous.as_ref().map(|head| (begin.block.saturating_sub(1), head));
             let told = before
@@ -417,16 +434,32 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_replaced_seals_nothing_more() {
+        // A whole trail by the first key alone, as whoever stole it could make it.
+        assert_eq!(checked(&trail(2), BTreeMap::new()), Err(Broken::NotNewest));
+        let mut lines = trail(4);
+        let [one, ..] = &*KEYS;
+        let signed: Line = serde_json::from_str(&lines[4]).unwrap();
+        let Line::Block(signed) = signed else { panic!("no block") };
+        let block: Block = serde_json::from_slice(&signed.envelope().unwrap().body).unwrap();
+        let (late, _) = Block { iat: 2 + REPLACED_SECONDS_MAX + 1, ..block }.sign(one).unwrap();
+        lines[4] = serde_json::to_string(&Line::Block(late)).unwrap();
+        assert_eq!(checked(&lines, BTreeMap::new()), Err(Broken::OldKey(2)));
+    }
+
+    #[test]
     fn a_beginning_that_was_deleted_because_of_its_age_is_told_by_an_entry() {
         let mut lines = trail(2);
-        let first: Line = serde_json::from_str(&lines[1]).unwrap();
-        let Line::Block(first) = first else { panic!("no block") };
-        let old = head(&first.envelope().unwrap().body);
+        let head_of = |line: &str| match serde_json::from_str(line).unwrap() {
+            Line::Block(signed) => head(&signed.envelope().unwrap().body),
+            _ => panic!("no block"),
+        };
+        let old = head_of(&lines[1]);
         let told = json!({"action": RETAINED, "new": {"block": 1, "head": old}}).to_string();
         let mut digest = Entries::default();
         digest.add(&told);
         let (entries, digest) = digest.finish();
-        let previous = checked(&lines, BTreeMap::new()).unwrap().head;
+        let previous = head_of(&lines[4]);
         let block = Block { block: 3, previous: Some(previous), entries, digest, iat: 1 };
         let (envelope, _) = block.sign(&KEYS[1]).unwrap();
         lines.pop();

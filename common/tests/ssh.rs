@@ -296,6 +296,7 @@ fn a_line_that_can_not_be_obeyed_is_refused_by_its_number() {
         (format!("alice valid-after=\"20260101Z\"x {key}"), "commas"),
         (format!("alice valid-after=\"20260101Z {key}"), "quote"),
         (format!("bob {key}"), "belongs to ann"),
+        (format!("Ann@example.com {other}"), "one person needs one name"),
         ("alice".into(), "not an OpenSSH public key"),
         ("alice ssh-ed25519 AAAA".into(), "not an OpenSSH public key"),
         ("alice ssh-dss AAAAB3NzaC1kc3MAAAABAQ==".into(), "not an OpenSSH"),

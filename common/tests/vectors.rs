@@ -192,13 +192,14 @@ fn every_field_is_documented() {
     let document = include_str!("../../docs/wire-format.md");
     let source = include_str!("../src/messages.rs");
     let keyring = include_str!("../src/keyring.rs");
+    let deploy = include_str!("../src/deploy/mod.rs");
     let fields = |text: &'static str| {
         let name = |line: &'static str| {
             line.trim_start().strip_prefix("pub ")?.split_once(": ").map(|(name, _)| name)
         };
         text.lines().filter(|line| !line.contains("fn ") && !line.contains("const ")).filter_map(name)
     };
-    let names: Vec<&str> = fields(source).chain(fields(keyring)).collect();
+    let names: Vec<&str> = fields(source).chain(fields(keyring)).chain(fields(deploy)).collect();
     assert!(names.len() > 80, "{names:?}");
     for name in names {
         assert!(document.contains(&format!("`{name}`")), "docs/wire-format.md does not say what `{name}` is");

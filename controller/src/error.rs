@@ -74,6 +74,19 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What the audit trail says of it: who sends a wrong value may have sent a secret in the wrong place, and what is
+    /// sealed stays.
+    #[must_use]
+    pub fn for_trail(&self) -> String {
+        match self {
+            Self::Invalid { field, .. } if field.is_empty() => "not valid".into(),
+            Self::Invalid { field, .. } => format!("{field} is not valid"),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl AsStoreError for Error {
     fn as_store_error(&self) -> Option<&StoreError> {
         match self {

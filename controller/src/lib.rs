@@ -18,6 +18,7 @@ pub mod limits;
 pub mod live;
 pub mod logging;
 pub mod loops;
+pub mod network;
 mod retention;
 mod running;
 pub mod settings;

@@ -99,8 +99,6 @@ pub const LABELS_MAX: usize = 64;
 pub const LABEL_NAME_BYTES_MAX: usize = 63;
 /// Longest value of a label, in bytes.
 pub const LABEL_VALUE_BYTES_MAX: usize = 128;
-/// Longest name of a group, in characters.
-pub const GROUP_CHARS_MAX: usize = 128;
 /// Pending keys shown with the server whose name they claim.
 pub const CLAIMS_SHOWN_MAX: usize = 100;
 /// Targets shown in a task's detail; all are in its results.
@@ -240,6 +238,12 @@ pub const AUDIT_TEXT_CHARS_MAX: usize = 250;
 pub const AUDIT_VALUE_BYTES_MAX: usize = 16 * 1024;
 /// Kinds of refusals that are told apart within a minute.
 pub const REFUSALS_KEPT_MAX: usize = 1_000;
+/// Of them, kinds of refusals of those who showed no credential that counts.
+pub const REFUSALS_OF_STRANGERS_MAX: usize = 100;
+/// Bundles that are made at the same time: each may take a hundred MiB.
+pub const BUNDLES_AT_ONCE: usize = 2;
+/// When to come back for a bundle, in seconds.
+pub const BUNDLE_RETRY_SECONDS: u64 = 5;
 /// How often the audit trail is sealed, in seconds.
 pub const AUDIT_SEAL_SECONDS: u64 = 1;
 /// Entries that one block seals.

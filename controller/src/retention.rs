@@ -46,6 +46,9 @@ async fn round(app: &App, settings: &Retention, lease: &Lease, stop: &Cancellati
         let more_bodies = done("bodies of messages", app.dispatch.forget_bodies(now).await);
         let output = app.commands.retain_output(before(settings.output_days), settings.output_bytes);
         let more_output = done("output", output.await);
+        // Reports hold output too.
+        let reports = app.dispatch.forget_reports(before(settings.output_days)).await;
+        let more_output = done("reports", reports) || more_output;
         let more_tasks = done("tasks", app.dispatch.forget_old(before(settings.task_days)).await);
         let more_jobs = done("jobs", app.jobs.forget_old(before(settings.task_days)).await);
         let more_audit = done("the audit trail", app.audit.forget_old(before(settings.audit_days)).await);

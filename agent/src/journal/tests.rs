@@ -43,6 +43,7 @@ fn result(jti: &Jti) -> Entry {
         stderr_summary: StreamSummary::default(),
         killed: 0,
         duration_ms: 0,
+        deploy: None,
     };
     let event = Event::Result { jti: jti.clone(), at: 3, result: Box::new(result) };
     Entry { event, exp: 1_000_600, message: None }

@@ -1,9 +1,9 @@
 //! Who the command runs as.
 
 use std::ffi::CString;
-use std::os::unix::fs::fchown;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::{env, io};
+use std::{env, fs, io};
 
 use nix::unistd::{Gid, Uid, User, getgid, getuid, initgroups, setresgid, setresuid};
 
@@ -76,6 +76,22 @@ impl Account {
             Ok(())
         };
         switch().map_err(|error| format!("the agent may not become {}: {error}", self.name))
+    }
+
+    /// Creates a file that it may write to, wherever that lies.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn report(&self, file: &Path) -> Result<fs::File, String> {
+        let create = || -> io::Result<fs::File> {
+            let report =
+                fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+            if self.change {
+                fchown(&report, Some(self.uid.as_raw()), Some(self.gid.as_raw()))?;
+            }
+            Ok(report)
+        };
+        create().map_err(|error| format!("{} can't be written: {error}", file.display()))
     }
 
     /// The name, for messages.

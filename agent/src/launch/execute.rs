@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::IntoRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -32,6 +34,10 @@ fn prepare(plan: &Plan, launcher: Option<Pid>) -> Result<(Command, String), Stri
     let account = Account::find(plan.user.as_deref())?;
     standard_input(plan.stdin.as_deref()).map_err(|error| format!("no standard input: {error}"))?;
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    let report = match &plan.program {
+        Program::Deploy(file) => Some(account.report(file)?),
+        Program::Shell(_) | Program::Argv(_) => None,
+    };
     account.enter()?;
     if let Some(launcher) = launcher {
         // Again, because a change of user forgets it. At once, because a directory may take any time to enter.
@@ -51,9 +57,22 @@ fn prepare(plan: &Plan, launcher: Option<Pid>) -> Result<(Command, String), Stri
             command.args(arguments);
             command
         }
+        Program::Deploy(_) => deployment(report)?,
     };
     command.env_clear().envs(account.environment()).envs(plan.env.iter().map(|(name, value)| (name, value)));
+    if matches!(plan.program, Program::Deploy(_)) {
+        command.envs(signet_common::fault::wanted_by_test());
+    }
     Ok((command, account.name().to_owned()))
+}
+
+/// This program again, with an open report.
+fn deployment(report: Option<File>) -> Result<Command, String> {
+    let report = report.ok_or("a deployment has no report")?;
+    fcntl(&report, FcntlArg::F_SETFD(FdFlag::empty())).map_err(|error| format!("no report: {error}"))?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("signet-deploy").args([super::DRIVER, &report.into_raw_fd().to_string()]);
+    Ok(command)
 }
 
 /// When the launcher is killed, its command goes with it, also when that was just before.
@@ -79,6 +98,7 @@ fn explain(error: &io::Error, plan: &Plan, user: &str) -> String {
     let program = match &plan.program {
         Program::Shell(_) => "/bin/sh",
         Program::Argv(argv) => argv.first().map_or("", String::as_str),
+        Program::Deploy(_) => "signet-agent",
     };
     let program: String = program.chars().take(SHOWN_MAX).collect();
     match error.raw_os_error().map(Errno::from_raw) {

@@ -38,6 +38,9 @@ use wire::{Keep, Plan, Reply};
 /// The first argument of a process that is a launcher or their server. The second names the agent's data directory and
 /// ends with a `/`, so that the next start of the agent recognises it.
 pub(crate) const MARKER: &str = "--signet-launch";
+/// The first argument of a process that deploys ([`Program::Deploy`]). The second is the number of its report's
+/// descriptor.
+pub(crate) const DRIVER: &str = "--signet-deploy";
 /// Not started as the agent would: there is nobody to tell more.
 const EXIT_NO_PLAN: i32 = 2;
 

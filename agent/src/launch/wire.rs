@@ -16,6 +16,9 @@ pub enum Program {
     Shell(String),
     /// A program, looked up in the command's own `PATH`, and its arguments.
     Argv(Vec<String>),
+    /// This very program, as the one that deploys ([`crate::deploy`]): its plan is the standard input, and its report
+    /// goes to this file, which the agent's own account creates.
+    Deploy(PathBuf),
 }
 
 /// What the launcher is to do.

@@ -8,9 +8,8 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use signet_common::allowed_signers::{AllowedSigners, Principal};
 use signet_common::limits::APPROVAL_SIGNATURES_MAX;
-use signet_common::messages::Command;
 use signet_common::sshsig;
-use signet_common::statement::{Approval, NAMESPACE, Statement};
+use signet_common::statement::{Agreeable, Approval, NAMESPACE, Statement};
 
 use super::{Denied, Here, deny};
 
@@ -109,12 +108,16 @@ impl Approvers {
 
 /// Whether what people agreed to is this, and enough of them did. Without approvers nobody needs to, but a message that
 /// contradicts its own approval is refused everywhere.
-pub(super) fn judge(approvers: Option<&Approvers>, command: &Command, here: &Here<'_>) -> Result<(), Denied> {
-    let Some(approval) = &command.approval else {
+pub(super) fn judge<M: Agreeable>(
+    approvers: Option<&Approvers>,
+    message: &M,
+    here: &Here<'_>,
+) -> Result<(), Denied> {
+    let Some(approval) = message.approval() else {
         return match approvers {
             None => Ok(()),
             Some(a) => deny(format!(
-                "this host needs {} approvals (of {}), and the command came without",
+                "this host needs {} approvals (of {}), and it came without",
                 a.count,
                 listed(a.people())
             )),
@@ -124,7 +127,7 @@ pub(super) fn judge(approvers: Option<&Approvers>, command: &Command, here: &Her
         return deny(format!("more than {APPROVAL_SIGNATURES_MAX} signatures"));
     }
     let statement = Statement::parse(&approval.statement).map_err(|e| Denied(e.to_string()))?;
-    statement.covers(command, here.me).map_err(|e| Denied(e.to_string()))?;
+    statement.covers(message, here.me).map_err(|e| Denied(e.to_string()))?;
     if statement.not_after < here.now {
         return deny("its approval is over");
     }

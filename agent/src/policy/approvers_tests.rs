@@ -91,10 +91,7 @@ fn different_people_are_counted() {
     with(&[&bob, &alice_too]).unwrap();
     with(&[&"rubbish".to_owned(), &alice, &alice, &sign(&people.stranger), &bob]).unwrap();
 
-    refused(
-        judged(&policy, &command, now),
-        "needs 2 approvals (of alice, bob, carol), and the command came without",
-    );
+    refused(judged(&policy, &command, now), "needs 2 approvals (of alice, bob, carol), and it came without");
     refused(with(&[]), "0 count");
     refused(with(&[&alice]), "1 count (alice)");
     refused(with(&[&alice, &alice]), "1 count (alice)");

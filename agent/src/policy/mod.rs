@@ -17,6 +17,7 @@
 
 mod approvers;
 mod check;
+mod deploys;
 
 use std::fs;
 use std::io;
@@ -26,9 +27,11 @@ use serde::Deserialize;
 use signet_common::glob::matches;
 use signet_common::ids::AgentId;
 use signet_common::messages::Command;
+use signet_common::statement::Agreeable;
 
 pub use self::approvers::Approvers;
 pub use self::check::{Answer, Question};
+pub use self::deploys::{DeployRoots, follow};
 use crate::limits::CONFIG_BYTES_MAX;
 
 /// Where a policy is looked for, before the data directory.
@@ -58,15 +61,6 @@ pub enum Shell {
     Any,
     /// These, byte for byte.
     Exactly(Vec<String>),
-}
-
-/// Below what deployments may go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeployRoots {
-    /// Below these directories.
-    Below(Vec<PathBuf>),
-    /// Wherever the agent's own user owns the directory or may create it.
-    Own,
 }
 
 /// What may run on this host.
@@ -227,11 +221,11 @@ impl Policy {
         approvers::judge(self.approvers.as_ref(), command, here)
     }
 
-    /// Whether a command's task is younger than the host's own `clock` (seconds since 1970): where approvals count, it has to
+    /// Whether a message's task is younger than the host's own `clock` (seconds since 1970): where approvals count, it has to
     /// come again. Else a statement could be used and its task still be younger than a log that begins after that.
     #[must_use]
-    pub fn is_early(&self, command: &Command, clock: i64) -> bool {
-        self.approvers.is_some() && command.task_id.seconds().is_some_and(|requested| requested > clock)
+    pub fn is_early<M: Agreeable>(&self, message: &M, clock: i64) -> bool {
+        self.approvers.is_some() && message.task_id().seconds().is_some_and(|requested| requested > clock)
     }
 
     /// Whether such a command may run here, if those who must agree to it do.
@@ -270,8 +264,7 @@ fn deploy_root(root: &Path) -> Result<(), String> {
         matches!(c, std::path::Component::RootDir | std::path::Component::Normal(_))
             && c.as_os_str() != ".ssh"
     });
-    let never = root == Path::new("/") || NEVER_ROOTS.iter().any(|never| root.starts_with(never));
-    if root.is_absolute() && plain && !never {
+    if root.is_absolute() && plain && !deploys::is_never(root) {
         Ok(())
     } else {
         Err(format!("deploy_roots: {} can't be a deploy root", root.display()))

@@ -165,6 +165,8 @@ fn arguments(spec: &Spec, name: &str, manager: &Manager, environment: Option<&Pa
     let program = match &spec.program {
         Program::Shell(text) => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()],
         Program::Argv(argv) => argv.clone(),
+        // Nobody asks for it: a deployment is followed.
+        Program::Deploy(_) => vec!["/bin/false".to_owned()],
     };
     // systemd would put its own variables where a $ stands.
     argv.extend(program.into_iter().map(|argument| argument.replace('$', "$$")));

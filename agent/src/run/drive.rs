@@ -226,6 +226,7 @@ impl Driver {
             stderr_summary: captured.stderr_summary,
             killed: self.killed,
             duration_ms: u64::try_from(ended.duration_since(self.started).as_millis()).unwrap_or(u64::MAX),
+            deploy: None,
         }
     }
 }

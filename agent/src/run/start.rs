@@ -48,6 +48,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), CannotStart> {
     let texts: Vec<&str> = match &spec.program {
         Program::Shell(text) => vec![text],
         Program::Argv(argv) => argv.iter().map(String::as_str).collect(),
+        Program::Deploy(_) => vec!["signet-agent"],
     };
     if texts.first().is_none_or(|program| program.is_empty()) {
         return Err(CannotStart::exec("there is nothing to execute"));

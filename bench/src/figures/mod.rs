@@ -1,6 +1,8 @@
 //! The figures, one module each.
 
+mod access;
 mod agent_idle;
+mod audit;
 mod fan_out;
 mod heartbeats;
 mod post;
@@ -21,6 +23,10 @@ pub(crate) enum Figure {
     Post,
     /// Commands a second on one agent: beside its floor, and beside the peer
     Throughput,
+    /// Commands a second on one agent, beside a controller that is built without the audit trail
+    Audit,
+    /// A request's credential and right beside one row of the database, and what refused log-ins take
+    Access,
     /// One command to 1,000 simulated agents, beside its floor
     FanOut,
     /// An idle agent's memory and CPU, without and with TLS
@@ -50,6 +56,8 @@ impl Figure {
         match self {
             Self::Post => post::measure(options).await,
             Self::Throughput => throughput::measure(options).await,
+            Self::Audit => audit::measure(options).await,
+            Self::Access => access::measure(options).await,
             Self::FanOut => fan_out::measure(options).await,
             Self::AgentIdle => agent_idle::measure(options).await,
             Self::Heartbeats => heartbeats::measure(options).await,

@@ -44,8 +44,8 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
     for _ in 0..options.runs {
         let rates: Rates = floor::run(&ground, &["rates", "--seconds", "1"]).await?;
         floors.push(rates.slowest());
-        ours.push(all_at_once(&stage.api, &our_results).await?);
-        peers.push(all_at_once(&peer.api, &peer_results).await?);
+        ours.push(all_at_once(&stage.api, HOST, &our_results).await?);
+        peers.push(all_at_once(&peer.api, HOST, &peer_results).await?);
     }
     let row = |name: &str, other, runs, target| Row {
         figure: format!("commands on one agent, {name}"),
@@ -61,9 +61,9 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Commands a second.
-async fn all_at_once(api: &Api, stored: &Stored) -> anyhow::Result<f64> {
+pub(super) async fn all_at_once(api: &Api, host: &'static str, stored: &Stored) -> anyhow::Result<f64> {
     for _ in 0..POSTS_WARM_UP {
-        api.post_and_see(HOST).await?;
+        api.post_and_see(host).await?;
     }
     let before = stored.count().await?;
     let left = Arc::new(AtomicUsize::new(COMMANDS));
@@ -74,7 +74,7 @@ async fn all_at_once(api: &Api, stored: &Stored) -> anyhow::Result<f64> {
         posters.spawn(async move {
             let take = |left: usize| left.checked_sub(1);
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
-                api.post(Whom::Node(HOST)).await?;
+                api.post(Whom::Node(host)).await?;
             }
             anyhow::Ok(())
         });

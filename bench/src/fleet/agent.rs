@@ -179,6 +179,7 @@ impl Agent {
             uptime: 3_600,
             boot_id: "8c8d3a1e-6f2b-4f0e-9d0c-1f2e3d4c5b6a".to_owned(),
             refused: [].into(),
+            deploys: Vec::new(),
         };
         let envelope = Envelope::sign(&self.welcomed.key, PayloadType::Heartbeat, &heartbeat)?;
         self.publish(&Address::Heartbeats, envelope).await
@@ -209,5 +210,6 @@ fn succeeded() -> CommandResult {
         stderr_summary: nothing,
         killed: 0,
         duration_ms: 1,
+        deploy: None,
     }
 }

@@ -14,7 +14,6 @@ use crate::api::Approval;
 use crate::client::{parsed, part};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::limits::HEADING_HOSTS_MAX;
 use crate::ssh;
 use crate::table::{self, looking, plain};
 use crate::term::{Look, state_look};
@@ -184,11 +183,15 @@ fn readable(statement: &Statement, hosts: &[Host]) -> Vec<String> {
     ];
     let named = |id: &signet_common::AgentId| {
         let host = hosts.iter().find(|host| host.agent_id.as_deref() == Some(id.as_str()));
-        host.map_or_else(|| format!("agent {id}"), |host| one_line(&host.hostname, usize::MAX))
+        let name = host.map_or_else(|| "unknown".into(), |host| one_line(&host.hostname, usize::MAX));
+        format!("  {id}  {name}")
     };
-    let mut names: Vec<String> = statement.agents.iter().map(named).collect();
-    names.sort();
-    lines.push(format!("hosts     {}: {}", names.len(), shortened(&names)));
+    // The ids are what is signed: compare them with those that you know. All of them, because any may be the wrong one.
+    lines.push(format!(
+        "hosts     {}, by agent id; the names are the controller's word:",
+        statement.agents.len()
+    ));
+    lines.extend(statement.agents.iter().map(named));
     for (name, value) in &statement.message {
         match value.as_str() {
             Some(text) if text.contains('\n') => {
@@ -200,14 +203,6 @@ fn readable(statement: &Statement, hosts: &[Host]) -> Vec<String> {
         }
     }
     lines
-}
-
-fn shortened(names: &[String]) -> String {
-    let shown = names.iter().take(HEADING_HOSTS_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(HEADING_HOSTS_MAX) {
-        0 => shown,
-        more => format!("{shown} and {more} more (signet task shows all)"),
-    }
 }
 
 /// Asks the person at the terminal.
@@ -241,7 +236,8 @@ mod tests {
     fn a_statement_is_readable_and_can_not_be_faked() {
         let hosts = [Host { hostname: "web1".into(), agent_id: Some("0a".repeat(20)) }];
         let lines = readable(&statement(), &hosts);
-        assert!(lines.contains(&format!("hosts     2: agent {}, web1", "1b".repeat(20))), "{lines:?}");
+        assert!(lines.contains(&format!("  {}  web1", "0a".repeat(20))), "{lines:?}");
+        assert!(lines.contains(&format!("  {}  unknown", "1b".repeat(20))), "{lines:?}");
         assert!(lines.contains(&"timeout   30".to_owned()), "{lines:?}");
         assert!(lines.iter().any(|line| line.starts_with("  | hosts     1: harmless")), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains('\u{1b}')), "{lines:?}");

@@ -14,7 +14,7 @@ use super::keys::fingerprint;
 use crate::client::{ClientError, part};
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
-use crate::limits::{AUDIT_LINE_BYTES_MAX, HEADS_FILE_BYTES_MAX};
+use crate::limits::AUDIT_LINE_BYTES_MAX;
 use crate::table::{self, looking, plain};
 use crate::term::Look;
 use crate::text::one_line;
@@ -135,11 +135,18 @@ pub(super) fn anchor(file: &Path) -> Result<KeyId, Failure> {
 
 fn kept(file: Option<&Path>) -> Result<BTreeMap<u64, String>, Failure> {
     let Some(file) = file else { return Ok(BTreeMap::new()) };
-    let mut text = String::new();
     let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("--head: {}: {why}", file.display()));
-    open(file)?.take(HEADS_FILE_BYTES_MAX).read_to_string(&mut text).map_err(|e| wrong(&e))?;
-    let heads = heads(&text);
-    if heads.is_empty() { Err(wrong(&"there is no \"audit head\" in it")) } else { Ok(heads) }
+    let (mut reader, mut all, mut line) = (BufReader::new(open(file)?), BTreeMap::new(), Vec::new());
+    loop {
+        line.clear();
+        // A log has lines of any length and any bytes; a head is short.
+        let read = reader.by_ref().take(AUDIT_LINE_BYTES_MAX).read_until(b'\n', &mut line);
+        if read.map_err(|e| wrong(&e))? == 0 {
+            break;
+        }
+        all.extend(heads(&String::from_utf8_lossy(&line)));
+    }
+    if all.is_empty() { Err(wrong(&"there is no \"audit head\" in it")) } else { Ok(all) }
 }
 
 /// Reads an export and says whether it is whole; the inner error says what is wrong with it.

@@ -84,7 +84,12 @@ fn what_is_approved_with_a_key_runs_where_the_host_demands_it() {
     assert!(asked == 2 && why.contains("--yes") && why.contains("echo agreed"), "{why}");
     let (approved, said, shown) = by(&bob, &key);
     assert!(approved == 0 && said.contains("it runs now"), "{said}{shown}");
-    assert!(shown.contains("echo agreed") && shown.contains("hosts     1: box"), "{shown}");
+    assert!(
+        shown.contains("echo agreed")
+            && shown.contains("hosts     1, by agent id")
+            && shown.contains("  box\n"),
+        "{shown}"
+    );
     let (ran, output, _) = signet(&alice, &["task", "--follow", &task]);
     assert_eq!((ran, output.as_str()), (0, "agreed\n"));
     assert!(signet(&alice, &["task", &task]).1.contains("approved, 1 of 1 by bob"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use signet_common::ids::is_group_name;
 use signet_common::time::Micros;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::store::{self, NewToken, ShownToken};
 use super::who::{TOKEN_PREFIX, hashed};
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
-use crate::limits::{API_TOKENS_MAX, GROUP_CHARS_MAX, NAME_CHARS_MAX, SCOPE_BYTES_MAX, SCOPE_NAMES_MAX};
+use crate::limits::{API_TOKENS_MAX, NAME_CHARS_MAX, SCOPE_BYTES_MAX, SCOPE_NAMES_MAX};
 use crate::settings::Secret;
 use crate::store::in_transaction;
 
@@ -62,7 +63,7 @@ fn check(asked: &Asked, now: Micros) -> Result<()> {
     }
     let text = |name: &str| !name.is_empty() && !name.contains(char::is_control);
     names("surfaces", asked.scope.surfaces.as_ref(), |name| SURFACES.contains(&name))?;
-    names("groups", asked.scope.groups.as_ref(), is_group)?;
+    names("groups", asked.scope.groups.as_ref(), is_group_name)?;
     names("repositories", asked.scope.repositories.as_ref(), text)?;
     if asked.scope.networks.as_ref().is_some_and(|nets| nets.is_empty() || nets.len() > SCOPE_NAMES_MAX) {
         return Err(Error::invalid("networks", format!("networks must name 1 to {SCOPE_NAMES_MAX}")));
@@ -75,13 +76,6 @@ fn check(asked: &Asked, now: Micros) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// Whether a text can be the name of a group of hosts.
-pub(super) fn is_group(name: &str) -> bool {
-    (1..=GROUP_CHARS_MAX).contains(&name.chars().count())
-        && name.trim() == name
-        && !name.contains(char::is_control)
 }
 
 impl Accounts {
@@ -132,12 +126,19 @@ impl Accounts {
         Ok((id, Secret::new(token)))
     }
 
-    /// The caller's tokens, an admin's view of all.
+    /// The caller's tokens before this one, newest first; an admin's view of all.
     ///
     /// # Errors
     /// The database's.
-    pub(super) async fn list_tokens(&self, caller: &Caller, limit: usize) -> Result<Vec<ShownToken>> {
-        Ok(store::tokens(self.store(), whose(caller)?, limit).await?)
+    pub(super) async fn list_tokens(
+        &self,
+        caller: &Caller,
+        before: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<ShownToken>> {
+        // Ids are hexadecimal: every one comes before this.
+        let before = before.map_or_else(|| "g".to_owned(), |id| id.to_string());
+        Ok(store::tokens(self.store(), whose(caller)?, &before, limit).await?)
     }
 
     /// Deletes a token of the caller's, or as an admin any.

@@ -6,12 +6,13 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use signet_common::ids::is_group_name;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::api_tokens::{is_group, names};
+use super::api_tokens::names;
 use super::login::{Form, LoggedIn};
 use super::model::{Caller, Email, Role, User, Username, Via};
 use super::pipelines::{LoginBody, PasswordBody, email, search};
@@ -296,7 +297,7 @@ async fn put_user(
     Json(body): Json<PutBody>,
 ) -> Result<Response> {
     if let Some(groups) = body.host_groups.as_ref().filter(|groups| !groups.is_empty()) {
-        names("host_groups", Some(groups), is_group)?;
+        names("host_groups", Some(groups), is_group_name)?;
     }
     let change = Change {
         email: email(body.email.as_ref(), NO_EMAIL)?,

@@ -16,6 +16,7 @@ use super::who::hashed;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::limits::{ACCESS_TOKEN_SECONDS, PASSWORD_BYTES_MAX, SESSION_SECONDS, SINGLE_TOKEN_SECONDS};
+use crate::network::network;
 use crate::settings::Secret;
 use crate::store::in_transaction;
 
@@ -62,15 +63,8 @@ pub struct LoggedIn {
     pub expires_in: i64,
 }
 
-/// Networks of IPv6 are given out as /64 at least: who has one has all its addresses.
 fn address(peer: IpAddr) -> String {
-    match peer {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
-        }
-    }
+    network(peer).to_string()
 }
 
 impl Accounts {
@@ -101,7 +95,13 @@ impl Accounts {
         let usable = password.reveal().len() <= PASSWORD_BYTES_MAX;
         let hash = known.as_ref().map(|(_, hash)| hash.as_str()).filter(|_| usable);
         let shown = if usable { password.clone() } else { Secret::new("") };
-        let right = passwords::verify(&shown, hash).await?;
+        let right = match passwords::verify(&shown, hash).await {
+            Ok(right) => right,
+            Err(overloaded) => {
+                self.uncount(&[&account, &address]).await;
+                return Err(overloaded);
+            }
+        };
         let Some((id, hash)) = known.filter(|_| right) else { return Err(Error::Unauthenticated) };
         let now = Micros::now();
         let logged_in = in_transaction!(self.store(), |tx| -> Result<LoggedIn> {
@@ -114,6 +114,15 @@ impl Accounts {
             self.begin(tx, by, user, &from, form, now).await
         })?;
         Ok(logged_in)
+    }
+
+    /// Takes back an attempt that nobody judged; that it stays counted is a small harm.
+    async fn uncount(&self, subjects: &[&str]) {
+        let done =
+            in_transaction!(self.store(), |tx| -> Result<()> { Ok(store::uncounted(tx, subjects).await?) });
+        if let Err(error) = done {
+            tracing::debug!(%error, "an attempt to log in stays counted");
+        }
     }
 
     async fn begin(

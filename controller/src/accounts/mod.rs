@@ -17,9 +17,9 @@ mod who;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use login::LoggedIn;
-pub use model::{Caller, Role, Scope, Via};
+pub use model::{Caller, Role, Scope, Via, within};
 pub use passwords::CHECKS as PASSWORD_CHECKS;
-pub use service::{Accounts, FIRST_PASSWORD_FILE};
+pub use service::{Accounts, FIRST_PASSWORD_FILE, by_a_person};
 pub use store::ALL as STATEMENTS;
 pub use who::{Credential, Way};
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::error::{Error, Result};
 use crate::limits::{EMAIL_BYTES_MAX, USERNAME_BYTES_MAX};
 
 /// What an account may do. Later variants may do less.
@@ -229,6 +230,23 @@ impl Caller {
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+/// Refuses who may not make hosts of one of these groups do something; no `allowed` = may with all.
+///
+/// # Errors
+/// [`Error::Forbidden`], naming the group.
+pub fn within<'a>(
+    allowed: Option<&BTreeSet<String>>,
+    groups: impl IntoIterator<Item = &'a String>,
+) -> Result<()> {
+    let Some(allowed) = allowed else { return Ok(()) };
+    match groups.into_iter().find(|group| !allowed.contains(*group)) {
+        Some(group) => {
+            Err(Error::Forbidden(format!("this account may not do anything on hosts of the group {group}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::SET_COOKIE;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use signet_common::time::Micros;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -22,7 +22,8 @@ use super::store::ShownToken;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::auth::{SESSION_COOKIE, bearer, guard_origin};
-use crate::http::extract::{Author, Json, Path, Peer};
+use crate::http::extract::{Author, Json, Path, Peer, Query};
+use crate::http::list::{link_next, page_limit};
 use crate::limits::{API_TOKENS_MAX, TICKET_SECONDS};
 use crate::settings::Secret;
 
@@ -147,11 +148,37 @@ impl TryFrom<ShownToken> for TokenView {
     }
 }
 
-/// API tokens: one's own, an admin's view of all.
-#[utoipa::path(get, path = "/api/tokens", tag = "accounts", responses((status = 200, body = Vec<TokenView>)))]
-async fn list_tokens(State(app): State<App>, caller: Caller) -> Result<axum::Json<Vec<TokenView>>> {
-    let tokens = app.accounts.list_tokens(&caller, API_TOKENS_MAX).await?;
-    Ok(axum::Json(tokens.into_iter().map(TokenView::try_from).collect::<Result<_>>()?))
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct TokenQuery {
+    /// At most this many; 1,000 unless given, and at most.
+    limit: Option<u32>,
+    /// Where the page before ended, from its `Link`.
+    cursor: Option<String>,
+}
+
+/// API tokens, newest first: one's own, an admin's view of all.
+#[utoipa::path(get, path = "/api/tokens", tag = "accounts", params(TokenQuery),
+    responses((status = 200, body = Vec<TokenView>), (status = 400)))]
+async fn list_tokens(
+    State(app): State<App>,
+    caller: Caller,
+    uri: Uri,
+    Query(query): Query<TokenQuery>,
+) -> Result<Response> {
+    let limit = page_limit(query.limit, API_TOKENS_MAX, API_TOKENS_MAX)?;
+    let malformed = || Error::invalid("cursor", "cursor is malformed");
+    let before = query.cursor.map(|text| Uuid::try_parse(&text).map_err(|_| malformed())).transpose()?;
+    let mut tokens = app.accounts.list_tokens(&caller, before, limit + 1).await?;
+    let more = tokens.len() > limit;
+    tokens.truncate(limit);
+    let last = tokens.last().map(|token| token.id.clone()).filter(|_| more);
+    let views = tokens.into_iter().map(TokenView::try_from).collect::<Result<Vec<_>>>()?;
+    let mut response = axum::Json(views).into_response();
+    if let Some(last) = last {
+        link_next(&mut response, &uri, &last);
+    }
+    Ok(response)
 }
 
 #[derive(Deserialize, ToSchema)]

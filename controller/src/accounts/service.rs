@@ -348,13 +348,10 @@ impl Accounts {
     }
 }
 
-/// An account as the trail shows it.
+/// An account as the trail shows it: not what is personal, because more people read the trail than accounts.
 fn described(user: &User) -> serde_json::Value {
     json!({
         "id": user.uuid,
-        "email": user.email,
-        "first_name": user.first_name,
-        "last_name": user.last_name,
         "role": user.role,
         "is_active": user.is_active,
         "host_groups": user.host_groups,
@@ -383,11 +380,15 @@ fn changed(old: &User, change: &Change, now: Micros) -> Result<User> {
     })
 }
 
-/// Accounts are changed by people who logged in: a token for a program would shed its own limits so.
-pub(super) fn by_a_person(caller: &Caller) -> Result<()> {
+/// Refuses API tokens: accounts, and what stands for a person, are changed by people who logged in. A token for a program
+/// would shed its own limits so, or outlive itself.
+///
+/// # Errors
+/// [`Error::Forbidden`].
+pub fn by_a_person(caller: &Caller) -> Result<()> {
     match caller.via {
         Via::ApiToken(_) => {
-            Err(Error::Forbidden("accounts and tokens can't be changed with an API token".into()))
+            Err(Error::Forbidden("accounts, tokens and keys can't be changed with an API token".into()))
         }
         Via::AdminToken | Via::Session(_) => Ok(()),
     }

@@ -63,7 +63,7 @@ statements! {
             WHERE t.hash = ?");
     TOKENS = same("SELECT t.id, u.username, t.name, t.role, t.scope, t.created_at, t.expires_at, t.last_used_at \
             FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE (? IS NULL OR t.user_id = ?) \
-            ORDER BY t.created_at DESC, t.id DESC LIMIT ?");
+            AND t.id < ? ORDER BY t.id DESC LIMIT ?");
     COUNT_TOKENS = same("SELECT COUNT(*) AS number FROM api_tokens WHERE user_id = ?");
     USE_TOKEN = same("UPDATE api_tokens SET last_used_at = ? WHERE hash = ?");
     DELETE_TOKEN = same("DELETE FROM api_tokens WHERE id = ? AND (? IS NULL OR user_id = ?)");
@@ -81,6 +81,7 @@ statements! {
         "INSERT INTO login_attempts (subject, failures, last_failure_at) VALUES (?, 1, ?) \
             ON CONFLICT (subject) DO UPDATE SET failures = CASE WHEN last_failure_at <= ? THEN 1 \
             ELSE failures + 1 END, last_failure_at = excluded.last_failure_at");
+    UNCOUNTED = same("UPDATE login_attempts SET failures = failures - 1 WHERE failures > 0 AND subject IN ({list})");
     RESET = same("UPDATE login_attempts SET failures = 0, known_at = ? WHERE subject = ?");
     FORGIVE = same("UPDATE login_attempts SET failures = failures - 1, known_at = ? WHERE subject = ? \
             AND failures > 0");
@@ -425,9 +426,10 @@ impl ShownToken {
 pub(super) async fn tokens(
     store: &Store,
     user: Option<i64>,
+    before: &str,
     limit: usize,
 ) -> Result<Vec<ShownToken>, StoreError> {
-    store.all(TOKENS.bind(user).bind(user).bind(limit as u64)).await
+    store.all(TOKENS.bind(user).bind(user).bind(before).bind(limit as u64)).await
 }
 
 /// Deletes a token of this account, or of any; says whether there was one.
@@ -442,6 +444,11 @@ pub(super) async fn insert_ticket(
     expires_at: Micros,
 ) -> Result<(), StoreError> {
     tx.run(INSERT_TICKET.bind(hash).bind(whose).bind(expires_at)).await.map(drop)
+}
+
+/// Whether there is such a ticket.
+pub(super) async fn is_ticket(store: &Store, hash: &str, now: Micros) -> Result<bool, StoreError> {
+    Ok(store.first::<(String,)>(TICKET.bind(hash).bind(now)).await?.is_some())
 }
 
 /// Uses a ticket up: whose it is, once.
@@ -468,6 +475,11 @@ pub(super) async fn failed(
     forgotten: Micros,
 ) -> Result<(), StoreError> {
     tx.run(FAILED.bind(subject).bind(now).bind(forgotten)).await.map(drop)
+}
+
+/// An attempt was neither right nor wrong: it is not counted after all.
+pub(super) async fn uncounted(tx: &mut Tx, subjects: &[&str]) -> Result<(), StoreError> {
+    tx.run(UNCOUNTED.query().list(subjects.iter().copied())).await.map(drop)
 }
 
 /// A log-in succeeded: an account's failures from there are forgotten, and the address's last one was none.

@@ -140,6 +140,10 @@ impl Accounts {
 
     async fn by_ticket(&self, ticket: &str, way: Way) -> Result<Caller> {
         let now = Micros::now();
+        // Guesses cost no transaction.
+        if !store::is_ticket(self.store(), &hashed(ticket), now).await? {
+            return Err(Error::Unauthenticated);
+        }
         let mut tx = self.store().begin().await?;
         let whose = store::use_ticket(&mut tx, &hashed(ticket), now).await?;
         tx.commit().await?;

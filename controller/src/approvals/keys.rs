@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::service::Approvals;
 use super::store::{self, KeyRow};
-use crate::accounts::{Caller, Role};
+use crate::accounts::{Caller, Role, by_a_person};
 use crate::app::App;
 use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
@@ -127,6 +127,7 @@ impl Approvals {
     }
 
     async fn add_key(&self, caller: &Caller, by: &Author, line: &str) -> Result<KeyView> {
+        by_a_person(caller)?;
         let (user, _) = caller.user.ok_or_else(no_account)?;
         let key: SshPublicKey =
             line.parse().map_err(|e| Error::invalid("public_key", format!("public_key: {e}")))?;
@@ -164,6 +165,7 @@ impl Approvals {
     }
 
     async fn delete_key(&self, caller: &Caller, by: &Author, id: &str) -> Result<()> {
+        by_a_person(caller)?;
         let whose = whose(caller)?;
         in_transaction!(self.store(), |tx| -> Result<()> {
             let rows = store::keys_in(tx, &[id.to_owned()]).await?;

@@ -4,6 +4,7 @@ use axum::extract::State as With;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use signet_common::ids::is_group_name;
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 use utoipa::ToSchema;
@@ -20,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::http::extract::{Author, Caller, Json, Path};
 use crate::limits::{
     APPROVAL_RULES_MAX, APPROVAL_WAIT_SECONDS, APPROVAL_WAIT_SECONDS_MAX, APPROVALS_NEEDED_MAX,
-    GROUP_CHARS_MAX,
 };
 use crate::store::in_transaction;
 
@@ -68,7 +68,7 @@ struct RuleBody {
 impl RuleBody {
     fn check(self) -> Result<Rule> {
         if let RuleTarget::Group(group) = &self.target
-            && (!(1..=GROUP_CHARS_MAX).contains(&group.chars().count()) || group.contains(char::is_control))
+            && !is_group_name(group)
         {
             return Err(Error::invalid("target", "target: not the name of a group"));
         }

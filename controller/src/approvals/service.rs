@@ -12,8 +12,9 @@ use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId, sshsig};
 
 use super::model::{Need, State, needed};
-use super::store::{self, Given, Request};
-use crate::accounts::{Accounts, Caller};
+use super::store::{self, Decision, Given, Request};
+use super::view::hide;
+use crate::accounts::{Accounts, Caller, within};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::{Approved, Dispatch, HeldTask, MessageClaims, Order, Sent};
 use crate::error::{Error, Result};
@@ -201,12 +202,14 @@ impl Approvals {
         let groups = self.groups_of(task).await?;
         within(caller.groups.as_ref(), &groups)?;
         let bytes = self.statement(task).await?;
-        if StatementDigest::of(&bytes).as_str() != word.digest {
+        if request.digest != word.digest {
             return Err(Error::Conflict(
                 "this is another statement than the one that waits: read it again".into(),
             ));
         }
-        let signer = word.signature.as_deref().map(|armored| signer(armored, &bytes)).transpose()?;
+        // Once it is decided, the values that may be secrets are gone, and with them the exact bytes.
+        let signature = word.signature.as_deref().filter(|_| request.state == State::Awaiting);
+        let signer = signature.map(|armored| signer(armored, &bytes)).transpose()?;
         let released = in_transaction!(self.store, |tx| -> Result<bool> {
             let held = self.dispatch.lock_held(tx, task).await?;
             let now = Micros::now();
@@ -218,35 +221,34 @@ impl Approvals {
             if now.seconds() > request.not_after {
                 return Err(Error::Conflict("the request has expired".into()));
             }
-            let mut new = Given {
-                task_id: task.to_string(),
-                person: caller.name.clone(),
-                user_id: caller.user.map(|(id, _)| id),
-                key_id: None,
-                signature: None,
-                given_at: now.0,
-            };
-            if let Some(fingerprint) = &signer {
-                new.key_id = Some(own_key(tx, caller, fingerprint).await?);
-                new.signature.clone_from(&word.signature);
-            }
-            match mine.map(|at| given.remove(at)) {
-                None => store::insert_given(tx, &new).await?,
+            let mut new = own_word(tx, caller, task, word, signer.as_deref(), now).await?;
+            let changed = match mine.map(|at| given.remove(at)) {
+                None => {
+                    store::insert_given(tx, &new).await?;
+                    true
+                }
                 // A signature is not taken back by a word without one, unless it doesn't count any more.
                 Some(old) if new.signature.is_none() && self.counts(tx, &request, &groups, &old).await? => {
                     new = old;
+                    false
                 }
-                Some(_) => store::replace_given(tx, &new).await?,
-            }
-            let said = json!({ "digest": request.digest, "signed_with": signer });
-            audit::note(tx, by, Note::of(Action::ApprovalGive, task.as_str()).new(said)).await?;
+                Some(_) => {
+                    store::replace_given(tx, &new).await?;
+                    true
+                }
+            };
             given.push(new);
             let counted = self.counted(tx, &request, &groups, given).await?;
-            if counted.len() < request.needed as usize {
+            let enough = counted.len() >= request.needed as usize;
+            if changed || enough {
+                let said = json!({ "digest": request.digest, "signed_with": signer, "released": enough });
+                audit::note(tx, by, Note::of(Action::ApprovalGive, task.as_str()).new(said)).await?;
+            }
+            if !enough {
                 return Ok(false);
             }
             self.release(tx, held, &request, &bytes, counted, now).await?;
-            store::decide(tx, task, State::Approved, &caller.name, None, now).await?;
+            self.decide(tx, task, State::Approved, (caller, None), &bytes, now).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(true)
         })?;
@@ -287,6 +289,25 @@ impl Approvals {
         };
         let good = |g: &Given| g.person != request.requester && may(g) && signed(g);
         Ok(given.into_iter().filter(good).collect())
+    }
+
+    /// Writes what became of a request; what may be secret in its statement goes, because nobody has to read it exactly any
+    /// more.
+    async fn decide(
+        &self,
+        tx: &mut Tx,
+        task: &TaskId,
+        state: State,
+        (caller, reason): (&Caller, Option<&str>),
+        bytes: &[u8],
+        now: Micros,
+    ) -> Result<()> {
+        let mut statement = Statement::parse(bytes).map_err(internal)?;
+        hide(&mut statement.message);
+        let bytes = statement.to_bytes().map_err(internal)?;
+        let sealed = self.keys.master().seal(&sealed_name(task), &bytes).map_err(internal)?;
+        let decision = Decision { state, by: &caller.name, reason, sealed: &sealed };
+        Ok(store::decide(tx, task, &decision, now).await?)
     }
 
     async fn counts(
@@ -336,6 +357,7 @@ impl Approvals {
         reason: Option<&str>,
     ) -> Result<()> {
         self.request(task).await?;
+        let bytes = self.statement(task).await?;
         if caller.groups.is_some() {
             within(caller.groups.as_ref(), &self.groups_of(task).await?)?;
         }
@@ -346,7 +368,7 @@ impl Approvals {
             let now = Micros::now();
             let said = json!({ "reason": reason });
             audit::note(tx, by, Note::of(Action::ApprovalRefuse, task.as_str()).new(said)).await?;
-            store::decide(tx, task, State::Refused, &caller.name, reason, now).await?;
+            self.decide(tx, task, State::Refused, (caller, reason), &bytes, now).await?;
             self.dispatch.refuse_held(tx, held, &text, now).await
         })?;
         self.dispatch.decided(task);
@@ -358,18 +380,33 @@ fn over() -> Error {
     Error::Conflict("this request waits no more: it was decided, was cancelled or has expired".into())
 }
 
-/// Refuses who may not touch one of these groups of hosts.
-pub(super) fn within(allowed: Option<&BTreeSet<String>>, groups: &BTreeSet<String>) -> Result<()> {
-    let other = allowed.and_then(|allowed| groups.iter().find(|group| !allowed.contains(*group)));
-    other.map_or(Ok(()), |group| {
-        Err(Error::Forbidden(format!("this account may not do anything on hosts of the group {group}")))
-    })
-}
-
 /// The fingerprint of the key that signed these bytes as an approval.
 fn signer(armored: &str, bytes: &[u8]) -> Result<String> {
     let key = sshsig::verify(armored, NAMESPACE, bytes);
     key.map(|key| key.fingerprint()).map_err(|e| Error::Unprocessable(format!("signature: {e}")))
+}
+
+/// The caller's word, with the key that signed it.
+async fn own_word(
+    tx: &mut Tx,
+    caller: &Caller,
+    task: &TaskId,
+    word: &Word,
+    signer: Option<&str>,
+    now: Micros,
+) -> Result<Given> {
+    let key_id = match signer {
+        Some(fingerprint) => Some(own_key(tx, caller, fingerprint).await?),
+        None => None,
+    };
+    Ok(Given {
+        task_id: task.to_string(),
+        person: caller.name.clone(),
+        user_id: caller.user.map(|(id, _)| id),
+        signature: key_id.as_ref().and(word.signature.clone()),
+        key_id,
+        given_at: now.0,
+    })
 }
 
 /// The id of the caller's own key with this fingerprint.

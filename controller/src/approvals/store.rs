@@ -35,7 +35,8 @@ statements! {
     SEALED = same("SELECT sealed FROM approval_requests WHERE task_id = ?");
     LIST = same(request!("WHERE (created_at < ? OR (created_at = ? AND task_id < ?)) AND (? IS NULL OR state = ?) AND not_after >= ? \
             ORDER BY created_at DESC, task_id DESC LIMIT ?"));
-    DECIDE = same("UPDATE approval_requests SET state = ?, decided_by = ?, decided_at = ?, reason = ? WHERE task_id = ?");
+    DECIDE = same("UPDATE approval_requests SET state = ?, decided_by = ?, decided_at = ?, reason = ?, sealed = ? \
+            WHERE task_id = ?");
     DELETE_REQUESTS = same("DELETE FROM approval_requests WHERE task_id IN ({list})");
 
     GIVEN = same("SELECT task_id, person, user_id, key_id, signature, given_at FROM approvals WHERE task_id IN ({list}) \
@@ -225,16 +226,25 @@ pub(super) async fn list(
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
+/// What became of a request.
+pub(super) struct Decision<'a> {
+    pub(super) state: State,
+    pub(super) by: &'a str,
+    pub(super) reason: Option<&'a str>,
+    /// The sealed statement without what may be secret.
+    pub(super) sealed: &'a [u8],
+}
+
 /// Writes what became of a request. The caller holds its task's lock.
 pub(super) async fn decide(
     tx: &mut Tx,
     task: &TaskId,
-    state: State,
-    by: &str,
-    reason: Option<&str>,
+    decision: &Decision<'_>,
     now: Micros,
 ) -> Result<(), StoreError> {
-    tx.run(DECIDE.bind(state.as_str()).bind(by).bind(now).bind(reason).bind(task)).await.map(drop)
+    let Decision { state, by, reason, sealed } = *decision;
+    let query = DECIDE.bind(state.as_str()).bind(by).bind(now).bind(reason).bind(sealed);
+    tx.run(query.bind(task)).await.map(drop)
 }
 
 /// Forgets requests and approvals.

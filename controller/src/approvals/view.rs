@@ -10,9 +10,9 @@ use signet_common::{Hostname, TaskId};
 use utoipa::ToSchema;
 
 use super::model::State;
-use super::service::{Approvals, within};
+use super::service::Approvals;
 use super::store::{self, Given, Request};
-use crate::accounts::Caller;
+use crate::accounts::{Caller, within};
 use crate::error::{Error, Result};
 use crate::http::permissions::Need as Right;
 use crate::limits::TARGETS_SHOWN_MAX;
@@ -186,7 +186,7 @@ impl Approvals {
 }
 
 /// Values of `env` and `stdin` may be secrets.
-fn hide(message: &mut Map<String, Value>) {
+pub(super) fn hide(message: &mut Map<String, Value>) {
     if let Some(stdin) = message.get_mut("stdin") {
         *stdin = Value::Null;
     }

@@ -302,5 +302,8 @@ fn bounded(value: Value) -> Value {
 /// # Errors
 /// When the database fails.
 pub async fn note(tx: &mut Tx, by: &Author, note: Note<'_>) -> Result<(), StoreError> {
+    if cfg!(feature = "without-audit") {
+        return Ok(());
+    }
     store::insert(tx, &[Row::done(by, &note, Micros::now())]).await
 }

@@ -7,7 +7,8 @@ use signet_common::time::Micros;
 
 use super::author::Author;
 use super::note::{Action, Ended, Outcome, Row, Subject, cut};
-use crate::limits::REFUSALS_KEPT_MAX;
+use crate::limits::{REFUSALS_KEPT_MAX, REFUSALS_OF_STRANGERS_MAX};
+use crate::network::network;
 
 /// Refusals that were not written yet. Its size is bounded: who is one too many in a minute is counted with the others.
 #[derive(Debug, Default)]
@@ -40,14 +41,18 @@ impl Refusals {
         let key = |by: &Author, object: String| Key {
             who: by.who.clone(),
             via: by.via.clone(),
-            from: by.from,
+            from: by.from.map(network),
             action: subject.action.as_str(),
             object,
             status,
         };
         let mut by = by.clone();
         let mut found = key(&by, cut(subject.object));
-        if all.len() >= REFUSALS_KEPT_MAX && !all.contains_key(&found) {
+        // Strangers may have many addresses, and must not take the room of those who are known.
+        let stranger = by.via.is_none();
+        let room = if stranger { REFUSALS_OF_STRANGERS_MAX } else { REFUSALS_KEPT_MAX };
+        let taken = if stranger { all.keys().filter(|key| key.via.is_none()).count() } else { all.len() };
+        if taken >= room && !all.contains_key(&found) {
             by = Author { who: "many".into(), via: None, from: None, request: None };
             found = key(&by, "more kinds of refusals than are told apart in one minute".into());
         }
@@ -147,7 +152,7 @@ mod tests {
         let refusals = Refusals::default();
         (0..REFUSALS_KEPT_MAX + 10).for_each(|n| refuse(&refusals, &format!("eve{n}")));
         let rows = refusals.due(Micros::now(), true);
-        assert_eq!(rows.len(), REFUSALS_KEPT_MAX + 1);
+        assert_eq!(rows.len(), REFUSALS_OF_STRANGERS_MAX + 1);
         assert_eq!(counts(&rows).iter().sum::<u64>(), REFUSALS_KEPT_MAX as u64 + 10);
     }
 }

@@ -45,14 +45,10 @@ struct EntryView {
 
 impl From<EntryRow> for EntryView {
     fn from(row: EntryRow) -> Self {
+        let whole = row.is_found_by_what_it_says();
+        let entry = serde_json::from_str(&row.entry).ok().filter(|_| whole);
         let damaged = || serde_json::json!({ "id": row.id, "damaged": row.entry });
-        Self {
-            block: row.block_no,
-            entry: serde_json::from_str(&row.entry)
-                .ok()
-                .filter(serde_json::Value::is_object)
-                .unwrap_or_else(damaged),
-        }
+        Self { block: row.block_no, entry: entry.unwrap_or_else(damaged) }
     }
 }
 
@@ -171,11 +167,11 @@ fn write(out: &mut Vec<u8>, line: &Line) -> Result<()> {
 }
 
 /// A stored entry as it is exported; what was changed by hand must not stop an export.
-fn entry(text: String, line: fn(Box<RawValue>) -> Line) -> Line {
-    let whole = !text.contains(['\n', '\r']);
-    match RawValue::from_string(text.clone()) {
-        Ok(raw) if whole && raw.get() == text => line(raw),
-        _ => Line::Damaged(text),
+fn entry(row: EntryRow, line: fn(Box<RawValue>) -> Line) -> Line {
+    let whole = !row.entry.contains(['\n', '\r']) && row.is_found_by_what_it_says();
+    match RawValue::from_string(row.entry.clone()) {
+        Ok(raw) if whole && raw.get() == row.entry => line(raw),
+        _ => Line::Damaged(row.entry),
     }
 }
 
@@ -184,8 +180,8 @@ async fn part(store: &Store, from: i64) -> Result<Part> {
     let mut blocks = store::blocks(store, from, AUDIT_BLOCKS_AT_ONCE).await?;
     let mut lines = Vec::new();
     let (Some(first), mut sum) = (blocks.first().map(|b| b.block_no), 0) else {
-        for (_, text) in store::unsealed(store, AUDIT_UNSEALED_EXPORTED_MAX).await? {
-            write(&mut lines, &entry(text, Line::Unsealed))?;
+        for row in store::unsealed(store, AUDIT_UNSEALED_EXPORTED_MAX).await? {
+            write(&mut lines, &entry(row, Line::Unsealed))?;
         }
         return Ok(Part { lines, next: None });
     };
@@ -203,8 +199,8 @@ async fn part(store: &Store, from: i64) -> Result<Part> {
     for block in blocks {
         let signed = serde_json::from_str(&block.envelope);
         write(&mut lines, &signed.map_or_else(|_| Line::Damaged(block.envelope.clone()), Line::Block))?;
-        while let Some((_, text)) = entries.next_if(|(number, _)| *number <= block.block_no) {
-            write(&mut lines, &entry(text, Line::Entry))?;
+        while let Some(row) = entries.next_if(|row| row.block_no <= Some(block.block_no)) {
+            write(&mut lines, &entry(row, Line::Entry))?;
         }
     }
     Ok(Part { lines, next: Some(last + 1) })

@@ -62,7 +62,7 @@ impl Audit {
                 return Ok((0, None));
             }
             let mut digest = Entries::default();
-            rows.iter().for_each(|(_, entry)| digest.add(entry));
+            rows.iter().for_each(|row| digest.add(&row.entry));
             let (entries, digest) = digest.finish();
             let now = Micros::now();
             let number = last.as_ref().map_or(1, |(number, _)| number + 1);
@@ -80,7 +80,7 @@ impl Audit {
             let envelope = serde_json::to_string(&envelope).map_err(|e| Error::Internal(e.to_string()))?;
             let entries = i64::try_from(entries).unwrap_or(i64::MAX);
             let row = BlockRow { block_no: number, entries, head, sealed_at: now.0, envelope };
-            let ids: Vec<String> = rows.into_iter().map(|(id, _)| id).collect();
+            let ids: Vec<String> = rows.into_iter().map(|row| row.id).collect();
             store::insert_block(tx, &row, &ids).await?;
             Ok((ids.len(), Some(row)))
         });

@@ -1,5 +1,6 @@
 //! The trail's SQL.
 
+use serde::Deserialize;
 use signet_common::time::Micros;
 
 use super::note::Row;
@@ -13,16 +14,19 @@ statements! {
         "SELECT block_no, head FROM audit_blocks ORDER BY block_no DESC LIMIT 1",
     );
     HEAD = same("SELECT block_no, head, sealed_at FROM audit_blocks ORDER BY block_no DESC LIMIT 1");
-    UNSEALED = same("SELECT id, entry FROM audit_entries WHERE block_no IS NULL ORDER BY at, id LIMIT ?");
+    UNSEALED = same("SELECT id, at, who, action, object, result, entry, block_no FROM audit_entries WHERE block_no IS NULL ORDER BY at, id LIMIT ?");
     COUNT_UNSEALED = same("SELECT COUNT(*) FROM audit_entries WHERE block_no IS NULL");
     INSERT_BLOCK = same(
         "INSERT INTO audit_blocks (block_no, entries, head, sealed_at, envelope) VALUES (?, ?, ?, ?, ?)");
-    SEAL = same("UPDATE audit_entries SET block_no = ? WHERE block_no IS NULL AND id IN ({list})");
+    SEAL = differ(
+        "UPDATE audit_entries FORCE INDEX (PRIMARY) SET block_no = ? WHERE block_no IS NULL AND id IN ({list})",
+        "UPDATE audit_entries SET block_no = ? WHERE block_no IS NULL AND id IN ({list})",
+    );
     BLOCKS = same("SELECT block_no, entries, head, sealed_at, envelope FROM audit_blocks WHERE block_no >= ?
         ORDER BY block_no LIMIT ?");
-    ENTRIES = same("SELECT block_no, entry FROM audit_entries WHERE block_no >= ? AND block_no <= ?
+    ENTRIES = same("SELECT id, at, who, action, object, result, entry, block_no FROM audit_entries WHERE block_no >= ? AND block_no <= ?
         ORDER BY block_no, at, id LIMIT ?");
-    LIST = same("SELECT id, at, block_no, entry FROM audit_entries
+    LIST = same("SELECT id, at, who, action, object, result, entry, block_no FROM audit_entries
         WHERE (at < ? OR (at = ? AND id < ?)) AND at >= ? AND (? IS NULL OR who = ?) AND (? IS NULL OR action = ?)
         AND (? IS NULL OR object = ?) AND (? IS NULL OR result = ?) ORDER BY at DESC, id DESC LIMIT ?");
     LIST_END = same("SELECT at, id FROM audit_entries
@@ -61,13 +65,13 @@ pub(super) async fn head(store: &Store) -> Result<Option<(i64, String, i64)>, St
     store.first(HEAD.query()).await
 }
 
-/// The oldest entries without a block: ids and texts, in the order in which they are sealed.
-pub(super) async fn unsealed(store: &Store, limit: usize) -> Result<Vec<(String, String)>, StoreError> {
+/// The oldest entries without a block, in the order in which they are sealed.
+pub(super) async fn unsealed(store: &Store, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
     store.all(UNSEALED.bind(limit as u64)).await
 }
 
 /// [`unsealed`], as this transaction sees them.
-pub(super) async fn unsealed_in(tx: &mut Tx, limit: usize) -> Result<Vec<(String, String)>, StoreError> {
+pub(super) async fn unsealed_in(tx: &mut Tx, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
     tx.all(UNSEALED.bind(limit as u64)).await
 }
 
@@ -107,7 +111,7 @@ pub(super) async fn entries(
     store: &Store,
     blocks: std::ops::RangeInclusive<i64>,
     limit: usize,
-) -> Result<Vec<(i64, String)>, StoreError> {
+) -> Result<Vec<EntryRow>, StoreError> {
     store.all(ENTRIES.bind(*blocks.start()).bind(*blocks.end()).bind(limit as u64)).await
 }
 
@@ -126,8 +130,34 @@ pub(super) struct Filter {
 pub(super) struct EntryRow {
     pub(super) id: String,
     pub(super) at: i64,
-    pub(super) block_no: Option<i64>,
+    who: String,
+    action: String,
+    object: String,
+    result: String,
     pub(super) entry: String,
+    pub(super) block_no: Option<i64>,
+}
+
+/// What of an entry stands in columns of its own, too.
+#[derive(Deserialize)]
+struct Columns {
+    id: String,
+    at: String,
+    who: String,
+    action: String,
+    object: String,
+    result: String,
+}
+
+impl EntryRow {
+    /// Whether the columns by which it is found say what the entry says: only that is sealed.
+    pub(super) fn is_found_by_what_it_says(&self) -> bool {
+        serde_json::from_str::<Columns>(&self.entry).is_ok_and(|said| {
+            Micros::parse_rfc3339(&said.at) == Some(Micros(self.at))
+                && [said.id, said.who, said.action, said.object, said.result]
+                    == [&*self.id, &*self.who, &*self.action, &*self.object, &*self.result]
+        })
+    }
 }
 
 /// Entries before this time and id, newest first.

@@ -36,6 +36,7 @@ impl Parts {
 /// [`Error::NotFound`], [`Error::TooLarge`], or the database's.
 pub(super) async fn bundle(app: &App, id: &TaskId) -> Result<DsseJson> {
     app.commands.task(id).await?;
+    let _room = app.commands.bundling()?;
     let mut parts = Parts { messages: Vec::new(), reports: Vec::new(), targets: Vec::new(), bytes: 0 };
     messages(app, id, &mut parts).await?;
     targets(app, id, &mut parts).await?;

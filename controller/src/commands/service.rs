@@ -16,13 +16,17 @@ use super::model::{TargetType, TargetView, Task, TaskDetail, TaskStatus, TaskVie
 use super::request::{Checked, unknown_node};
 use super::status::{Sending, status};
 use super::store::{self, Filter, Origin, Place};
+use crate::accounts::within;
 use crate::approvals::{Approvals, Asked};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
 use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
-use crate::limits::{OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX, WATCHERS_MAX, WATCHERS_RETRY_SECONDS};
+use crate::limits::{
+    BUNDLE_RETRY_SECONDS, BUNDLES_AT_ONCE, OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX, WATCHERS_MAX,
+    WATCHERS_RETRY_SECONDS,
+};
 use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// Commands. Cheap to clone.
@@ -33,6 +37,7 @@ pub struct Commands {
     dispatch: Dispatch,
     approvals: Approvals,
     watchers: Arc<Semaphore>,
+    bundles: Arc<Semaphore>,
 }
 
 /// How a request asks to be recognised when it comes again.
@@ -49,21 +54,18 @@ pub struct Repeat {
 /// The groups of hosts that somebody may make do something; none = all.
 pub(super) type Groups = BTreeSet<String>;
 
-/// Refuses a host of a group that the caller may not touch.
-fn within(groups: Option<&Groups>, group: &str) -> Result<()> {
-    match groups {
-        Some(groups) if !groups.contains(group) => {
-            Err(Error::Forbidden(format!("this account may not do anything on hosts of the group {group}")))
-        }
-        _ => Ok(()),
-    }
-}
-
 impl Commands {
     /// Commands over these parts.
     #[must_use]
     pub fn new(store: Store, hosts: Hosts, dispatch: Dispatch, approvals: Approvals) -> Self {
-        Self { store, hosts, dispatch, approvals, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)) }
+        Self {
+            store,
+            hosts,
+            dispatch,
+            approvals,
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            bundles: Arc::new(Semaphore::new(BUNDLES_AT_ONCE)),
+        }
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -74,6 +76,12 @@ impl Commands {
     pub(super) fn watch(&self) -> Result<OwnedSemaphorePermit> {
         let room = self.watchers.clone().try_acquire_owned();
         room.map_err(|_| Error::TooManyRequests(WATCHERS_RETRY_SECONDS))
+    }
+
+    /// Room for one more bundle, until it is dropped.
+    pub(super) fn bundling(&self) -> Result<OwnedSemaphorePermit> {
+        let room = self.bundles.clone().try_acquire_owned();
+        room.map_err(|_| Error::TooManyRequests(BUNDLE_RETRY_SECONDS))
     }
 
     pub(super) fn dispatch(&self) -> &Dispatch {
@@ -117,7 +125,7 @@ impl Commands {
             if candidates.is_empty() {
                 return Err(nobody(&request.target));
             }
-            candidates.iter().try_for_each(|host| within(groups, &host.group))?;
+            within(groups, candidates.iter().map(|host| &host.group))?;
             store::insert(tx, &task, &origin).await?;
             // After the servers are held: a host that begins a new log refuses what was issued before it.
             let now = Micros::now();
@@ -140,7 +148,7 @@ impl Commands {
                 body: &body,
             };
             let sent = self.send_or_hold(tx, &repeat.account, &task, &request, &order).await?;
-            audit::note(tx, by, asked_for(&task, candidates.len())).await?;
+            audit::note(tx, by, asked_for(&task, candidates.len(), sent.1)).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(sent)
         });
@@ -295,7 +303,7 @@ impl Commands {
                 let Some(last) = some.last() else { break };
                 after = last.ordinal;
                 let names: Vec<Hostname> = some.into_iter().map(|target| target.hostname).collect();
-                self.hosts.groups_of(&names).await?.iter().try_for_each(|group| within(groups, group))?;
+                within(groups, &self.hosts.groups_of(&names).await?)?;
             }
         }
         self.dispatch.cancel(by, id).await?;
@@ -344,11 +352,12 @@ impl Standing {
 }
 
 /// The entry of a command; values of its environment and input are not in it.
-fn asked_for(task: &Task, hosts: usize) -> Note<'_> {
+fn asked_for(task: &Task, hosts: usize, held: bool) -> Note<'_> {
     Note::of(Action::CommandRun, task.task_id.as_str()).new(json!({
         "target_type": task.target_type,
         "target": task.target,
         "hosts": hosts,
+        "held": held,
         "command": task.command,
         "user": task.user,
         "timeout": task.timeout,

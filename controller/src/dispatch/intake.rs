@@ -11,6 +11,7 @@ use signet_common::bus::{Consumer, Queue, Taken as FromBus};
 use signet_common::chain::Chained;
 use signet_common::envelope::{Envelope, Refusal};
 use signet_common::fault::{self, Point};
+use signet_common::limits::REPORT_EVENTS_MAX;
 use signet_common::messages::{Event, Report};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, TaskId};
@@ -101,6 +102,10 @@ async fn verify(dispatch: &Dispatch, taken: &FromBus) -> Result<std::result::Res
         Ok(said) => said,
         Err(refusal) => return Ok(Err(refusal)),
     };
+    if report.events.len() > REPORT_EVENTS_MAX {
+        inbox::refused::<Report>(taken, Refusal::Size);
+        return Ok(Err(Refusal::Size));
+    }
     let parse = |raw: &serde_json::value::RawValue| Chained::parse(raw.get().to_owned());
     let events: std::result::Result<Vec<Chained>, _> = report.events.iter().map(|e| parse(e)).collect();
     let Ok(events) = events else {
@@ -214,6 +219,7 @@ impl Dispatch {
         }
 
         let mut taken = TakenEvents::default();
+        let mut gaps: BTreeMap<AgentId, u64> = BTreeMap::new();
         let mut proofs = Vec::new();
         for News { report, events } in news {
             let agent = &report.agent;
@@ -222,10 +228,8 @@ impl Dispatch {
                     tracing::warn!(%agent, from, to, "events of this host are gone");
                     metrics::counter!("signet_gaps_total").increment(1);
                     let lost = to.saturating_sub(*from).saturating_add(1).min(GAP_EVENTS_MAX);
-                    store::note_gap(tx, agent, lost, now).await?;
-                    let note = Note::of(Action::AgentGap, agent.as_str());
-                    let note = note.new(json!({ "from": from, "to": to, "events": lost }));
-                    audit::note(tx, &Author::agent(agent), note).await?;
+                    let all: &mut u64 = gaps.entry(agent.clone()).or_default();
+                    *all = all.saturating_add(lost).min(GAP_EVENTS_MAX);
                 }
                 let Some(jti) = event.event.jti().cloned() else { continue };
                 match deliveries.get_mut(&(agent.clone(), jti)) {
@@ -254,6 +258,12 @@ impl Dispatch {
         proofs.dedup_by(|a, b| (a.agent, a.jti) == (b.agent, b.jti));
         store::put_reports(tx, &proofs, now).await?;
         store::put_orphans(tx, &taken.orphans, now).await?;
+        // One for a whole batch, however many an agent tells of.
+        for (agent, lost) in gaps {
+            store::note_gap(tx, &agent, lost, now).await?;
+            let note = Note::of(Action::AgentGap, agent.as_str()).new(json!({ "events": lost }));
+            audit::note(tx, &Author::agent(&agent), note).await?;
+        }
         self.tell(tx, &locked, taken.happened).await?;
         let released = self.settle(tx, &locked, &taken.ended, now).await?;
         let accepted = moved.iter().filter_map(|d| d.agent_id.clone()).collect();

@@ -317,6 +317,7 @@ mod tests {
             stderr_summary: Default::default(),
             killed: 0,
             duration_ms: 1,
+            deploy: None,
         }
     }
 

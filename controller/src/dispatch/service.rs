@@ -158,8 +158,11 @@ impl Dispatch {
             let open = store::open_of_task(tx, task).await?;
             let concerned = open.len();
             self.apply_locked(tx, &locked, open, |_| Happening::Cancel, now).await?;
-            let cancelled = Note::of(Action::TaskCancel, task.as_str()).new(json!({ "hosts": concerned }));
-            audit::note(tx, by, cancelled).await?;
+            if concerned > 0 {
+                let cancelled =
+                    Note::of(Action::TaskCancel, task.as_str()).new(json!({ "hosts": concerned }));
+                audit::note(tx, by, cancelled).await?;
+            }
             Ok(concerned)
         })?;
         self.0.live.ring(task);
@@ -289,13 +292,21 @@ impl Dispatch {
         Ok(store::count_parked(&self.0.store).await?)
     }
 
+    /// Forgets a few of the agents' reports from before `before`; says whether there are more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_reports(&self, before: Micros) -> Result<bool> {
+        let gone = store::delete_old_reports(&self.0.store, before, RETENTION_REPORTS_MAX).await?;
+        Ok(gone == RETENTION_REPORTS_MAX)
+    }
+
     /// Forgets a few ended tasks, and orphans, from before `before`; says whether there is more.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn forget_old(&self, before: Micros) -> Result<bool> {
         let orphans = store::delete_old_orphans(&self.0.store, before, RETENTION_TASKS_MAX).await?;
-        let reports = store::delete_old_reports(&self.0.store, before, RETENTION_REPORTS_MAX).await?;
         let tasks = store::old_dispatches(&self.0.store, before, RETENTION_TASKS_MAX).await?;
         if !tasks.is_empty() {
             in_transaction!(self.0.store, |tx| -> Result<()> {
@@ -305,8 +316,6 @@ impl Dispatch {
                 Ok(store::delete(tx, &tasks).await?)
             })?;
         }
-        Ok(tasks.len() == RETENTION_TASKS_MAX
-            || orphans == RETENTION_TASKS_MAX
-            || reports == RETENTION_REPORTS_MAX)
+        Ok(tasks.len() == RETENTION_TASKS_MAX || orphans == RETENTION_TASKS_MAX)
     }
 }

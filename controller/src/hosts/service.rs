@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::json;
+use signet_common::ids::is_group_name;
+use signet_common::limits::GROUP_CHARS_MAX;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 
@@ -15,7 +17,7 @@ use super::store::{self, AgentRow, ServerFilter, ServerRow};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
-use crate::limits::{CLAIMS_SHOWN_MAX, GROUP_CHARS_MAX, JOIN_TOKEN_KEPT_SECONDS};
+use crate::limits::{CLAIMS_SHOWN_MAX, JOIN_TOKEN_KEPT_SECONDS};
 use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// The group of a server that names none.
@@ -397,10 +399,9 @@ fn revoked() -> Error {
     Error::Conflict("this key was revoked; the host needs a new one".into())
 }
 
-/// Checks the name of a group. Blanks around it would be another name on one database and the same on the other.
+/// Checks the name of a group.
 pub(super) fn group_name(text: &str) -> Result<()> {
-    let count = text.chars().count();
-    if count == 0 || count > GROUP_CHARS_MAX || text.trim() != text || text.contains(char::is_control) {
+    if !is_group_name(text) {
         let what =
             format!("group must have 1 to {GROUP_CHARS_MAX} printable characters and no blanks around them");
         return Err(Error::invalid("group", what));

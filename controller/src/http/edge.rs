@@ -120,7 +120,7 @@ fn worded(mut response: Response, path: &str) -> (Response, Option<(Author, Stri
         worded.extensions_mut().insert(matched);
     }
     let by = response.extensions_mut().remove::<Author>();
-    (worded, by.map(|by| (by, error.to_string())))
+    (worded, by.map(|by| (by, error.for_trail())))
 }
 
 /// Notes who was refused, and which changes failed. What failed by a fault of our own is in the log.

@@ -21,8 +21,8 @@ pub(super) async fn guard(
 ) -> Result<Response, Error> {
     let peer = request.extensions().get::<Peer>().copied();
     // First of all, so that who asks too much costs least, whatever it asks for.
-    if let Some(peer) = peer {
-        app.rates.address(peer.ip)?;
+    if let Some(Err(error)) = peer.map(|peer| app.rates.address(peer.ip)) {
+        return Ok(told(error.into_response(), path, author(&request)));
     }
     let path = path.ok_or_else(|| Error::NotFound("Not Found".into()))?;
     let need = match rule(request.method(), path.as_str()) {
@@ -31,17 +31,23 @@ pub(super) async fn guard(
         Rule::Unknown => return Err(Error::NotFound("Not Found".into())),
     };
     let mut author = author(&request);
-    let mut response = match admitted(&app, need, &mut request, &mut author).await {
+    let response = match admitted(&app, need, &mut request, &mut author).await {
         Ok(()) => {
             request.extensions_mut().insert(author.clone());
             next.run(request).await
         }
         Err(error) => error.into_response(),
     };
-    // For the outermost layer: who was refused what.
-    response.extensions_mut().insert(path);
+    Ok(told(response, Some(path), author))
+}
+
+/// Tells the outermost layer who was answered, and what was asked for.
+fn told(mut response: Response, path: Option<MatchedPath>, author: Author) -> Response {
+    if let Some(path) = path {
+        response.extensions_mut().insert(path);
+    }
     response.extensions_mut().insert(author);
-    Ok(response)
+    response
 }
 
 /// Who asks, before a credential was looked at.

@@ -1,7 +1,7 @@
 //! How many requests one token, and one address, may make: a token bucket each, on each controller for itself.
 
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use crate::accounts::Via;
 use crate::error::Error;
 use crate::limits::{RATE_BURST_SECONDS, RATE_KEYS_MAX, RATE_TIDY_SECONDS};
+use crate::network::network;
 use crate::settings;
 
 /// The buckets of a controller.
@@ -36,23 +37,19 @@ impl Rates {
         self.callers.as_ref().map_or(Ok(()), |buckets| buckets.take(via.clone()))
     }
 
-    /// Takes one request from an address. Networks of IPv6 are given out as /64 at least: who has one has all its addresses.
+    /// Takes one request from an address, counted by its [`network`].
     ///
     /// # Errors
     /// [`Error::TooManyRequests`].
     pub fn address(&self, peer: IpAddr) -> Result<(), Error> {
-        let network = match peer.to_canonical() {
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-            ip @ IpAddr::V4(_) => ip,
-        };
-        self.addresses.as_ref().map_or(Ok(()), |buckets| buckets.take(network))
+        self.addresses.as_ref().map_or(Ok(()), |buckets| buckets.take(network(peer)))
     }
 }
 
 /// A bucket for each key, a bounded number of them. Those that are full again are forgotten now and then.
 #[derive(Debug)]
 struct Buckets<K: Hash + Eq + Clone> {
-    /// `None` is the bucket of all for whom there is no room.
+    /// While all are taken, everybody uses the one of `None`.
     each: DefaultKeyedRateLimiter<Option<K>>,
     clock: DefaultClock,
     began: Instant,

@@ -96,6 +96,17 @@ async fn a_token_is_kept_as_a_hash(pair: Pair) {
     let app = TestApp::start(pair).await;
     let alice = Visitor::new(&app, "alice", "viewer").await;
     let ci = token(&app, &alice, json!({ "name": "ci" })).await;
+    alice.post(&app, "/api/tokens", &json!({ "name": "second" })).await.expect(201);
+    let page = alice.get(&app, "/api/tokens?limit=1").await;
+    assert_eq!(page.json()[0]["name"], "second", "newest first");
+    let link = page.headers["link"].to_str().unwrap();
+    let page = alice.get(&app, &link[1..link.find('>').unwrap()]).await;
+    assert!(page.json()[0]["name"] != "second" && !page.headers.contains_key("link"));
+    app.delete(&format!(
+        "/api/tokens/{}",
+        alice.get(&app, "/api/tokens?limit=1").await.json()[0]["id"].as_str().unwrap()
+    ))
+    .await;
     let shown = alice.get(&app, "/api/tokens").await;
     assert!(!shown.text.contains(&ci.token), "shown once");
     assert_eq!(shown.json()[0]["last_used_at"], json!(null));

@@ -303,9 +303,21 @@ async fn the_trail_is_whole_and_every_change_of_it_shows(pair: Pair) {
 
     let last = whole.last;
     // Each change, what undoes it, and what is found.
-    app.change("UPDATE audit_entries SET entry = REPLACE(entry, 'h2', 'h9') WHERE object = 'h2'").await;
+    app.change(
+        "UPDATE audit_entries SET entry = REPLACE(entry, '192.0.2.1', '192.0.2.2') WHERE object = 'h2'",
+    )
+    .await;
     assert!(matches!(checked(&app, kept.clone()).await, Err(Broken::Entries(..))), "an edited entry");
-    app.change("UPDATE audit_entries SET entry = REPLACE(entry, 'h9', 'h2') WHERE object = 'h2'").await;
+    app.change(
+        "UPDATE audit_entries SET entry = REPLACE(entry, '192.0.2.2', '192.0.2.1') WHERE object = 'h2'",
+    )
+    .await;
+    checked(&app, kept.clone()).await.unwrap();
+
+    // What it is found by, too: nobody hides an entry from who looks for it.
+    app.change("UPDATE audit_entries SET who = 'somebody' WHERE object = 'h2'").await;
+    assert!(matches!(checked(&app, kept.clone()).await, Err(Broken::Damaged(_))), "an edited column");
+    app.change("UPDATE audit_entries SET who = 'admin' WHERE object = 'h2'").await;
     checked(&app, kept.clone()).await.unwrap();
 
     app.change("UPDATE audit_entries SET entry = 'x' WHERE object = 'h2'").await;

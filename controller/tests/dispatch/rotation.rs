@@ -102,7 +102,7 @@ fn checked(agent: &FakeAgent, message: &Envelope) -> Checked {
 
 fn believed(agent: &FakeAgent, message: &Envelope) -> bool {
     match checked(agent, message) {
-        Checked::Do(Instruction::Command(_)) => true,
+        Checked::Do(Instruction::Order(_)) => true,
         Checked::Refuse(Refusal::Key) => false,
         other => panic!("{other:?}"),
     }

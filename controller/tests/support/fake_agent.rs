@@ -207,6 +207,7 @@ impl FakeAgent {
             uptime: 3_600,
             boot_id: "8c8d3a1e-6f2b-4f0e-9d0c-1f2e3d4c5b6a".into(),
             refused: [].into(),
+            deploys: Vec::new(),
         };
         change(&mut heartbeat);
         let envelope = Envelope::sign(&self.key, PayloadType::Heartbeat, &heartbeat).unwrap();
@@ -415,5 +416,6 @@ pub fn ended(outcome: Outcome) -> CommandResult {
         stderr_summary: StreamSummary::default(),
         killed: 0,
         duration_ms: 0,
+        deploy: None,
     }
 }

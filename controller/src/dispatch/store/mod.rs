@@ -192,8 +192,10 @@ statements! {
         "INSERT OR IGNORE INTO reports (agent_id, jti, keyid, sig, body, received_at) VALUES {rows:6}",
     );
     SELECT_REPORTS = differ(
-        "SELECT agent_id, jti, keyid, sig, body FROM reports WHERE (agent_id, jti) IN ({rows:2})",
-        "SELECT agent_id, jti, keyid, sig, body FROM reports WHERE (agent_id, jti) IN (VALUES {rows:2})",
+        "SELECT agent_id, jti, keyid, sig, body FROM reports WHERE agent_id IN ({list}) AND jti IN ({list}) \
+                AND (agent_id, jti) IN ({rows:2})",
+        "SELECT agent_id, jti, keyid, sig, body FROM reports WHERE agent_id IN ({list}) AND jti IN ({list}) \
+                AND (agent_id, jti) IN (VALUES {rows:2})",
     );
     OLD_REPORTS = same("SELECT agent_id, jti FROM reports WHERE received_at < ? LIMIT ?");
     DELETE_REPORT = same("DELETE FROM reports WHERE agent_id = ? AND jti = ?");

@@ -50,7 +50,9 @@ pub(crate) async fn reports(
     wanted: &[(AgentId, Jti)],
 ) -> Result<Vec<(AgentId, Jti, Envelope)>, StoreError> {
     let pairs = wanted.iter().map(|(agent, jti)| -> [Value; 2] { [agent.into(), jti.into()] });
-    let rows: Vec<ReportRow> = store.all(SELECT_REPORTS.query().rows(pairs)).await?;
+    let lists = SELECT_REPORTS.query().list(wanted.iter().map(|(agent, _)| agent));
+    let query = lists.list(wanted.iter().map(|(_, jti)| jti)).rows(pairs);
+    let rows: Vec<ReportRow> = store.all(query).await?;
     let one = |row: ReportRow| {
         let payload_type = PayloadType::Report.as_str().to_owned();
         let envelope = Envelope { payload_type, keyid: row.keyid, sig: row.sig, body: row.body.into() };

@@ -15,6 +15,7 @@ on_both_pairs!(
     a_signature_is_by_the_approvers_own_key,
     who_may_no_more_does_not_count,
     a_key_that_is_gone_does_not_count,
+    a_token_registers_no_key,
 );
 
 async fn who_may_not_approve(pair: Pair) {
@@ -158,4 +159,20 @@ async fn a_key_that_is_gone_does_not_count(pair: Pair) {
         "approved",
         "said again without it"
     );
+}
+
+async fn a_token_registers_no_key(pair: Pair) {
+    let world = World::new(pair, 1).await;
+    let made = world.bob.post(&world.app, "/api/tokens", &json!({ "name": "ci", "role": "operator" })).await;
+    let token = Visitor {
+        token: made.expect(201)["token"].as_str().unwrap().to_owned(),
+        ..world.bob.again(&world.app).await
+    };
+    let key = SshKey::new();
+    let body = json!({ "public_key": key.public() });
+    assert_eq!(token.post(&world.app, "/api/approver-keys", &body).await.status, 403);
+    // The twin: bob himself.
+    let id = key.register(&world.app, &world.bob).await;
+    let delete = token.request(&world.app, reqwest::Method::DELETE, &format!("/api/approver-keys/{id}"));
+    assert_eq!(TestApp::send(delete).await.status, 403);
 }

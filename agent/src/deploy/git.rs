@@ -1,0 +1,273 @@
+//! The system's git, with nothing of what could make it run something else.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use signet_common::deploy::{CommitId, CredentialKind, Deploy, GitRef};
+
+use super::plan::{Fault, Secret, shown};
+use super::secrets::Memory;
+
+/// What every git child keeps of the driver's environment.
+const KEPT: [&str; 7] = ["HOME", "USER", "LOGNAME", "PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SIGNET_JTI"];
+/// What no repository and no user's configuration may change.
+const ALWAYS: [&str; 13] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
+    "protocol.ext.allow=never",
+    "submodule.recurse=false",
+    "fetch.recurseSubmodules=false",
+    "gc.autoDetach=false",
+    "maintenance.autoDetach=false",
+    "advice.detachedHead=false",
+    // Only SSH signatures by the given signers count.
+    "gpg.program=/bin/false",
+    "gpg.openpgp.program=/bin/false",
+    "gpg.x509.program=/bin/false",
+];
+
+/// What git needs to reach a repository; dropped before any hook runs.
+#[derive(Debug, Default)]
+struct Access {
+    configuration: Vec<String>,
+    ssh: String,
+    _files: Vec<Memory>,
+}
+
+/// Starts git.
+#[derive(Debug)]
+pub(super) struct Git {
+    configuration: Vec<String>,
+    protocols: String,
+    filters: bool,
+    looks: bool,
+    access: Option<Access>,
+}
+
+/// Where git works.
+#[derive(Debug, Clone)]
+pub(super) struct Repository {
+    /// `.git`, or a bare repository.
+    pub(super) directory: PathBuf,
+    /// The working tree.
+    pub(super) tree: Option<PathBuf>,
+    /// Another index than the repository's own.
+    pub(super) index: Option<PathBuf>,
+}
+
+impl Git {
+    /// For one deployment.
+    ///
+    /// # Errors
+    /// No file in memory for the credential.
+    pub(super) fn new(deploy: &Deploy, secret: Option<&Secret>) -> Result<Self, Fault> {
+        let protocols: Vec<&str> = deploy.protocols.iter().map(|protocol| protocol.as_str()).collect();
+        Ok(Self {
+            configuration: ALWAYS.map(str::to_owned).to_vec(),
+            protocols: protocols.join(":"),
+            filters: deploy.filters,
+            looks: false,
+            access: Some(access(deploy, secret)?),
+        })
+    }
+
+    /// From here on nothing is written, and no remote is reached.
+    pub(super) fn only_look(&mut self) {
+        self.looks = true;
+        self.forget_credential();
+    }
+
+    /// From here on no remote is reached, and the credential is gone.
+    pub(super) fn forget_credential(&mut self) {
+        self.access = None;
+    }
+
+    fn command(&self, at: Option<&Repository>) -> Command {
+        let mut command = Command::new("git");
+        command.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command
+            .env("LC_ALL", "C")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ALLOW_PROTOCOL", &self.protocols)
+            .env("GIT_LITERAL_PATHSPECS", "1")
+            .env("GIT_OPTIONAL_LOCKS", if self.looks { "0" } else { "1" })
+            .stdin(Stdio::null());
+        if let Some(at) = at {
+            command.env("GIT_DIR", &at.directory);
+            if let Some(tree) = &at.tree {
+                command.env("GIT_WORK_TREE", tree).current_dir(tree);
+            }
+            if let Some(index) = &at.index {
+                command.env("GIT_INDEX_FILE", index);
+            }
+        }
+        for setting in &self.configuration {
+            command.args(["-c", setting]);
+        }
+        if let Some(access) = &self.access {
+            command.env("GIT_SSH_COMMAND", &access.ssh);
+            for setting in &access.configuration {
+                command.args(["-c", setting]);
+            }
+        }
+        command
+    }
+
+    fn output(&self, at: Option<&Repository>, arguments: &[&str]) -> Result<Output, Fault> {
+        let output = self.command(at).args(arguments).output().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Fault::new("there is no git on this host"),
+            _ => Fault::new(format!("git can't be executed: {error}")),
+        })?;
+        // What it complains about belongs into the log.
+        io::stderr().write_all(&output.stderr).ok();
+        Ok(output)
+    }
+
+    /// What git writes to its standard output.
+    ///
+    /// # Errors
+    /// Its last words, when it fails.
+    pub(super) fn run(&self, at: Option<&Repository>, arguments: &[&str]) -> Result<String, Fault> {
+        let output = self.output(at, arguments)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let name = arguments.iter().find(|argument| !argument.starts_with('-')).unwrap_or(&"");
+        Err(Fault::new(format!("git {name} failed: {}", last_words(&output))))
+    }
+
+    /// What it writes, when it succeeds. What it complains about is not shown: a no is an answer.
+    ///
+    /// # Errors
+    /// It can't be executed.
+    pub(super) fn ask(&self, at: &Repository, arguments: &[&str]) -> Result<Option<String>, Fault> {
+        let mut command = self.command(Some(at));
+        let output = command.args(arguments).stderr(Stdio::null()).output();
+        let output = output.map_err(Fault::of("git can't be executed"))?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// Switches off the filters that the user's configuration or this repository's names, such as Git LFS.
+    ///
+    /// # Errors
+    /// git's.
+    pub(super) fn disable_filters(&mut self, at: &Repository) -> Result<(), Fault> {
+        if self.filters || !may_have_filters(&at.directory) {
+            return Ok(());
+        }
+        // It fails when it finds none.
+        let there = Some(at).filter(|at| at.directory.join("HEAD").exists());
+        let found = self.output(there, &["config", "--name-only", "--get-regexp", "^filter\\."])?;
+        let found = String::from_utf8_lossy(&found.stdout).into_owned();
+        let mut names: Vec<&str> =
+            found.lines().filter_map(|key| Some(key.strip_prefix("filter.")?.rsplit_once('.')?.0)).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            for setting in ["clean=", "smudge=", "process=", "required=false"] {
+                self.configuration.push(format!("filter.{name}.{setting}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Demands that the commit, or the tag `reference` that leads to it, is signed by one of these signers.
+    ///
+    /// # Errors
+    /// It is not.
+    pub(super) fn verify(
+        &self,
+        at: &Repository,
+        commit: &CommitId,
+        reference: Option<&GitRef>,
+        signers: &str,
+    ) -> Result<(), Fault> {
+        let file = Memory::holding(signers)?;
+        let setting = format!("gpg.ssh.allowedSignersFile={}", file.path());
+        let good = |arguments: &[&str]| {
+            let all: Vec<&str> = ["-c", &setting].into_iter().chain(arguments.iter().copied()).collect();
+            self.ask(at, &all).map(|said| said.is_some())
+        };
+        if good(&["verify-commit", commit.as_str()])? {
+            return Ok(());
+        }
+        if let Some(reference) = reference {
+            let tag = format!("refs/tags/{}", reference.as_str().trim_start_matches("refs/tags/"));
+            let leads = self.ask(at, &["rev-parse", "--verify", "--quiet", &format!("{tag}^{{commit}}")])?;
+            if leads.is_some_and(|leads| leads.trim() == commit.as_str()) && good(&["verify-tag", &tag])? {
+                return Ok(());
+            }
+        }
+        Err(Fault::new(format!("commit {commit} is not signed by an allowed signer")))
+    }
+}
+
+fn last_words(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
+    let told = lines().rfind(|line| line.starts_with("fatal:") || line.starts_with("error:"));
+    let told = told.or_else(|| lines().next_back()).map_or_else(|| output.status.to_string(), str::to_owned);
+    // Names of files that it complains about.
+    let named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix('\t')).collect();
+    if named.is_empty() { told } else { format!("{told} {}", shown(named.into_iter())) }
+}
+
+/// Whether a configuration may define filters: most have none, and one process less is started.
+fn may_have_filters(repository: &Path) -> bool {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let users = home.into_iter().flat_map(|home| [home.join(".gitconfig"), home.join(".config/git/config")]);
+    users.chain([repository.join("config")]).any(|file| match fs::read(&file) {
+        Ok(text) => {
+            let text = text.to_ascii_lowercase();
+            [&b"[filter"[..], b"[include"].iter().any(|part| text.windows(part.len()).any(|w| w == *part))
+        }
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    })
+}
+
+fn access(deploy: &Deploy, secret: Option<&Secret>) -> Result<Access, Fault> {
+    const SSH: &str = "ssh -oBatchMode=yes -oForwardAgent=no -oClearAllForwardings=yes -oPermitLocalCommand=no \
+                       -oControlMaster=no -oControlPath=none -oConnectTimeout=30";
+    let plain = |ssh: String| Access { ssh, ..Access::default() };
+    let (Some(credential), Some(secret)) = (&deploy.credential, secret) else {
+        return Ok(plain(format!("{SSH} -oStrictHostKeyChecking=accept-new")));
+    };
+    match credential.kind {
+        CredentialKind::DeployKey => {
+            let key = Memory::holding(&format!("{}\n", secret.reveal().trim_end()))?;
+            let mut ssh =
+                format!("{SSH} -F/dev/null -oIdentitiesOnly=yes -oIdentityAgent=none -i{}", key.path());
+            let mut files = vec![key];
+            match &credential.known_hosts {
+                None => ssh += " -oStrictHostKeyChecking=accept-new",
+                Some(known) => {
+                    let known = Memory::holding(&format!("{}\n", known.trim_end()))?;
+                    ssh +=
+                        " -oStrictHostKeyChecking=yes -oGlobalKnownHostsFile=/dev/null -oUserKnownHostsFile=";
+                    ssh += &known.path();
+                    files.push(known);
+                }
+            }
+            Ok(Access { ssh, _files: files, ..Access::default() })
+        }
+        CredentialKind::HttpsToken => {
+            let user = credential.username.as_deref().unwrap_or("git");
+            let text = secret.reveal();
+            if text.contains(['\n', '\r', '\0']) {
+                return Err(Fault::new("the credential has a line break in it"));
+            }
+            let file = Memory::holding(&format!("username={user}\npassword={text}\n"))?;
+            let origin = deploy.repository.origin().unwrap_or_default();
+            // For this host alone: one to which it redirects gets nothing.
+            let helper = format!("!f() {{ test \"$1\" = get && cat {}; }}; f", file.path());
+            let configuration =
+                vec!["credential.helper=".to_owned(), format!("credential.{origin}.helper={helper}")];
+            Ok(Access { configuration, ..Access { _files: vec![file], ..plain(SSH.to_owned()) } })
+        }
+    }
+}

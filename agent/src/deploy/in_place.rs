@@ -1,0 +1,258 @@
+//! The path is the working tree.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use signet_common::deploy::CommitId;
+use signet_common::fault::{self, DeployPoint};
+
+use super::driver::{Job, say};
+use super::git::Repository;
+use super::place::{self, Locked, STATE};
+use super::plan::{Fault, shown};
+use super::store;
+
+const GIT: &str = ".git";
+/// There while files change: what is found changed later was not changed by hand.
+const BUSY: &str = "busy";
+/// From where the tree came last.
+const REMOTE: &str = "remote";
+
+/// What is found at the path.
+#[derive(Debug, Default)]
+struct Found {
+    /// On which commit it stands.
+    head: Option<CommitId>,
+    /// Files that differ from it.
+    changed: Vec<String>,
+    /// An earlier deployment did not come to its end.
+    interrupted: bool,
+}
+
+/// Brings the commit to the path.
+///
+/// # Errors
+/// What is there is foreign or was changed by hand, or a step fails.
+pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
+    let commit = job.commit()?;
+    let locked = Locked::take(job.path.clone(), GIT)?;
+    fault::hit(DeployPoint::Locked);
+    let at = repository(&locked.path);
+    let state = at.directory.join(STATE);
+    // Also to look for changes: that cleans files.
+    job.git.disable_filters(&at)?;
+    let found = look(job, &at, &commit)?;
+    {
+        let mut told = job.told();
+        (told.deployed.before, told.deployed.commit) = (found.head.clone(), found.head.clone());
+    }
+    if found.head.as_ref() == Some(&commit) && found.changed.is_empty() && !found.interrupted {
+        if let Some(signers) = &job.deploy.allowed_signers {
+            job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
+        }
+        say(&format!("{} stands on {commit} already", locked.path.display()));
+        return Ok(());
+    }
+    place::sign(&state, &job.deploy)?;
+    if found.head.is_none() || !store::has(&job.git, &at, &commit)? {
+        say(&format!("fetching {commit} from {}", job.deploy.repository));
+        store::fetch(&job.git, &at, &job.deploy, &commit)?;
+    }
+    fault::hit(DeployPoint::Fetched);
+    if let Some(signers) = &job.deploy.allowed_signers {
+        job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
+    }
+    let busy = state.join(BUSY);
+    fs::write(&busy, commit.as_str()).map_err(Fault::of(busy.display()))?;
+    let mut arguments = vec!["checkout", "--quiet", "--detach"];
+    if job.deploy.force || found.interrupted {
+        arguments.push("--force");
+    }
+    arguments.extend([commit.as_str(), "--"]);
+    say(&format!("checking out {commit}"));
+    if let Err(fault) = job.git.run(Some(&at), &arguments) {
+        if !found.interrupted {
+            // git changes nothing when it refuses; then what is there stays what it was.
+            fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
+        }
+        return Err(fault);
+    }
+    fault::hit(DeployPoint::CheckedOut);
+    store::submodules(&job.git, &at, &job.deploy)?;
+    fs::write(state.join(REMOTE), job.deploy.repository.as_str()).map_err(Fault::of(state.display()))?;
+    fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
+    let mut told = job.told();
+    (told.deployed.commit, told.deployed.changed) = (Some(commit), true);
+    Ok(())
+}
+
+/// Reports how the tree stands.
+///
+/// # Errors
+/// There is none that can be read, or a deployment is at work.
+pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
+    let at = repository(&job.path);
+    place::own(&at.directory)?;
+    job.git.only_look();
+    job.git.disable_filters(&at)?;
+    let found = status(job, &at)?;
+    let mut told = job.told();
+    (told.deployed.commit, told.deployed.changed) = (found.head, !found.changed.is_empty());
+    Ok(())
+}
+
+/// Fetches the commit into the tree's repository, if there is one.
+///
+/// # Errors
+/// What is there is foreign, or git's.
+pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
+    let commit = job.commit()?;
+    let at = repository(&job.path);
+    let present = match at.directory.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(Fault::of(at.directory.display())(error)),
+        Ok(_) => {
+            let _locked = Locked::take(job.path.clone(), GIT)?;
+            place::own(&at.directory)?;
+            if !store::has(&job.git, &at, &commit)? {
+                store::fetch(&job.git, &at, &job.deploy, &commit)?;
+            }
+            true
+        }
+    };
+    job.told().deployed.present = Some(present);
+    Ok(())
+}
+
+fn repository(path: &Path) -> Repository {
+    Repository { directory: path.join(GIT), tree: Some(path.to_owned()), index: None }
+}
+
+/// Looks at what is there, and makes a repository where nothing is.
+fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
+    let state = at.directory.join(STATE);
+    match at.directory.symlink_metadata() {
+        Ok(there) if there.is_dir() => place::own(&at.directory)?,
+        Ok(_) => return Err(Fault::new(format!("{} is no directory", at.directory.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            foreign(job)?;
+            // Before anything else: from here on it is known whose it is.
+            fs::create_dir_all(&state).map_err(Fault::of(state.display()))?;
+            fs::write(state.join(BUSY), commit.as_str()).map_err(Fault::of(state.display()))?;
+        }
+        Err(error) => return Err(Fault::of(at.directory.display())(error)),
+    }
+    fs::create_dir_all(&state).map_err(Fault::of(state.display()))?;
+    let interrupted = state.join(BUSY).exists();
+    if interrupted {
+        place::unlock_git(&at.directory)?;
+    }
+    if interrupted
+        && fs::read_to_string(at.directory.join("HEAD")).is_ok_and(|head| head == "ref: refs/heads/main\n")
+        || !at.directory.join("HEAD").exists()
+    {
+        store::init(&job.git, at, &job.deploy, commit)?;
+        return Ok(Found { interrupted: true, ..Found::default() });
+    }
+    same_remote(job, at, &state)?;
+    let found = Found { interrupted, ..status(job, at)? };
+    if !found.changed.is_empty() && !interrupted && !job.deploy.force {
+        return Err(Fault::new(format!(
+            "{} was changed by hand: {}",
+            job.path.display(),
+            shown(found.changed.iter().map(String::as_str))
+        )));
+    }
+    Ok(found)
+}
+
+/// Refuses a directory that holds something else.
+fn foreign(job: &Job) -> Result<(), Fault> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&job.path).map_err(Fault::of(job.path.display()))? {
+        let entry = entry.map_err(Fault::of(job.path.display()))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    if names.is_empty() || job.deploy.force {
+        return Ok(());
+    }
+    names.sort_unstable();
+    Err(Fault::new(format!(
+        "{} is not empty and no clone of the repository; it holds {}",
+        job.path.display(),
+        shown(names.iter().map(String::as_str))
+    )))
+}
+
+/// Refuses the clone of another repository.
+fn same_remote(job: &Job, at: &Repository, state: &Path) -> Result<(), Fault> {
+    let wanted = job.deploy.repository.as_str();
+    if fs::read_to_string(state.join(REMOTE)).is_ok_and(|remote| remote == wanted) {
+        return Ok(());
+    }
+    let found = job.git.run(Some(at), &["config", "--get", "remote.origin.url"]);
+    let found = found.map(|url| url.trim().to_owned()).unwrap_or_default();
+    if found != wanted && job.deploy.force {
+        job.git.run(Some(at), &["config", "remote.origin.url", wanted])?;
+    }
+    if found == wanted || job.deploy.force {
+        return fs::write(state.join(REMOTE), wanted).map_err(Fault::of(state.display()));
+    }
+    // It may hold a password.
+    let shown = match (found.split_once("://"), found.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+        _ if found.is_empty() => "nothing".to_owned(),
+        _ => found,
+    };
+    Err(Fault::new(format!("{} is a clone of {shown}", job.path.display())))
+}
+
+/// One look with one process: where it stands, and what was changed.
+fn status(job: &Job, at: &Repository) -> Result<Found, Fault> {
+    // Untracked files are the application's own; git itself overwrites none.
+    let arguments = ["status", "--porcelain=v2", "--branch", "--untracked-files=no"];
+    let text = job.git.run(Some(at), &arguments)?;
+    Ok(read_status(&text))
+}
+
+fn read_status(text: &str) -> Found {
+    let mut found = Found::default();
+    for line in text.lines() {
+        // Fields before the name, by the kind of line.
+        let fields = match line.as_bytes().first() {
+            Some(b'#') => {
+                found.head = found.head.or_else(|| line.strip_prefix("# branch.oid ")?.parse().ok());
+                continue;
+            }
+            Some(b'1') => 9,
+            Some(b'2') => 10,
+            Some(b'u') => 11,
+            _ => continue,
+        };
+        let name = line.splitn(fields, ' ').last().unwrap_or(line);
+        found.changed.push(name.split('\t').next().unwrap_or(name).to_owned());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read() {
+        let head = "a".repeat(40);
+        let text = format!(
+            "# branch.oid {head}\n# branch.head (detached)\n\
+             1 .M N... 100644 100644 100644 {head} {head} a file\n\
+             2 R. N... 100644 100644 100644 {head} {head} R100 new\told\n\
+             u UU N... 100644 100644 100644 100644 {head} {head} {head} both\n\
+             1 .D N... 100644 100644 000000 {head} {head} \"\\303\\374\"\n? untracked\n"
+        );
+        let found = read_status(&text);
+        assert_eq!(found.head.unwrap().as_str(), head);
+        assert_eq!(found.changed, ["a file", "new", "both", "\"\\303\\374\""]);
+        assert_eq!(read_status("# branch.oid (initial)\n").head, None);
+    }
+}

@@ -1,0 +1,234 @@
+//! Releases beside one bare mirror, and a symbolic link that is switched from one to the next.
+//!
+//! ```text
+//! PATH/repo.git            the mirror; repo.git/signet holds one record for each complete release
+//! PATH/releases/<time>-<commit>
+//! PATH/shared              what all releases share
+//! PATH/current             → releases/<time>-<commit>
+//! ```
+//! A release without a record is one that an earlier deployment did not finish; it is removed, and never becomes current.
+
+mod layout;
+mod shared;
+
+use std::fs;
+
+use signet_common::deploy::{CommitId, Releases};
+use signet_common::fault::{self, DeployPoint};
+
+use super::driver::{Job, say};
+use super::git::Repository;
+use super::hooks::Stage;
+use super::place::{self, Locked};
+use super::plan::Fault;
+use super::store;
+use layout::Layout;
+pub(super) use layout::Undo;
+
+/// Brings the commit to the path as a new release, or as one that is still there.
+///
+/// # Errors
+/// A step failed; then the release before is current.
+pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
+    let commit = job.commit()?;
+    let locked = Locked::take(job.path.clone(), layout::MIRROR)?;
+    fault::hit(DeployPoint::Locked);
+    let layout = Layout::of(&locked.path, job.deploy.force)?;
+    let current = layout.current()?;
+    let record = current.as_deref().and_then(|name| layout.record(name));
+    {
+        let before = record.as_ref().map(|record| record.commit.clone());
+        let mut told = job.told();
+        (told.deployed.before, told.deployed.commit) = (before.clone(), before);
+        told.deployed.release = current.clone();
+    }
+    let stands = record.is_some_and(|record| record.good && record.commit == commit) && !job.deploy.force;
+    if !stands || job.deploy.allowed_signers.is_some() {
+        place::unlock_git(&layout.mirror)?;
+        prepare(job, &layout, &commit)?;
+    }
+    if stands {
+        say(&format!("{} stands on {commit} already", locked.path.display()));
+        return Ok(());
+    }
+    layout.remove_unfinished()?;
+    let kept = if job.deploy.rollback { layout.newest(|record| record.commit == commit)? } else { None };
+    let release = match kept {
+        Some(release) => {
+            say(&format!("taking release {release} again"));
+            release
+        }
+        None => build(job, how, &layout, &commit)?,
+    };
+    switch(job, how, &layout, &commit, &release)?;
+    layout.clean(how.keep, &release)?;
+    fault::hit(DeployPoint::Cleaned);
+    Ok(())
+}
+
+/// The mirror has the commit, and whoever must have signed it did.
+fn prepare(job: &Job, layout: &Layout, commit: &CommitId) -> Result<(), Fault> {
+    let at = mirror(layout);
+    if !layout.mirror.join("HEAD").exists() || !layout.mirror.join("config").exists() {
+        store::init(&job.git, &at, &job.deploy, commit)?;
+    }
+    fs::create_dir_all(&layout.state).map_err(Fault::of(layout.state.display()))?;
+    place::sign(&layout.state, &job.deploy)?;
+    if !store::has(&job.git, &at, commit)? {
+        say(&format!("fetching {commit} from {}", job.deploy.repository));
+        store::fetch(&job.git, &at, &job.deploy, commit)?;
+    }
+    fault::hit(DeployPoint::Fetched);
+    if let Some(signers) = &job.deploy.allowed_signers {
+        job.git.verify(&at, commit, job.deploy.reference.as_ref(), signers)?;
+    }
+    Ok(())
+}
+
+fn mirror(layout: &Layout) -> Repository {
+    Repository { directory: layout.mirror.clone(), tree: None, index: None }
+}
+
+/// Makes a complete release. One that fails leaves nothing behind.
+fn build(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId) -> Result<String, Fault> {
+    let name = layout.new_name(commit)?;
+    let directory = layout.release(&name);
+    let built = fill(job, how, layout, commit, &name);
+    if let Err(fault) = built {
+        fs::remove_dir_all(&directory).map_err(Fault::of(directory.display()))?;
+        return Err(fault);
+    }
+    Ok(name)
+}
+
+fn fill(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name: &str) -> Result<(), Fault> {
+    let directory = layout.release(name);
+    let at = tree(layout, name);
+    job.git.disable_filters(&at)?;
+    say(&format!("checking out {commit} as release {name}"));
+    job.git.run(Some(&at), &["read-tree", "--reset", "-u", commit.as_str()])?;
+    store::submodules(&job.git, &at, &job.deploy)?;
+    fault::hit(DeployPoint::CheckedOut);
+    shared::link(&how.shared, &layout.shared, &directory)?;
+    fault::hit(DeployPoint::Linked);
+    // What hooks run may be the repository's own.
+    job.git.forget_credential();
+    Stage { path: &layout.path, release: &directory, commit }.run("build", &how.build)?;
+    // What hooks and links changed was not changed by hand. A release serves also when that can't be noted.
+    job.git.ask(&at, &["add", "--update"])?;
+    layout.finish(name, commit)?;
+    fault::hit(DeployPoint::Built);
+    Ok(())
+}
+
+/// Makes a release current and has it show that it works. Else the one before is current again.
+fn switch(
+    job: &mut Job,
+    how: &Releases,
+    layout: &Layout,
+    commit: &CommitId,
+    release: &str,
+) -> Result<(), Fault> {
+    job.git.forget_credential();
+    let undo = layout.undo(release)?;
+    fault::hit(DeployPoint::BeforeSwitch);
+    {
+        let mut told = job.told();
+        layout.switch(release)?;
+        told.undo = Some(undo);
+        (told.deployed.commit, told.deployed.changed) = (Some(commit.clone()), true);
+        told.deployed.release = Some(release.to_owned());
+    }
+    fault::hit(DeployPoint::AfterSwitch);
+    let proven = prove(how, layout, commit, release);
+    // Whoever takes it first switches: here, or when this is ended early.
+    let undo = job.told().undo.take();
+    match (proven, undo) {
+        (Ok(()), _) => {
+            fault::hit(DeployPoint::Healthy);
+            Ok(())
+        }
+        (Err(fault), Some(undo)) => Err(go_back(job, how, layout, &undo, fault)),
+        (Err(fault), None) => Err(fault),
+    }
+}
+
+fn prove(how: &Releases, layout: &Layout, commit: &CommitId, release: &str) -> Result<(), Fault> {
+    let directory = layout.release(release);
+    let stage = Stage { path: &layout.path, release: &directory, commit };
+    stage.run("activate", &how.activate)?;
+    fault::hit(DeployPoint::Activated);
+    if let Some(health) = &how.health {
+        stage.prove(health)?;
+    }
+    layout.mark_good(release, commit)
+}
+
+/// The release before is current again, and its activate hooks run. Gives the fault that led to this, and what failed
+/// beside it.
+fn go_back(job: &Job, how: &Releases, layout: &Layout, undo: &Undo, fault: Fault) -> Fault {
+    say(&format!("{fault}; going back"));
+    let name = match undo.switch_back() {
+        Ok(name) => name,
+        Err(error) => return Fault::new(format!("{fault}; and going back failed: {error}")),
+    };
+    let record = name.as_deref().and_then(|name| layout.record(name));
+    {
+        let mut told = job.told();
+        told.deployed.commit = record.as_ref().map(|record| record.commit.clone());
+        told.deployed.changed = told.deployed.commit != told.deployed.before;
+        (told.deployed.release, told.deployed.rolled_back_to) = (name.clone(), name.clone());
+    }
+    let (Some(name), Some(record)) = (name, record) else { return fault };
+    let directory = layout.release(&name);
+    let stage = Stage { path: &layout.path, release: &directory, commit: &record.commit };
+    match stage.run("activate", &how.activate) {
+        Ok(()) => fault,
+        Err(error) => Fault::new(format!("{fault}; and in release {name}, to which it went back, {error}")),
+    }
+}
+
+/// Reports how the current release stands.
+///
+/// # Errors
+/// There is none, or git's.
+pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
+    place::own(&job.path.join(layout::MIRROR))?;
+    let layout = Layout::of(&job.path, false)?;
+    let name = layout.current()?.ok_or_else(|| Fault::new("no release is current"))?;
+    let record = layout.record(&name).ok_or_else(|| Fault::new("the current release is none of ours"))?;
+    let at = tree(&layout, &name);
+    job.git.only_look();
+    job.git.disable_filters(&at)?;
+    let changed =
+        job.git.run(Some(&at), &["diff", "--name-only", "--no-ext-diff", "--ignore-submodules=all"])?;
+    let mut told = job.told();
+    (told.deployed.commit, told.deployed.release) = (Some(record.commit), Some(name));
+    told.deployed.changed = !changed.is_empty();
+    Ok(())
+}
+
+/// A release's own index, as it was when it was built.
+fn tree(layout: &Layout, name: &str) -> Repository {
+    Repository { tree: Some(layout.release(name)), index: Some(layout.index(name)), ..mirror(layout) }
+}
+
+/// Fetches the commit into the mirror, if there is one.
+///
+/// # Errors
+/// git's.
+pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
+    let commit = job.commit()?;
+    let there = job.path.join(layout::MIRROR).join("HEAD").exists();
+    if there {
+        let locked = Locked::take(job.path.clone(), layout::MIRROR)?;
+        let layout = Layout::of(&locked.path, job.deploy.force)?;
+        place::unlock_git(&layout.mirror)?;
+        let at = mirror(&layout);
+        if !store::has(&job.git, &at, &commit)? {
+            store::fetch(&job.git, &at, &job.deploy, &commit)?;
+        }
+    }
+    job.told().deployed.present = Some(there);
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! What is fetched, and from where.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use signet_common::deploy::{CommitId, Deploy, GitRef};
+
+use super::git::{Git, Repository};
+use super::plan::Fault;
+
+/// Said by git, and no reason to give up yet.
+const NO_SUCH_REF: &str = "couldn't find remote ref";
+
+/// To which commit the deployment's reference leads on the remote.
+///
+/// # Errors
+/// It can't be reached, or has no such branch or tag.
+pub(super) fn resolve(git: &Git, deploy: &Deploy) -> Result<CommitId, Fault> {
+    if let Some(commit) = deploy.reference.as_ref().and_then(as_commit) {
+        return Ok(commit);
+    }
+    let names = match deploy.reference.as_ref().map(GitRef::as_str) {
+        None => vec!["HEAD".to_owned()],
+        Some(whole) if whole.starts_with("refs/") => vec![format!("{whole}^{{}}"), whole.to_owned()],
+        Some(name) => {
+            vec![format!("refs/heads/{name}"), format!("refs/tags/{name}^{{}}"), format!("refs/tags/{name}")]
+        }
+    };
+    let mut arguments = vec!["ls-remote", "--quiet", "--", deploy.repository.as_str()];
+    arguments.extend(names.iter().map(String::as_str));
+    let found = git.run(None, &arguments)?;
+    // git matches the ends of names; only whole ones count.
+    let commit_of = |name: &String| {
+        let line = found.lines().find_map(|line| line.split_once('\t').filter(|(_, found)| found == name));
+        line.and_then(|(commit, _)| commit.parse::<CommitId>().ok())
+    };
+    names.iter().find_map(commit_of).ok_or_else(|| match &deploy.reference {
+        Some(reference) => Fault::new(format!("the repository has no branch or tag {reference}")),
+        None => Fault::new("the repository has no default branch"),
+    })
+}
+
+fn as_commit(reference: &GitRef) -> Option<CommitId> {
+    reference.as_str().parse().ok()
+}
+
+/// Makes a repository, also one of which only a part is there.
+///
+/// # Errors
+/// git's.
+pub(super) fn init(git: &Git, at: &Repository, deploy: &Deploy, commit: &CommitId) -> Result<(), Fault> {
+    let directory = at.tree.as_deref().unwrap_or(&at.directory);
+    let directory = directory.to_str().ok_or_else(|| Fault::new("the path is no text"))?;
+    // No template: those bring hooks along.
+    let mut arguments = vec!["init", "--quiet", "--template=", "--initial-branch=main"];
+    if at.tree.is_none() {
+        arguments.push("--bare");
+    }
+    if commit.as_str().len() > 40 {
+        arguments.push("--object-format=sha256");
+    }
+    arguments.extend(["--", directory]);
+    git.run(None, &arguments)?;
+    name_remote(&at.directory, deploy)
+}
+
+/// Adds the remote for people who look at the repository; none of this module's own steps needs it.
+fn name_remote(repository: &Path, deploy: &Deploy) -> Result<(), Fault> {
+    let config = repository.join("config");
+    let text = fs::read_to_string(&config).map_err(Fault::of(config.display()))?;
+    if text.contains("[remote \"origin\"]") {
+        return Ok(());
+    }
+    // An address has neither quotes nor backslashes in it.
+    let remote = format!(
+        "[remote \"origin\"]\n\turl = \"{}\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+        deploy.repository
+    );
+    let append = || fs::OpenOptions::new().append(true).open(&config)?.write_all(remote.as_bytes());
+    append().map_err(Fault::of(config.display()))
+}
+
+/// Whether the commit is there.
+///
+/// # Errors
+/// git can't be executed.
+pub(super) fn has(git: &Git, at: &Repository, commit: &CommitId) -> Result<bool, Fault> {
+    // The id of a tag leads to a commit and is none.
+    let found = git.ask(at, &["rev-parse", "--verify", "--quiet", &format!("{commit}^{{commit}}")])?;
+    Ok(found.is_some_and(|found| found.trim() == commit.as_str()))
+}
+
+/// Fetches the commit: by its branch or tag, else with all of them, else by its id alone.
+///
+/// # Errors
+/// git's, or the remote doesn't have it.
+pub(super) fn fetch(git: &Git, at: &Repository, deploy: &Deploy, commit: &CommitId) -> Result<(), Fault> {
+    let everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"].map(str::to_owned);
+    let mut tries: Vec<Vec<String>> =
+        named(deploy.reference.as_ref()).into_iter().map(|one| vec![one]).collect();
+    tries.push(everything.to_vec());
+    for refspecs in tries {
+        if fetched(git, at, deploy, &refspecs)? && has(git, at, commit)? {
+            return Ok(());
+        }
+    }
+    // Not every server gives what no branch leads to.
+    let by_id = format!("+{commit}:refs/signet/{commit}");
+    if fetched(git, at, deploy, &[by_id]).is_ok_and(|found| found) && has(git, at, commit)? {
+        return Ok(());
+    }
+    Err(Fault::new(format!("the repository has no commit {commit}")))
+}
+
+/// Where the reference may stand on the remote, and where here.
+fn named(reference: Option<&GitRef>) -> Vec<String> {
+    let Some(reference) = reference else { return vec!["+HEAD:refs/signet/head".to_owned()] };
+    let name = reference.as_str();
+    if let Some(commit) = as_commit(reference) {
+        return vec![format!("+{commit}:refs/signet/{commit}")];
+    }
+    if let Some(branch) = name.strip_prefix("refs/heads/") {
+        return vec![format!("+{name}:refs/remotes/origin/{branch}")];
+    }
+    if name.starts_with("refs/tags/") {
+        return vec![format!("+{name}:{name}")];
+    }
+    if name.starts_with("refs/") {
+        return vec![format!("+{name}:refs/signet/head")];
+    }
+    vec![
+        format!("+refs/heads/{name}:refs/remotes/origin/{name}"),
+        format!("+refs/tags/{name}:refs/tags/{name}"),
+    ]
+}
+
+/// False when the remote has none of these.
+fn fetched(git: &Git, at: &Repository, deploy: &Deploy, refspecs: &[String]) -> Result<bool, Fault> {
+    let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-write-fetch-head"];
+    if !at.directory.join("packed-refs").exists() && !at.directory.join("refs/remotes").exists() {
+        // Nothing to tidy up yet.
+        arguments.push("--no-auto-maintenance");
+    }
+    if deploy.submodules {
+        arguments.extend(["--recurse-submodules=no"]);
+    }
+    arguments.extend(["--", deploy.repository.as_str()]);
+    arguments.extend(refspecs.iter().map(String::as_str));
+    match git.run(Some(at), &arguments) {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.to_string().contains(NO_SUCH_REF) => Ok(false),
+        // A server that knows ids only of branches says this of others.
+        Err(fault) if fault.to_string().contains("not our ref") => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Checks out submodules, over the same protocols.
+///
+/// # Errors
+/// git's.
+pub(super) fn submodules(git: &Git, at: &Repository, deploy: &Deploy) -> Result<(), Fault> {
+    let listed = at.tree.as_ref().is_some_and(|tree| tree.join(".gitmodules").is_file());
+    if deploy.submodules && listed {
+        git.run(Some(at), &["submodule", "--quiet", "update", "--init", "--recursive", "--force"])?;
+    }
+    Ok(())
+}

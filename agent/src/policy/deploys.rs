@@ -1,0 +1,97 @@
+//! What may be deployed here, and to where.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use signet_common::deploy::{Deploy, Phase, Strategy};
+
+use super::{Denied, Here, NEVER_ROOTS, Policy, Shell, approvers, deny};
+
+/// Below what deployments may go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeployRoots {
+    /// Below these directories.
+    Below(Vec<PathBuf>),
+    /// Wherever the agent's own user owns the directory or may create it.
+    Own,
+}
+
+impl DeployRoots {
+    /// Whether a path without symbolic links lies where deployments may go. `roots` are as written, too.
+    #[must_use]
+    pub fn hold(&self, path: &Path) -> bool {
+        !is_never(path)
+            && match self {
+                Self::Own => true,
+                Self::Below(roots) => roots.iter().any(|root| path.starts_with(root)),
+            }
+    }
+
+    /// The same roots without symbolic links, as this process sees them; those that can't be followed are left out.
+    #[must_use]
+    pub fn resolved(&self) -> Self {
+        match self {
+            Self::Own => Self::Own,
+            Self::Below(roots) => Self::Below(roots.iter().filter_map(|root| follow(root).ok()).collect()),
+        }
+    }
+}
+
+/// Follows every symbolic link of a path, of which the end may be missing.
+///
+/// # Errors
+/// A link that leads nowhere (it could lead anywhere by the time it is used), or a directory that can't be looked into.
+pub fn follow(path: &Path) -> io::Result<PathBuf> {
+    let mut there = path;
+    let mut missing = Vec::new();
+    let mut followed = loop {
+        match there.canonicalize() {
+            Ok(followed) => break followed,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && there.symlink_metadata().is_err() => {}
+            Err(error) => return Err(error),
+        }
+        missing.extend(there.file_name());
+        there = there.parent().ok_or(io::ErrorKind::NotFound)?;
+    };
+    followed.extend(missing.into_iter().rev());
+    Ok(followed)
+}
+
+/// Never a place for deployments, whatever a policy says.
+pub(super) fn is_never(path: &Path) -> bool {
+    path == Path::new("/")
+        || NEVER_ROOTS.iter().any(|never| path.starts_with(never))
+        || path.components().any(|part| part == Component::Normal(".ssh".as_ref()))
+}
+
+impl Policy {
+    /// Whether a deployment may start here and now. Where its path really leads is looked at when it has started.
+    ///
+    /// # Errors
+    /// The rule that forbids it.
+    pub fn allows_deploy(&self, deploy: &Deploy, here: &Here<'_>) -> Result<(), Denied> {
+        let user = deploy.user.as_deref().unwrap_or(here.user);
+        if self.users.as_ref().is_some_and(|users| !users.iter().any(|u| u == user)) {
+            return deny(format!("the user {user:?} is not among this host's users"));
+        }
+        if !self.deploy_roots.hold(Path::new(deploy.path.as_str())) {
+            return deny(format!("{} is below none of this host's deploy roots", deploy.path));
+        }
+        if self.shell != Shell::Any && runs_shell(&deploy.strategy) {
+            return deny("hooks and health commands are shell commands, and this host runs not just any");
+        }
+        match deploy.phase {
+            // They change no file of the path, so nobody has to agree to them.
+            Phase::Resolve | Phase::Preflight => Ok(()),
+            Phase::Deploy => approvers::judge(self.approvers.as_ref(), deploy, here),
+        }
+    }
+}
+
+fn runs_shell(strategy: &Strategy) -> bool {
+    match strategy {
+        Strategy::InPlace => false,
+        Strategy::Releases(releases) => releases.runs_shell(),
+    }
+}

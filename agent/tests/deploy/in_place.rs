@@ -1,0 +1,160 @@
+//! The path is the working tree.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::world::{World, git};
+
+#[tokio::test]
+async fn the_first_time_the_next_time_and_when_nothing_is_new() {
+    let world = World::new();
+    let first = world.head();
+    let done = world.deploy(json!({})).await.succeeded();
+    assert_eq!((done.before, done.changed), (None, true));
+    assert_eq!(done.commit.unwrap().as_str(), first);
+    assert_eq!(world.read("version"), "one");
+    assert_eq!(git(&world.path, &["rev-parse", "HEAD"]), first);
+    assert_eq!(git(&world.path, &["status", "--porcelain"]), "");
+    git(&world.path, &["fetch", "-q"]);
+
+    let done = world.deploy(json!({})).await.succeeded();
+    assert!(!done.changed, "{done:?}");
+
+    let second = world.commit("two");
+    let done = world.deploy(json!({})).await.succeeded();
+    assert_eq!((done.before.unwrap().as_str(), done.commit.unwrap().as_str()), (&*first, &*second));
+    assert_eq!((done.changed, world.read("version").as_str()), (true, "two"));
+
+    // Exactly the pinned commit, whatever the branch leads to by now.
+    let done = world.deploy(json!({ "commit": first })).await.succeeded();
+    assert_eq!((done.changed, world.read("version").as_str()), (true, "one"));
+}
+
+#[tokio::test]
+async fn branches_tags_and_ids_are_resolved_and_found() {
+    let world = World::new();
+    let main = world.head();
+    git(&world.origin, &["checkout", "-q", "-b", "release/1.2"]);
+    let branch = world.commit("branch");
+    git(&world.origin, &["tag", "-a", "v1", "-m", "v1"]);
+    git(&world.origin, &["checkout", "-q", "-b", "later"]);
+    world.commit("later");
+    git(&world.origin, &["checkout", "-q", "main"]);
+    let resolve = async |reference: serde_json::Value| {
+        let change = json!({ "phase": "resolve", "commit": null, "reference": reference });
+        world.deploy(change).await
+    };
+    for (reference, commit) in [
+        (json!("main"), &main),
+        (json!("release/1.2"), &branch),
+        (json!("v1"), &branch),
+        (json!("refs/tags/v1"), &branch),
+        (json!("refs/heads/main"), &main),
+        (json!(main), &main),
+        (json!(null), &main),
+    ] {
+        let done = resolve(reference.clone()).await.succeeded();
+        assert_eq!(done.commit.unwrap().as_str(), commit, "{reference}");
+        assert!(!world.path.exists(), "nothing changes");
+    }
+    resolve(json!("no-such-branch")).await.failed("no branch or tag no-such-branch");
+    for reference in [json!("v1"), json!("release/1.2"), json!("later"), json!("main"), json!(branch)] {
+        let change = json!({ "reference": reference, "commit": branch });
+        world.deploy(change).await.succeeded();
+        assert_eq!(world.read("version"), "branch", "{reference}");
+        fs::remove_dir_all(&world.path).unwrap();
+    }
+    let missing = json!({ "commit": "d".repeat(40) });
+    world.deploy(missing).await.failed("has no commit dddd");
+    world.deploy(json!({})).await.succeeded();
+}
+
+#[tokio::test]
+async fn what_is_there_is_named_and_kept_unless_forced() {
+    let world = World::new();
+    fs::create_dir_all(&world.path).unwrap();
+    fs::write(world.path.join("precious"), "mine").unwrap();
+    world.deploy(json!({})).await.failed("it holds precious");
+    assert_eq!(world.read("precious"), "mine");
+    assert!(!world.path.join(".git").exists());
+    world.deploy(json!({ "force": true })).await.succeeded();
+    assert_eq!((world.read("precious").as_str(), world.read("version").as_str()), ("mine", "one"));
+
+    fs::write(world.path.join("version"), "edited").unwrap();
+    let done = world.deploy(json!({})).await.failed("was changed by hand: version");
+    assert!(!done.changed);
+    assert_eq!(world.read("version"), "edited");
+    let done = world.deploy(json!({ "force": true })).await.succeeded();
+    assert_eq!((done.changed, world.read("version").as_str()), (true, "one"));
+
+    // An untracked file is the application's own, until a commit wants its name.
+    fs::write(world.origin.join("precious"), "theirs").unwrap();
+    world.commit_all();
+    world.deploy(json!({})).await.failed("precious");
+    assert_eq!(world.read("precious"), "mine");
+    world.deploy(json!({ "force": true })).await.succeeded();
+    assert_eq!(world.read("precious"), "theirs");
+}
+
+#[tokio::test]
+async fn a_clone_made_by_hand_is_taken_over_and_that_of_another_repository_is_not() {
+    let world = World::new();
+    fs::create_dir_all(world.path.parent().unwrap()).unwrap();
+    let url = format!("file://{}", world.origin.display());
+    git(world.dir.path(), &["clone", "-q", &url, world.path.to_str().unwrap()]);
+    git(&world.path, &["remote", "set-url", "origin", "https://bob:hunter2@example.com/other"]);
+    let done = world.deploy(json!({})).await;
+    assert!(!done.log.contains("hunter2") && !done.fault.as_ref().unwrap().contains("hunter2"), "{done:?}");
+    done.failed("is a clone of https://***@example.com/other");
+    git(&world.path, &["remote", "set-url", "origin", &url]);
+    assert!(!world.deploy(json!({})).await.succeeded().changed);
+    fs::remove_dir_all(&world.path).unwrap();
+    git(world.dir.path(), &["clone", "-q", &url, world.path.to_str().unwrap()]);
+    git(&world.path, &["remote", "set-url", "origin", "https://example.com/other"]);
+    world.deploy(json!({ "force": true })).await.succeeded();
+    world.deploy(json!({})).await.succeeded();
+    assert_eq!(git(&world.path, &["remote", "get-url", "origin"]), url);
+}
+
+#[tokio::test]
+async fn a_preflight_fetches_and_changes_no_file() {
+    let world = World::new();
+    let preflight = async || world.deploy(json!({ "phase": "preflight" })).await.succeeded();
+    assert_eq!(preflight().await.present, Some(false));
+    assert!(!world.path.exists());
+    world.deploy(json!({})).await.succeeded();
+    let second = world.commit("two");
+    assert_eq!(preflight().await.present, Some(true));
+    assert_eq!(world.read("version"), "one");
+    assert_eq!(git(&world.path, &["cat-file", "-t", &second]), "commit");
+}
+
+#[tokio::test]
+async fn only_one_is_at_work_at_a_path() {
+    let world = World::new();
+    world.deploy(json!({})).await.succeeded();
+    let held = fs::File::open(&world.path).unwrap();
+    let held = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    world.deploy(json!({})).await.failed("is locked by job job-1 (message ");
+    drop(held);
+    world.deploy(json!({})).await.succeeded();
+}
+
+#[tokio::test]
+async fn as_another_user() {
+    let world = World::new();
+    let srv = world.dir.path().join("srv");
+    fs::create_dir_all(&srv).unwrap();
+    std::os::unix::fs::chown(&srv, Some(65534), Some(65534)).unwrap();
+    fs::write(world.home.join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
+    let as_nobody = json!({ "user": "nobody" });
+    let done = world.deploy(as_nobody.clone()).await.succeeded();
+    assert!(done.changed);
+    let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(world.path.join("version")).unwrap());
+    assert_eq!(owner, 65534);
+    world.deploy(json!({})).await.failed("belongs to nobody, and this deploys as root");
+    fs::remove_dir_all(&world.path).unwrap();
+    std::os::unix::fs::chown(&srv, Some(0), Some(0)).unwrap();
+    world.deploy(as_nobody).await.failed("can't be created");
+}

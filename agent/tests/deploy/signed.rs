@@ -1,0 +1,78 @@
+//! Commits and tags that somebody must have signed.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use signet_testkit::ssh::SshKey;
+
+use crate::world::{World, git};
+
+/// Makes a signed commit or tag in the origin.
+fn sign(world: &World, key: &str, arguments: &[&str]) -> String {
+    let file = format!("user.signingKey={}", world.dir.path().join(key).display());
+    let mut all = vec!["-c", "gpg.format=ssh", "-c", &file];
+    all.extend(arguments);
+    git(&world.origin, &all);
+    world.head()
+}
+
+#[tokio::test]
+async fn only_what_an_allowed_signer_signed_is_deployed() {
+    let world = World::new();
+    let (alice, _mallory) =
+        (SshKey::ed25519(world.dir.path(), "alice"), SshKey::ed25519(world.dir.path(), "mallory"));
+    let signers = format!("alice@example.com namespaces=\"git\" {}\n", alice.public);
+    let demand = |change: Value| {
+        let mut all = json!({ "allowed_signers": signers });
+        all.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        all
+    };
+    let releases = json!({ "strategy": { "releases": {} }, "path": world.dir.path().join("srv/releases") });
+
+    world.deploy(demand(json!({}))).await.failed("is not signed by an allowed signer");
+    world.deploy(demand(releases.clone())).await.failed("is not signed by an allowed signer");
+    assert!(!world.path.join("version").exists());
+    sign(&world, "mallory", &["commit", "-q", "--allow-empty", "-S", "-m", "x"]);
+    world.deploy(demand(json!({}))).await.failed("is not signed by an allowed signer");
+    let good = sign(&world, "alice", &["commit", "-q", "--allow-empty", "-S", "-m", "x"]);
+    world.deploy(demand(json!({}))).await.succeeded();
+    world.deploy(demand(releases.clone())).await.succeeded();
+    assert!(!world.deploy(demand(releases)).await.succeeded().changed);
+
+    // A signed tag stands for its commit, and for no other.
+    let plain = world.commit("two");
+    sign(&world, "alice", &["tag", "-s", "v1", "-m", "v1"]);
+    sign(&world, "mallory", &["tag", "-s", "v2", "-m", "v2"]);
+    world.commit("three");
+    world.deploy(demand(json!({ "commit": plain, "reference": "v2" }))).await.failed("not signed");
+    world.deploy(demand(json!({ "reference": "v1" }))).await.failed("not signed");
+    world.deploy(demand(json!({ "commit": plain, "reference": "v1" }))).await.succeeded();
+    // What is there already must be signed, too.
+    world.deploy(json!({})).await.succeeded();
+    world.deploy(demand(json!({}))).await.failed("not signed");
+    world.deploy(demand(json!({ "commit": good }))).await.succeeded();
+}
+
+#[tokio::test]
+async fn another_kind_of_signature_does_not_count() {
+    let world = World::new();
+    let alice = SshKey::ed25519(world.dir.path(), "alice");
+    // A commit that claims an OpenPGP signature, and a configuration that would believe anything.
+    let program = world.dir.path().join("gpg");
+    fs::write(
+        &program,
+        "#!/bin/sh\nprintf '[GNUPG:] GOODSIG 0 x\\n[GNUPG:] VALIDSIG 0\\n[GNUPG:] TRUST_ULTIMATE\\n'\n",
+    )
+    .unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    fs::write(world.home.join(".gitconfig"), format!("[gpg]\n\tprogram = {}\n", program.display())).unwrap();
+    let raw = git(&world.origin, &["cat-file", "commit", "HEAD"]);
+    let signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n AAAA\n -----END PGP SIGNATURE-----\n";
+    let (head, message) = raw.split_once("\n\n").unwrap();
+    let file = world.dir.path().join("commit");
+    fs::write(&file, format!("{head}\n{signature}\n{message}\n")).unwrap();
+    let commit = git(&world.origin, &["hash-object", "-t", "commit", "-w", file.to_str().unwrap()]);
+    git(&world.origin, &["update-ref", "refs/heads/main", &commit]);
+    let signers = format!("alice {}\n", alice.public);
+    world.deploy(json!({ "allowed_signers": signers })).await.failed("is not signed by an allowed signer");
+}
