@@ -82,6 +82,10 @@ impl Error {
         match self {
             Self::Invalid { field, .. } if field.is_empty() => "not valid".into(),
             Self::Invalid { field, .. } => format!("{field} is not valid"),
+            Self::InvalidFields(all) => {
+                let fields: Vec<&str> = all.iter().map(|(field, _)| field.as_str()).collect();
+                format!("not valid: {}", fields.join(", "))
+            }
             other => other.to_string(),
         }
     }

@@ -358,3 +358,9 @@ pub const RESULTS_LOOK_MILLISECONDS: u64 = 200;
 pub const JOB_KILL_MILLISECONDS: u64 = 5_000;
 /// Jobs deleted in one transaction of the retention.
 pub const RETENTION_JOBS_MAX: usize = 5;
+/// How often deliveries of a job are looked at, in milliseconds.
+pub const AGENTS_LOOK_MILLISECONDS: u64 = 250;
+/// How long a repository may take to tell its references, in seconds.
+pub const LS_REMOTE_SECONDS_MAX: u64 = 20;
+/// How long a host may take to ask a repository for a commit, in seconds.
+pub const RESOLVE_SECONDS_MAX: u32 = 60;

@@ -1,6 +1,7 @@
 //! Jobs and their targets, and how they may change: pure.
 
 use serde::{Deserialize, Serialize};
+use signet_common::deploy::Releases;
 use signet_common::time::Micros;
 use utoipa::ToSchema;
 
@@ -213,6 +214,19 @@ pub struct Options {
     /// Whether changes at the path are thrown away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force: bool,
+    /// How releases are made; absent: the path itself is the working tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub releases: Option<Releases>,
+    /// Hosts with an agent at a time: `5` or `20%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
+    /// Failures of hosts with an agent above which nothing more is released.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
+    /// The account on hosts with an agent; absent = the agent's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// What a job is to do; the same for a retry.
@@ -255,6 +269,8 @@ pub struct Job {
     pub finished_at: Option<Micros>,
     /// When somebody asked to cancel it.
     pub cancel_at: Option<Micros>,
+    /// The one commit that every host with an agent gets.
+    pub commit: Option<String>,
     /// The newest line of its log.
     pub last_line: i64,
 }

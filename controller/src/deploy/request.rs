@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 use signet_common::Hostname;
+use signet_common::deploy::{DeployPath, GitRef, GitUrl, Releases};
 
 use super::model::{HostKeyPolicy, Options, Plan, RunMode};
 use super::secrets::{Auth, Login};
+use crate::dispatch::BatchSize;
 use crate::error::{Error, Result};
 use crate::http::dialect::REQUIRED;
 use crate::limits::{
@@ -29,8 +31,19 @@ pub(super) struct Rules<'a> {
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) plan: Plan,
-    /// In the order of the request.
-    pub(super) targets: Vec<Login>,
+    /// In the order of the request, each with its place there.
+    pub(super) targets: Vec<(usize, Asked)>,
+}
+
+/// Whom a deployment is for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A host over SSH.
+    Ssh(Login),
+    /// An enrolled host.
+    Host(Hostname),
+    /// All enrolled hosts of a group.
+    Group(String),
 }
 
 /// What is wrong, by field.
@@ -109,7 +122,27 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let keys = problems.take("host_key_policy".into(), keys);
     let timeout = problems.take("timeout".into(), whole(object, "timeout", 1, JOB_SECONDS_MAX));
     let force = problems.take("force".into(), flag(object, "force"));
+    let batch = problems.take("batch".into(), batch(object));
+    let max_failures = problems.take("max_failures".into(), whole(object, "max_failures", 0, u32::MAX));
+    let account = problems.take("user".into(), get("user").and_then(|t| t.map(user).transpose()));
+    let releases = releases(object, &mut problems);
     let targets = targets(object, &mut problems);
+    if releases.is_some() && targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
+        problems.add("strategy", "releases are made by agents, not over SSH");
+    }
+    if targets.iter().any(|(_, target)| !matches!(target, Asked::Ssh(_))) {
+        // As agents read them: what they would refuse is refused here.
+        let parsed = |wrong: Option<String>, field: &str, problems: &mut Problems| {
+            wrong.into_iter().for_each(|why| problems.add(field, why));
+        };
+        let why = |bad: signet_common::deploy::BadDeploy| bad.why.to_owned();
+        let url = repo.as_ref().and_then(|t| t.parse::<GitUrl>().err()).map(why);
+        parsed(url, "git_repo", &mut problems);
+        let name = branch.as_ref().and_then(|t| t.parse::<GitRef>().err()).map(why);
+        parsed(name, "git_branch", &mut problems);
+        let place = path.as_ref().and_then(|t| t.parse::<DeployPath>().err()).map(why);
+        parsed(place, "dest_path", &mut problems);
+    }
     let (Some(git_repo), Some(dest_path), true) = (repo, path, problems.0.is_empty()) else {
         return Err(Error::InvalidFields(problems.0));
     };
@@ -117,12 +150,66 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         timeout: timeout.unwrap_or(JOB_SECONDS),
         host_key_policy: keys.unwrap_or(rules.host_keys),
         force: force.unwrap_or(false),
+        releases,
+        batch,
+        max_failures,
+        user: account,
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
     Ok(Checked { plan: Plan { git_repo, git_branch: branch, dest_path, run_mode, options }, targets })
 }
 
-fn targets(object: &Map<String, Value>, problems: &mut Problems) -> Vec<Login> {
+/// Hosts at a time: a number, or a share such as `"20%"`.
+fn batch(object: &Map<String, Value>) -> Result<Option<String>, String> {
+    let text = match object.get("batch") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(_) => String::new(),
+    };
+    match batch_size(&text) {
+        Some(_) => Ok(Some(text)),
+        None => Err("must be a number of hosts from 1, or a share from \"1%\" to \"100%\"".into()),
+    }
+}
+
+/// Reads what was stored as `batch`.
+pub(super) fn batch_size(text: &str) -> Option<BatchSize> {
+    if let Some(percent) = text.strip_suffix('%') {
+        return percent.parse().ok().filter(|p| (1..=100).contains(p)).map(BatchSize::Percent);
+    }
+    text.parse().ok().filter(|n| *n > 0).map(BatchSize::Hosts)
+}
+
+/// With `"strategy": "releases"`: `keep`, `shared`, `build`, `activate` and `health`, as agents read them.
+fn releases(object: &Map<String, Value>, problems: &mut Problems) -> Option<Releases> {
+    match problems.take("strategy".into(), text(object, "strategy"))? {
+        "in_place" => return None,
+        "releases" => {}
+        _ => {
+            problems.add("strategy", "must be in_place or releases");
+            return None;
+        }
+    }
+    let names = ["keep", "shared", "build", "activate", "health"];
+    let given = names.into_iter().filter_map(|name| Some((name.to_owned(), object.get(name)?.clone())));
+    let given: Map<String, Value> = given.filter(|(_, value)| !value.is_null()).collect();
+    match serde_path_to_error::deserialize::<_, Releases>(Value::Object(given)) {
+        Ok(releases) => match releases.check() {
+            Ok(()) => Some(releases),
+            Err(bad) => {
+                problems.add(bad.what, bad.why);
+                None
+            }
+        },
+        Err(error) => {
+            problems.add(error.path().to_string(), error.inner().to_string());
+            None
+        }
+    }
+}
+
+fn targets(object: &Map<String, Value>, problems: &mut Problems) -> Vec<(usize, Asked)> {
     let found = match object.get("targets") {
         None | Some(Value::Null) => return missing(problems, REQUIRED),
         Some(Value::Array(found)) if found.is_empty() => {
@@ -137,6 +224,10 @@ fn targets(object: &Map<String, Value>, problems: &mut Problems) -> Vec<Login> {
     let mut seen: HashMap<(String, u16), usize> = HashMap::new();
     let mut good = Vec::new();
     for (index, one) in found.iter().enumerate() {
+        if let Some(enrolled) = enrolled(one, index, problems) {
+            good.extend(enrolled.map(|asked| (index, asked)));
+            continue;
+        }
         let Some(login) = target(one, index, problems) else { continue };
         match seen.get(&(login.host.to_ascii_lowercase(), login.port)) {
             Some(first) => {
@@ -147,14 +238,40 @@ fn targets(object: &Map<String, Value>, problems: &mut Problems) -> Vec<Login> {
             }
             None => {
                 seen.insert((login.host.to_ascii_lowercase(), login.port), index);
-                good.push(login);
+                good.push((index, Asked::Ssh(login)));
             }
         }
     }
     good
 }
 
-fn missing(problems: &mut Problems, why: &str) -> Vec<Login> {
+/// A target that its agent reaches: a host or a group with nothing to log in. `None` when it is another kind.
+fn enrolled(value: &Value, index: usize, problems: &mut Problems) -> Option<Option<Asked>> {
+    let object = value.as_object()?;
+    let has = |name: &str| object.get(name).is_some_and(|value| !value.is_null());
+    if ["auth", "username", "port"].into_iter().any(has) || !(has("host") || has("group")) {
+        return None;
+    }
+    let name = |field: &str| format!("targets[{index}].{field}");
+    if has("group") {
+        if has("host") {
+            problems.add(name("group"), "give either host or group, not both");
+        }
+        return Some(
+            problems.must(name("group"), text(object, "group")).map(|group| Asked::Group(group.to_owned())),
+        );
+    }
+    let host = problems.must(name("host"), text(object, "host"))?;
+    match host.parse::<Hostname>() {
+        Ok(host) => Some(Some(Asked::Host(host))),
+        Err(_) => {
+            problems.add(name("auth"), REQUIRED);
+            Some(None)
+        }
+    }
+}
+
+fn missing(problems: &mut Problems, why: &str) -> Vec<(usize, Asked)> {
     problems.add("targets", why);
     Vec::new()
 }

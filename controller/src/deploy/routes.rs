@@ -65,20 +65,42 @@ struct JobRequest {
     host_key_policy: Option<model::HostKeyPolicy>,
     /// Throws away changes at the path.
     force: Option<bool>,
+    /// `in_place` (unless given) or `releases`; only hosts with an agent make releases.
+    strategy: Option<String>,
+    /// Releases that stay; 5 unless given.
+    keep: Option<u32>,
+    /// Paths that live outside the releases and are linked into each.
+    shared: Option<Vec<String>>,
+    /// Shell texts run in a new release before it is current.
+    build: Option<Vec<String>>,
+    /// Shell texts run in a new release once it is current.
+    activate: Option<Vec<String>>,
+    /// `{"probe": {"command": …} or {"http": {"url": …}}, "timeout": …, "attempts": …}`
+    #[schema(value_type = Option<Object>)]
+    health: Option<Value>,
+    /// Hosts with an agent at a time: a number, or a share such as `"20%"`.
+    #[schema(value_type = Option<String>)]
+    batch: Option<Value>,
+    /// Failures of hosts with an agent above which nothing more is released.
+    max_failures: Option<u32>,
+    /// Account that deploys on hosts with an agent; the agent's own unless given.
+    user: Option<String>,
 }
 
-/// A host of a deployment.
+/// A host of a deployment: over SSH with `username` and `auth`, or an enrolled host or group by its name alone.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes a part of the body")]
 struct TargetRequest {
     /// Address or name.
-    host: String,
+    host: Option<String>,
+    /// All enrolled hosts of a group, as it is now.
+    group: Option<String>,
     /// 22 unless given.
     port: Option<u16>,
     /// Who logs in.
-    username: String,
+    username: Option<String>,
     /// With what.
-    auth: AuthRequest,
+    auth: Option<AuthRequest>,
 }
 
 /// How to log in; never shown again.
@@ -348,6 +370,9 @@ struct DetailView {
     targets: Vec<TargetView>,
     /// Who asked for it.
     requested_by: String,
+    /// The one commit that every host with an agent gets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
     /// The job that this one repeats.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
@@ -381,6 +406,7 @@ async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
         finished_at: job.finished_at.map(Micros::rfc3339),
         targets: targets.into_iter().map(Into::into).collect(),
         requested_by: job.account,
+        commit: job.commit,
         retry_of: job.retry_of.map(model::shown),
         cancelling: job.cancel_at.is_some() && !job.status.is_final(),
         reason: job.reason,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::model::{End, Engine, Job, TargetStatus};
+use super::model::{End, Engine, Job, Target, TargetStatus};
 use super::service::Jobs;
-use super::{secrets, ssh, store};
+use super::{agents, secrets, ssh, store};
 use crate::error::{Error, Result};
 use crate::limits::{JOB_RENEW_LOOKS, JOB_WATCH_MILLISECONDS, JOBS_AT_ONCE, JOBS_LOOK_MILLISECONDS};
 
@@ -101,26 +101,33 @@ fn report(done: std::result::Result<(), tokio::task::JoinError>) {
 async fn round(jobs: &Jobs, running: &mut JoinSet<()>, stop: &CancellationToken) -> Result<()> {
     for id in jobs.take_lost().await? {
         tracing::warn!(job = id, "a job's controller is gone");
-        jobs.finish(id, &End::bad(TargetStatus::Failed, LOST), LOST).await?;
+        let lost = End::bad(TargetStatus::Failed, LOST);
+        let job = jobs.job(id).await?;
+        if jobs.end_over_ssh(id, &lost).await? {
+            running.spawn(run(jobs.clone(), job, true, stop.clone()));
+        } else {
+            jobs.finish(id, &lost, LOST).await?;
+        }
     }
     while running.len() < JOBS_AT_ONCE && !stop.is_cancelled() {
         let Some(job) = jobs.take_next().await? else { break };
-        running.spawn(run(jobs.clone(), job, stop.clone()));
+        running.spawn(run(jobs.clone(), job, false, stop.clone()));
     }
     Ok(())
 }
 
 /// Runs one job to its end.
-async fn run(jobs: Jobs, job: Job, stopping: CancellationToken) {
+async fn run(jobs: Jobs, job: Job, resumed: bool, stopping: CancellationToken) {
     tracing::info!(job = job.id, "a job begins");
     let stop = Stop::default();
     let done = tokio::select! {
-        done = targets(&jobs, &job, &stop) => done,
+        done = targets(&jobs, &job, resumed, &stop) => done,
         () = watch(&jobs, &job, &stop, &stopping) => Ok(()),
     };
     let end = match (stop.reason(), &done) {
         // It is another's to end.
         (Some(Reason::Taken), _) => return,
+        (Some(Reason::Stopping), _) if left_to_others(&jobs, &job).await => return,
         (Some(reason), _) => reason.end(&job),
         (None, Err(error)) => {
             tracing::error!(%error, job = job.id, "a job's run failed");
@@ -141,9 +148,18 @@ async fn run(jobs: Jobs, job: Job, stopping: CancellationToken) {
     tracing::info!(job = job.id, "a job ended");
 }
 
-async fn targets(jobs: &Jobs, job: &Job, stop: &Stop) -> Result<()> {
+async fn targets(jobs: &Jobs, job: &Job, resumed: bool, stop: &Stop) -> Result<()> {
     let targets = store::targets(jobs.store(), job.id).await?;
-    if targets.iter().any(|target| target.engine == Engine::Ssh) {
+    let (ssh, agents) = tokio::join!(
+        over_ssh(jobs, job, targets.clone(), resumed, stop),
+        agents::run(jobs, job, &targets, stop)
+    );
+    ssh.and(agents)
+}
+
+async fn over_ssh(jobs: &Jobs, job: &Job, targets: Vec<Target>, resumed: bool, stop: &Stop) -> Result<()> {
+    // What another controller ran went with it.
+    if !resumed && targets.iter().any(|target| target.engine == Engine::Ssh) {
         let (sealed, _) = store::secret(jobs.store(), job.id)
             .await?
             .ok_or_else(|| Error::Internal("a job's log-ins are gone".into()))?;
@@ -151,6 +167,17 @@ async fn targets(jobs: &Jobs, job: &Job, stop: &Stop) -> Result<()> {
         ssh::run(jobs, job, targets, logins, stop).await?;
     }
     Ok(())
+}
+
+/// Whether hosts with agents go on by themselves, for the next controller to follow.
+async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
+    let end = Reason::Stopping.end(job);
+    let left =
+        async { Ok::<_, Error>(jobs.end_over_ssh(job.id, &end).await? && jobs.let_go(job.id).await.is_ok()) };
+    left.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, job = job.id, "a job is left as it is; its lease runs out");
+        true
+    })
 }
 
 /// Keeps the lease, and stops the run when it is time to. Never ends by itself.

@@ -6,25 +6,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use signet_common::Hostname;
 use signet_common::ids::StartId;
+use signet_common::statement::Kind;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
 
 use super::model::{self, End, Engine, Happening, Job, JobStatus, Plan, Target, TargetStatus};
-use super::request::{Checked, Rules as RequestRules};
+use super::request::{Asked, Checked, Rules as RequestRules};
 use super::secrets::{self, Login};
 use super::store::{self, Filter, NewJob, NewLine};
 use super::text::fatal;
+use crate::accounts::within;
+use crate::approvals::Approvals;
 use crate::audit::{self, Action, Author, Note};
+use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
+use crate::hosts::{self, Candidate, Hosts};
 use crate::http::extract::Caller;
 use crate::keys::Keys;
 use crate::limits::{
-    JOB_LEASE_SECONDS, JOB_SECRETS_SECONDS, JOB_WAIT_LOOK_MILLISECONDS, JOBS_LOOKED_AT, RETENTION_JOBS_MAX,
+    JOB_LEASE_SECONDS, JOB_SECRETS_SECONDS, JOB_TARGETS_MAX, JOB_WAIT_LOOK_MILLISECONDS, JOBS_LOOKED_AT,
+    RETENTION_JOBS_MAX,
 };
 use crate::loops::Loops;
 use crate::settings::{Deploying, Settings};
-use crate::store::{Store, in_transaction};
+use crate::store::{Store, Tx, in_transaction};
 
 /// How long a job belongs to a controller that is not heard of.
 pub(super) const LEASE: Duration = Duration::from_secs(JOB_LEASE_SECONDS.unsigned_abs());
@@ -52,6 +59,9 @@ pub struct Jobs {
     store: Store,
     keys: Keys,
     rules: Arc<Rules>,
+    hosts: Hosts,
+    dispatch: Dispatch,
+    approvals: Approvals,
     wake: Arc<Notify>,
     /// This controller, as the holder of leases.
     holder: Arc<str>,
@@ -66,12 +76,17 @@ impl std::fmt::Debug for Jobs {
 impl Jobs {
     /// Jobs in this database.
     #[must_use]
-    pub fn new(store: Store, keys: Keys, settings: &Settings) -> Self {
+    pub fn new(
+        store: Store,
+        keys: Keys,
+        (hosts, dispatch, approvals): (Hosts, Dispatch, Approvals),
+        settings: &Settings,
+    ) -> Self {
         let Deploying { ansible_playbook, git_protocols, host_keys } = settings.deploying.clone();
         let data_dir = settings.data_dir.clone();
         let rules = Rules { ansible_playbook, protocols: git_protocols, host_keys, data_dir };
         let holder = StartId::generate().to_string().into();
-        Self { store, keys, rules: Arc::new(rules), wake: Arc::default(), holder }
+        Self { store, keys, rules: Arc::new(rules), hosts, dispatch, approvals, wake: Arc::default(), holder }
     }
 
     /// Starts what takes jobs and runs them.
@@ -85,6 +100,14 @@ impl Jobs {
 
     pub(super) fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    pub(super) fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    pub(super) fn dispatch(&self) -> &Dispatch {
+        &self.dispatch
     }
 
     pub(super) fn rules(&self) -> &Rules {
@@ -104,7 +127,67 @@ impl Jobs {
     pub(super) async fn ask(&self, by: &Author, caller: &Caller, request: Checked) -> Result<i64> {
         allowed(caller, &request.plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
-        self.make(by, caller, &request.plan, &request.targets, until, None).await
+        let targets = self.expanded(request.targets).await?;
+        self.make(by, caller, &request.plan, &targets, until, None).await
+    }
+
+    /// Every host by itself, as groups are now.
+    async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<Vec<Whom>> {
+        let mut targets = Vec::new();
+        let mut wrong = Vec::new();
+        let mut known: BTreeSet<Hostname> = BTreeSet::new();
+        for (index, asked) in asked {
+            let (target, field, why) = match asked {
+                Asked::Ssh(login) => {
+                    targets.push(Whom::Ssh(login));
+                    continue;
+                }
+                Asked::Host(host) => {
+                    let why = format!("required: {host} is no enrolled host");
+                    (hosts::Target::Node(host), "auth", why)
+                }
+                Asked::Group(group) => {
+                    (hosts::Target::Group(group), "group", "names no enrolled host".into())
+                }
+            };
+            let found = self.hosts.candidates(&mut self.store.begin().await?, &target).await?;
+            let found: Vec<Hostname> = found.into_iter().map(|candidate| candidate.hostname).collect();
+            if found.is_empty() {
+                wrong.push((format!("targets[{index}].{field}"), why));
+            }
+            targets.extend(found.into_iter().filter(|host| known.insert(host.clone())).map(Whom::Agent));
+        }
+        if targets.len() > JOB_TARGETS_MAX {
+            wrong.push(("targets".into(), format!("must name at most {JOB_TARGETS_MAX} hosts")));
+        }
+        if wrong.is_empty() { Ok(targets) } else { Err(Error::InvalidFields(wrong)) }
+    }
+
+    /// Whether a caller may deploy to these, and whether that needs no approval.
+    async fn admitted(&self, tx: &mut Tx, caller: &Caller, targets: &[Whom]) -> Result<()> {
+        let mut candidates = Vec::new();
+        for target in targets {
+            match target {
+                Whom::Ssh(_) if caller.groups.is_some() => {
+                    let text = "this account may only deploy to the hosts of its groups";
+                    return Err(Error::Forbidden(text.into()));
+                }
+                Whom::Ssh(_) => {}
+                Whom::Agent(host) => {
+                    candidates.extend(self.hosts.candidates(tx, &hosts::Target::Node(host.clone())).await?);
+                }
+            }
+        }
+        within(caller.groups.as_ref(), candidates.iter().map(|candidate| &candidate.group))?;
+        self.unheld(tx, &candidates).await
+    }
+
+    /// Refuses what a rule holds for the approval of others: a job can't wait for that yet, and goes nowhere without.
+    pub(super) async fn unheld(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<()> {
+        match self.approvals.needed(tx, Kind::Deploy, false, candidates).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::Conflict("deployments to some of these hosts need approval".into())),
+        }
     }
 
     async fn make(
@@ -112,20 +195,19 @@ impl Jobs {
         by: &Author,
         caller: &Caller,
         plan: &Plan,
-        logins: &[Login],
+        targets: &[Whom],
         until: Micros,
         retry_of: Option<i64>,
     ) -> Result<i64> {
         let made = in_transaction!(self.store, |tx| -> Result<i64> {
+            self.admitted(tx, caller, targets).await?;
             let id = store::next_id(tx).await?;
-            let targets = logins
-                .iter()
-                .map(|l| (l.host.as_str(), Some(l.port), Some(l.username.as_str()), Engine::Ssh));
-            let (targets, now) = (targets.collect(), Micros::now());
-            let new = NewJob { account: &caller.name, plan, retry_of, now, targets };
+            let rows: Vec<_> = targets.iter().map(Whom::row).collect();
+            let hosts: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
+            let new = NewJob { account: &caller.name, plan, retry_of, now: Micros::now(), targets: rows };
             store::insert(tx, id, &new).await?;
-            store::put_secret(tx, id, secrets::seal(&self.keys, id, logins)?, until).await?;
-            let hosts: Vec<&str> = logins.iter().map(|login| login.host.as_str()).collect();
+            let logins: Vec<Login> = targets.iter().filter_map(Whom::login).cloned().collect();
+            store::put_secret(tx, id, secrets::seal(&self.keys, id, &logins)?, until).await?;
             let action = if retry_of.is_some() { Action::JobRetry } else { Action::JobRun };
             let object = model::shown(id);
             let note = Note::of(action, &object).new(json!({
@@ -181,8 +263,15 @@ impl Jobs {
             let text = "what the job logs in with is no longer kept; make a new job";
             return Err(Error::Conflict(text.into()));
         };
-        let logins = secrets::open(&self.keys, id, &sealed)?;
-        self.make(by, caller, &job.plan, &logins, until, Some(id)).await
+        let mut logins = secrets::open(&self.keys, id, &sealed)?.into_iter();
+        let mut targets = Vec::new();
+        for target in self.targets(id).await? {
+            targets.extend(match target.engine {
+                Engine::Ssh => logins.next().map(Whom::Ssh),
+                Engine::Agent => target.host.parse().ok().map(Whom::Agent),
+            });
+        }
+        self.make(by, caller, &job.plan, &targets, until, Some(id)).await
     }
 
     /// Cancels a job; one that nobody took is over at once.
@@ -291,6 +380,36 @@ impl Jobs {
         Ok(store::watch(&self.store, id, &self.holder).await?)
     }
 
+    /// Ends what is open of a job over SSH; says whether hosts with agents are open still.
+    pub(super) async fn end_over_ssh(&self, id: i64, end: &End) -> Result<bool> {
+        let (mut ends, mut open) = (Vec::new(), false);
+        let mut lines = Vec::new();
+        for target in self.targets(id).await?.into_iter().filter(|t| !t.standing.status.is_final()) {
+            match target.engine {
+                Engine::Agent => open = true,
+                Engine::Ssh => {
+                    ends.push((target.ordinal, Happening::Ended(end.clone())));
+                    let line = fatal(&target.host, false, &end.reason);
+                    lines.push(NewLine { at: Micros::now(), host: Some(target.host), line });
+                }
+            }
+        }
+        if open && !ends.is_empty() {
+            self.record(id, &lines, &ends).await?;
+        }
+        Ok(open)
+    }
+
+    /// Lets another controller, or this one's next start, go on with a job.
+    pub(super) async fn let_go(&self, id: i64) -> Result<()> {
+        in_transaction!(self.store, |tx| -> Result<()> { Ok(store::let_go(tx, id, &self.holder).await?) })
+    }
+
+    /// Notes the one commit that all hosts of a job get.
+    pub(super) async fn put_commit(&self, id: i64, commit: &str) -> Result<()> {
+        in_transaction!(self.store, |tx| -> Result<()> { Ok(store::put_commit(tx, id, commit).await?) })
+    }
+
     /// Ends a job: what has no end gets this one.
     pub(super) async fn finish(&self, id: i64, rest: &End, reason: &str) -> Result<JobStatus> {
         let now = Micros::now();
@@ -307,7 +426,7 @@ impl Jobs {
     /// Ends a job whose row this transaction holds.
     async fn settle(
         &self,
-        tx: &mut crate::store::Tx,
+        tx: &mut Tx,
         job: &Job,
         rest: &End,
         reason: &str,
@@ -372,6 +491,32 @@ impl Jobs {
     }
 }
 
+/// Whom a job is for, once it is known.
+#[derive(Debug)]
+enum Whom {
+    /// A host over SSH.
+    Ssh(Login),
+    /// An enrolled host.
+    Agent(Hostname),
+}
+
+impl Whom {
+    /// As it is stored.
+    fn row(&self) -> (String, Option<u16>, Option<String>, Engine) {
+        match self {
+            Self::Ssh(l) => (l.host.clone(), Some(l.port), Some(l.username.clone()), Engine::Ssh),
+            Self::Agent(host) => (host.to_string(), None, None, Engine::Agent),
+        }
+    }
+
+    fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Ssh(login) => Some(login),
+            Self::Agent(_) => None,
+        }
+    }
+}
+
 fn unknown() -> Error {
     Error::NotFound("Job not found".into())
 }
@@ -383,9 +528,6 @@ fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
     let named = |all: &BTreeSet<String>| all.iter().any(|one| plain(one) == plain(&plan.git_repo));
     if caller.repositories.as_ref().is_some_and(|all| !named(all)) {
         return Err(Error::Forbidden("this token may not deploy this repository".into()));
-    }
-    if caller.groups.is_some() {
-        return Err(Error::Forbidden("this account may only deploy to the hosts of its groups".into()));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ macro_rules! job {
     ($rest:literal) => {
         concat!(
             "SELECT id, account, status, git_repo, git_branch, dest_path, run_mode, options, reason, targets_count, \
-                retry_of, requested_at, started_at, finished_at, cancel_at, last_line FROM jobs ",
+                retry_of, requested_at, started_at, finished_at, cancel_at, commit_id, last_line FROM jobs ",
             $rest
         )
     };
@@ -69,6 +69,8 @@ statements! {
         "UPDATE jobs SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
             WHERE id = ? AND status = 'RUNNING' AND lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
     );
+    PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
+    LET_GO = same("UPDATE jobs SET lease_until = 1 WHERE id = ? AND holder = ? AND status = 'RUNNING'");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
     HOST_KEYS = same("SELECT host, port, host_key FROM job_host_keys WHERE host IN ({list})");
@@ -102,6 +104,7 @@ struct JobRow {
     started_at: Option<i64>,
     finished_at: Option<i64>,
     cancel_at: Option<i64>,
+    commit_id: Option<String>,
     last_line: i64,
 }
 
@@ -127,6 +130,7 @@ impl TryFrom<JobRow> for Job {
             started_at: row.started_at.map(Micros),
             finished_at: row.finished_at.map(Micros),
             cancel_at: row.cancel_at.map(Micros),
+            commit: row.commit_id,
             last_line: row.last_line,
         })
     }
@@ -175,7 +179,7 @@ pub(super) struct NewJob<'a> {
     pub(super) retry_of: Option<i64>,
     pub(super) now: Micros,
     /// Host, port, account.
-    pub(super) targets: Vec<(&'a str, Option<u16>, Option<&'a str>, Engine)>,
+    pub(super) targets: Vec<(String, Option<u16>, Option<String>, Engine)>,
 }
 
 /// The next id; who asks for it is alone with jobs until the end of the transaction.
@@ -218,9 +222,9 @@ pub(super) async fn insert(tx: &mut Tx, id: i64, new: &NewJob<'_>) -> Result<(),
             [
                 id.into(),
                 (ordinal as u64).into(),
-                (*host).into(),
+                host.as_str().into(),
                 port.map(i64::from).into(),
-                (*user).into(),
+                user.as_deref().into(),
                 engine.as_str().into(),
                 TargetStatus::Pending.as_str().into(),
                 "".into(),
@@ -425,6 +429,16 @@ pub(super) async fn take_lost(
 
 pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), StoreError> {
     tx.run(CANCEL.bind(now).bind(job)).await.map(drop)
+}
+
+/// Notes the one commit of a job; the first one stays.
+pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
+    tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
+}
+
+/// Lets another controller take the job at once.
+pub(super) async fn let_go(tx: &mut Tx, job: i64, holder: &str) -> Result<(), StoreError> {
+    tx.run(LET_GO.bind(job).bind(holder)).await.map(drop)
 }
 
 pub(super) async fn finish(
