@@ -82,7 +82,7 @@ impl Sshd {
         fs::write(at("passwd"), passwd).expect("accounts");
         fs::write(at("shadow"), shadow).expect("passwords");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let _ = SshKey::ed25519(dir.path(), "host");
+        drop(SshKey::ed25519(dir.path(), "host"));
         let child = run(dir.path(), port);
         Self { dir, child, port }
     }
@@ -93,7 +93,7 @@ impl Sshd {
         for name in ["host", "host.pub"] {
             fs::remove_file(self.dir.path().join(name)).expect("the old key goes");
         }
-        let _ = SshKey::ed25519(self.dir.path(), "host");
+        drop(SshKey::ed25519(self.dir.path(), "host"));
         self.child = run(self.dir.path(), self.port);
     }
 

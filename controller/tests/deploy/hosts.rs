@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use signet_testkit::ssh::SshKey;
 use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
@@ -83,8 +83,13 @@ async fn each_way_to_log_in(pair: Pair) {
     for server in [&first, &second, &third] {
         assert_eq!(std::fs::read_to_string(server.sees("/srv/app/file")).unwrap(), "one");
     }
-    // The same again changes nothing; a new commit does. One after the other, whatever fails.
-    let mut body = site.body(&[&bad[..1], &good[..]].concat());
+    again_and_newer(&site, &bad[..1], &good).await;
+    assert_eq!(std::fs::read_to_string(third.sees("/srv/app/file")).unwrap(), "two");
+}
+
+/// The same again changes nothing; a new commit does. One after the other, whatever fails.
+async fn again_and_newer(site: &Site, bad: &[Value], good: &[Value]) {
+    let mut body = site.body(&[bad, good].concat());
     body["run_mode"] = "serial".into();
     let again = site.run(&body).await;
     assert_eq!(statuses(&again), ["UNREACHABLE", "SUCCESS", "SUCCESS", "SUCCESS"]);
@@ -93,7 +98,6 @@ async fn each_way_to_log_in(pair: Pair) {
     let newer = site.retry(&again).await;
     assert_eq!(newer["targets"][1]["changed"], true, "{newer}");
     assert_eq!(newer["retry_of"], again["job_id"]);
-    assert_eq!(std::fs::read_to_string(third.sees("/srv/app/file")).unwrap(), "two");
 }
 
 async fn a_changed_host_key_is_refused(pair: Pair) {
@@ -104,7 +108,7 @@ async fn a_changed_host_key_is_refused(pair: Pair) {
     let key = SshKey::ed25519(site.dir.path(), "key");
     let mut server = Sshd::start(&[account("u", None, Some(&key.public))]);
     let mut body = site.body(&[with_key("127.0.0.1", server.port, "u", &key.private(), None)]);
-    let with = |policy: &str, body: &serde_json::Value| {
+    let with = |policy: &str, body: &Value| {
         let mut body = body.clone();
         body["host_key_policy"] = policy.into();
         body
