@@ -174,9 +174,18 @@ impl Client {
             response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string();
         let text = text.map_err(|e| self.unreachable(&e))?;
         let detail = serde_json::from_str::<Value>(&text).ok();
-        let detail = detail.as_ref().and_then(|v| v["detail"].as_str());
-        let detail = detail
-            .map_or_else(|| status.canonical_reason().unwrap_or("no explanation").to_owned(), str::to_owned);
+        // The jobs surface has its own form: a message, and what is wrong with each field.
+        let of_jobs = |v: &Value| {
+            let message = v["error"]["message"].as_str()?;
+            let fields = v["error"]["details"].as_object().into_iter().flatten();
+            let fields: Vec<String> =
+                fields.map(|(field, why)| format!("{field}: {}", why.as_str().unwrap_or_default())).collect();
+            Some(if fields.is_empty() { message.to_owned() } else { fields.join("; ") })
+        };
+        let detail =
+            detail.as_ref().and_then(|v| v["detail"].as_str().map(str::to_owned).or_else(|| of_jobs(v)));
+        let detail =
+            detail.unwrap_or_else(|| status.canonical_reason().unwrap_or("no explanation").to_owned());
         Err(ClientError::Refused { status: status.as_u16(), detail })
     }
 
@@ -248,6 +257,15 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// As [`Client::send`], for what must not be done twice: a broken connection is told, and nothing is sent again.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) fn send_once(&self, method: &Method, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let request = self.request(method.clone(), path, &[], body.to_string().as_bytes())?;
+        Ok(self.read(self.call(&self.inner.agent, request)?)?.1)
     }
 
     /// Opens a stream of server-sent events.

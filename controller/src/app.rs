@@ -10,6 +10,7 @@ use crate::accounts::Accounts;
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::commands::Commands;
+use crate::deploy::Jobs;
 use crate::dispatch::Dispatch;
 use crate::error::Error;
 use crate::hosts::{BrokerUsers, Hosts};
@@ -45,6 +46,8 @@ pub struct App {
     pub approvals: Approvals,
     /// Tasks and results.
     pub commands: Commands,
+    /// Git deployments.
+    pub jobs: Jobs,
     /// Bells for who watches.
     pub live: Live,
     /// How much who may ask.

@@ -14,6 +14,9 @@ pub enum Error {
         /// What is wrong with it.
         message: String,
     },
+    /// Several fields are wrong: each with what is wrong with it.
+    #[error("the request has fields that are wrong")]
+    InvalidFields(Vec<(String, String)>),
     /// No or a wrong credential.
     #[error("Not authenticated")]
     Unauthenticated,
@@ -79,6 +82,10 @@ impl Error {
         match self {
             Self::Invalid { field, .. } if field.is_empty() => "not valid".into(),
             Self::Invalid { field, .. } => format!("{field} is not valid"),
+            Self::InvalidFields(all) => {
+                let fields: Vec<&str> = all.iter().map(|(field, _)| field.as_str()).collect();
+                format!("not valid: {}", fields.join(", "))
+            }
             other => other.to_string(),
         }
     }

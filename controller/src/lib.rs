@@ -7,6 +7,7 @@ pub mod app;
 pub mod approvals;
 pub mod audit;
 pub mod commands;
+pub mod deploy;
 pub mod dispatch;
 pub mod error;
 pub mod hosts;

@@ -294,3 +294,73 @@ pub const MANAGEMENT_ANSWER_SECONDS_MAX: u64 = 4;
 pub const BROKER_USERS_LOOK_SECONDS: u64 = 600;
 /// A replaced key keeps its broker user for this long, in seconds: its reports still count, and journals keep them so long.
 pub const BROKER_USER_KEPT_SECONDS: i64 = 7 * 86_400;
+/// Longest address of a repository, in bytes.
+pub const GIT_URL_BYTES_MAX: usize = 2_048;
+/// Longest name of a branch or tag, in bytes.
+pub const GIT_REF_BYTES_MAX: usize = 255;
+/// Longest path that is deployed to, in bytes (Linux's `PATH_MAX`, with its end).
+pub const PATH_BYTES_MAX: usize = 4_095;
+/// Longest name of an account on a host, in bytes.
+pub const SSH_USER_BYTES_MAX: usize = 64;
+/// Longest private key, passphrase or password, in bytes.
+pub const SSH_SECRET_BYTES_MAX: usize = 32 * 1024;
+/// Hosts of one job.
+pub const JOB_TARGETS_MAX: usize = 1_000;
+/// How long a job may take unless it says otherwise, in seconds.
+pub const JOB_SECONDS: u32 = 3_600;
+/// The longest that a job may take, in seconds.
+pub const JOB_SECONDS_MAX: u32 = 86_400;
+/// The longest that a request waits for its job's end, in seconds.
+pub const JOB_WAIT_SECONDS_MAX: u64 = 3_600;
+/// How often a request that waits for its job's end looks at it, in milliseconds.
+pub const JOB_WAIT_LOOK_MILLISECONDS: u64 = 250;
+/// Jobs in one page unless asked otherwise.
+pub const JOBS_LIMIT: usize = 20;
+/// Jobs in one page.
+pub const JOBS_LIMIT_MAX: usize = 100;
+/// Lines of a job's log in one JSON answer.
+pub const JOB_LINES_PAGE_MAX: usize = 10_000;
+/// Lines of a job's log that are read at a time.
+pub const JOB_LINES_AT_ONCE: usize = 1_000;
+/// Longest line of a job's log, in bytes; more of it is cut off.
+pub const JOB_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Lines that are kept of one run's output.
+pub const JOB_LINES_MAX: usize = 200_000;
+/// Longest reason for a target's end, in characters.
+pub const JOB_REASON_CHARS_MAX: usize = 500;
+/// Jobs that one controller runs over SSH at the same time.
+pub const JOBS_AT_ONCE: usize = 8;
+/// Jobs that are looked at for the next one to take.
+pub const JOBS_LOOKED_AT: usize = 100;
+/// How often jobs are looked for that another controller left, or took the request for, in milliseconds.
+pub const JOBS_LOOK_MILLISECONDS: u64 = 1_000;
+/// How long a running job belongs to a controller that is not heard of, in seconds.
+pub const JOB_LEASE_SECONDS: i64 = 30;
+/// How often a job under way is looked at for a cancel, in milliseconds.
+pub const JOB_WATCH_MILLISECONDS: u64 = 500;
+/// The lease of a job under way is renewed every so many looks.
+pub const JOB_RENEW_LOOKS: u32 = 10;
+/// How long what a job logs in with is kept for a retry, in seconds.
+pub const JOB_SECRETS_SECONDS: i64 = 7 * 86_400;
+/// Shortest secret that is blotted out of a log; a shorter one can't be told from other text.
+pub const TELLTALE_BYTES_MIN: usize = 4;
+/// Hosts that `ansible-playbook` works on at the same time.
+pub const ANSIBLE_FORKS_MAX: usize = 50;
+/// How long a host may take to let Ansible in, in seconds.
+pub const SSH_CONNECT_SECONDS: u32 = 15;
+/// Private keys that are opened at the same time.
+pub const KEYS_AT_ONCE: usize = 4;
+/// How long it may take to open a private key, in seconds.
+pub const KEYGEN_SECONDS_MAX: u64 = 20;
+/// How often what Ansible wrote about its hosts is read, in milliseconds.
+pub const RESULTS_LOOK_MILLISECONDS: u64 = 200;
+/// How long processes of a job that was ended may take to go, in milliseconds.
+pub const JOB_KILL_MILLISECONDS: u64 = 5_000;
+/// Jobs deleted in one transaction of the retention.
+pub const RETENTION_JOBS_MAX: usize = 5;
+/// How often deliveries of a job are looked at, in milliseconds.
+pub const AGENTS_LOOK_MILLISECONDS: u64 = 250;
+/// How long a repository may take to tell its references, in seconds.
+pub const LS_REMOTE_SECONDS_MAX: u64 = 20;
+/// How long a host may take to ask a repository for a commit, in seconds.
+pub const RESOLVE_SECONDS_MAX: u32 = 60;

@@ -50,10 +50,12 @@ async fn round(app: &App, settings: &Retention, lease: &Lease, stop: &Cancellati
         let reports = app.dispatch.forget_reports(before(settings.output_days)).await;
         let more_output = done("reports", reports) || more_output;
         let more_tasks = done("tasks", app.dispatch.forget_old(before(settings.task_days)).await);
+        let more_jobs = done("jobs", app.jobs.forget_old(before(settings.task_days)).await);
         let more_audit = done("the audit trail", app.audit.forget_old(before(settings.audit_days)).await);
-        if !more_tasks && !more_output && !more_bodies && !more_audit {
+        if !more_tasks && !more_output && !more_bodies && !more_jobs && !more_audit {
             app.hosts.forget_old().await?;
             app.accounts.forget().await?;
+            app.jobs.forget_secrets().await?;
             break;
         }
     }

@@ -18,6 +18,7 @@ use crate::app::{App, Ready};
 use crate::approvals::Approvals;
 use crate::audit::Audit;
 use crate::commands::{CommandOutcomes, Commands};
+use crate::deploy::{DeployOutcomes, Jobs};
 use crate::dispatch::{Dispatch, Kind, Outcomes};
 use crate::hosts::{BrokerUsers, Hosts, tidy_broker_users};
 use crate::http::metrics;
@@ -90,13 +91,20 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     let live = Live::new(bus.clone());
     let dispatch = Dispatch::new(store.clone(), bus.clone(), keys.clone(), hosts.clone(), live.clone());
     let command_outcomes: Arc<dyn Outcomes> = Arc::new(CommandOutcomes);
-    dispatch.register([(Kind::Command, command_outcomes)].into());
+    let deploy_outcomes: Arc<dyn Outcomes> = Arc::new(DeployOutcomes);
+    dispatch.register([(Kind::Command, command_outcomes), (Kind::Deploy, deploy_outcomes)].into());
     let accounts = Accounts::new(store.clone(), &admin_token);
     let approvals =
         Approvals::new(store.clone(), accounts.clone(), hosts.clone(), dispatch.clone(), keys.clone());
     let app = App {
         audit: Audit::new(store.clone()),
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone(), approvals.clone()),
+        jobs: Jobs::new(
+            store.clone(),
+            keys.clone(),
+            (hosts.clone(), dispatch.clone(), approvals.clone()),
+            &settings,
+        ),
         accounts,
         approvals,
         rates: Arc::new(Rates::new(settings.rates)),
@@ -209,6 +217,7 @@ async fn loops(app: &App, told: watch::Sender<bool>) -> anyhow::Result<()> {
     app.dispatch.run(&mut work);
     app.live.run(&mut work);
     app.audit.run(app.keys.clone(), &mut work);
+    app.jobs.run(&mut work);
     work.spawn("the look for old broker users", tidy_broker_users(app.clone()));
     let retention = app.settings.retention.clone();
     work.spawn("the retention", retention::run(app.clone(), retention));

@@ -1,5 +1,6 @@
 //! What the controller is told: a plain struct with defaults. [`sources`] fills it from flags, environment and file.
 
+mod deploy;
 pub mod sources;
 mod wire;
 
@@ -11,6 +12,7 @@ use ipnet::IpNet;
 use signet_common::AgentId;
 use signet_common::tls::{Identity, TlsFiles};
 
+pub use self::deploy::{Deploying, GIT_PROTOCOLS, HostKeyPolicy};
 pub use self::wire::{AllowPlain, Rates};
 
 /// A text that is never printed.
@@ -142,6 +144,8 @@ pub struct Settings {
     pub development_token: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// What deployments are told.
+    pub deploying: Deploying,
     /// How long things are kept.
     pub retention: Retention,
     /// What is logged.
@@ -172,6 +176,7 @@ impl Settings {
             registration: None,
             development_token: false,
             trusted_proxies: Vec::new(),
+            deploying: Deploying::default(),
             retention: Retention::default(),
             log: LogSettings { format: LogFormat::Text, level: "info".into() },
             local_agent: None,

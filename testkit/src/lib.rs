@@ -18,6 +18,7 @@ mod private;
 mod proxy;
 mod services;
 pub mod ssh;
+pub mod sshd;
 mod vhost;
 mod wait;
 

@@ -29,10 +29,30 @@ impl SshKey {
         Self { file, public: public.trim_end().to_owned() }
     }
 
+    /// An Ed25519 key that a passphrase opens.
+    #[must_use]
+    pub fn locked(dir: &Path, name: &str, passphrase: &str) -> Self {
+        let key = Self::ed25519(dir, name);
+        let locked = Command::new("ssh-keygen")
+            .args(["-q", "-p", "-P", "", "-N", passphrase, "-f"])
+            .arg(&key.file)
+            .stdin(Stdio::null())
+            .output()
+            .expect("ssh-keygen runs");
+        assert!(locked.status.success(), "{locked:?}");
+        key
+    }
+
     /// An Ed25519 key.
     #[must_use]
     pub fn ed25519(dir: &Path, name: &str) -> Self {
         Self::generate(dir, name, "ed25519", &[])
+    }
+
+    /// The private key's text.
+    #[must_use]
+    pub fn private(&self) -> String {
+        fs::read_to_string(&self.file).expect("a private key")
     }
 
     /// `ssh-keygen -Y sign`: the armored signature.

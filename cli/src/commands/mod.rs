@@ -7,6 +7,7 @@ pub(crate) mod approver_keys;
 pub(crate) mod audit;
 pub(crate) mod cancel;
 pub(crate) mod completions;
+pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod first_command;
 pub(crate) mod join_command;

@@ -208,13 +208,16 @@ pub struct Caller {
     pub via: Via,
     /// The groups of hosts that it may make do something; none = all.
     pub groups: Option<BTreeSet<String>>,
+    /// The repositories that it may deploy; none = all.
+    pub repositories: Option<BTreeSet<String>>,
 }
 
 impl Caller {
     /// The holder of the installation's own admin token.
     #[must_use]
     pub fn admin_token() -> Self {
-        Self { name: "admin".into(), role: Role::Admin, user: None, via: Via::AdminToken, groups: None }
+        let (name, role) = ("admin".into(), Role::Admin);
+        Self { name, role, user: None, via: Via::AdminToken, groups: None, repositories: None }
     }
 
     /// Whether this is that account.

@@ -101,6 +101,7 @@ impl Accounts {
             user: Some((owner.id, owner.uuid()?)),
             via: Via::Session(*sid),
             groups: owner.groups()?,
+            repositories: None,
         })
     }
 
@@ -123,6 +124,7 @@ impl Accounts {
             user: Some((owner.id, owner.uuid()?)),
             via: Via::ApiToken(row.id()?),
             groups: both(owner.groups()?, scope.groups),
+            repositories: scope.repositories,
         })
     }
 

@@ -16,6 +16,10 @@ use crate::store::{StoreError, Tx};
 pub enum Action {
     CommandRun,
     TaskCancel,
+    JobRun,
+    JobRetry,
+    JobCancel,
+    JobHostKeyPin,
     ApprovalGive,
     ApprovalRefuse,
     ApprovalRuleMake,
@@ -59,6 +63,10 @@ impl Action {
     pub const ALL: &'static [Self] = &[
         Self::CommandRun,
         Self::TaskCancel,
+        Self::JobRun,
+        Self::JobRetry,
+        Self::JobCancel,
+        Self::JobHostKeyPin,
         Self::ApprovalGive,
         Self::ApprovalRefuse,
         Self::ApprovalRuleMake,
@@ -103,6 +111,10 @@ impl Action {
         match self {
             Self::CommandRun => "command.run",
             Self::TaskCancel => "task.cancel",
+            Self::JobRun => "job.run",
+            Self::JobRetry => "job.retry",
+            Self::JobCancel => "job.cancel",
+            Self::JobHostKeyPin => "job.host-key-pin",
             Self::ApprovalGive => "approval.give",
             Self::ApprovalRefuse => "approval.refuse",
             Self::ApprovalRuleMake => "approval-rule.make",

@@ -104,6 +104,13 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/approver-keys", Need::Operate),
     (Method::POST, "/api/approver-keys", Need::Operate),
     (Method::DELETE, "/api/approver-keys/{id}", Need::Operate),
+    // deploy
+    (Method::GET, "/api/v1/jobs", Need::Read),
+    (Method::POST, "/api/v1/jobs", Need::Operate),
+    (Method::GET, "/api/v1/jobs/{job_id}", Need::Read),
+    (Method::GET, "/api/v1/jobs/{job_id}/logs", Need::Read),
+    (Method::POST, "/api/v1/jobs/{job_id}/retry", Need::Operate),
+    (Method::POST, "/api/v1/jobs/{job_id}/cancel", Need::Operate),
     // accounts
     (Method::POST, "/api/auth/login", Need::Public),
     (Method::POST, "/api/auth/refresh", Need::Public),

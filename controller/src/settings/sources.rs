@@ -7,7 +7,7 @@ use clap::Parser;
 use serde::{Deserialize, Deserializer};
 use signet_common::tls::{Identity, TlsFiles};
 
-use super::{BusSettings, LogFormat, Secret, Settings};
+use super::{BusSettings, Deploying, GIT_PROTOCOLS, HostKeyPolicy, LogFormat, Secret, Settings};
 
 /// A setting that makes no sense, by name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +139,12 @@ sources! {
     development_token = "SIGNET_DEVELOPMENT_TOKEN";
     /// Addresses or networks whose X-Forwarded-For is believed, comma-separated
     trusted_proxies = "SIGNET_TRUSTED_PROXIES";
+    /// The program that deploys over SSH [default: ansible-playbook, from PATH]
+    ansible_playbook = "SIGNET_ANSIBLE_PLAYBOOK";
+    /// Transports that a repository's address may name, comma-separated: https, ssh, http, git, file [default: https,ssh]
+    git_protocols = "SIGNET_GIT_PROTOCOLS";
+    /// Whether hosts' keys must be known to deploy over SSH: pin (the first one is kept), strict or off [default: pin]
+    ssh_host_keys = "SIGNET_SSH_HOST_KEYS";
     /// Days to keep output of commands [default: 30]
     retention_output_days = "SIGNET_RETENTION_OUTPUT_DAYS";
     /// Most output to keep in all, in GiB [default: 20]
@@ -188,7 +194,6 @@ const ELSEWHERE: &[&str] = &[
     "SIGNET_CONTROLLER",
     "SIGNET_CONTROLLER_KEY",
     "SIGNET_FAULT",
-    "SIGNET_GIT_PROTOCOLS",
     "SIGNET_GROUP",
     "SIGNET_HOSTNAME",
     "SIGNET_JTI",
@@ -364,6 +369,12 @@ fn parse(mut raw: Raw) -> Result<Settings, SettingError> {
             })
         })?;
     }
+    deploying(
+        &mut raw.ansible_playbook,
+        &mut raw.git_protocols,
+        &mut raw.ssh_host_keys,
+        &mut settings.deploying,
+    )?;
     let keep = &mut settings.retention;
     keep.output_days = whole("SIGNET_RETENTION_OUTPUT_DAYS", raw.retention_output_days, keep.output_days)?;
     let gib: u32 = whole("SIGNET_RETENTION_OUTPUT_GIB", raw.retention_output_gib, 20)?;
@@ -380,6 +391,33 @@ fn parse(mut raw: Raw) -> Result<Settings, SettingError> {
         settings.log.level = level;
     }
     Ok(settings)
+}
+
+fn deploying(
+    program: &mut Option<String>,
+    protocols: &mut Option<String>,
+    host_keys: &mut Option<String>,
+    settings: &mut Deploying,
+) -> Result<(), SettingError> {
+    if let Some(path) = set(program.take()) {
+        settings.ansible_playbook = path.into();
+    }
+    if let Some(text) = set(protocols.take()) {
+        let one = |part: &str| match GIT_PROTOCOLS.contains(&part) {
+            true => Ok(part.to_owned()),
+            false => Err(wrong(
+                "SIGNET_GIT_PROTOCOLS",
+                format!("'{part}' is none of {}", GIT_PROTOCOLS.join(", ")),
+            )),
+        };
+        settings.git_protocols = list(&text, one)?.into_iter().collect();
+    }
+    if let Some(text) = set(host_keys.take()) {
+        let policy = HostKeyPolicy::parse(&text);
+        settings.host_keys =
+            policy.ok_or_else(|| wrong("SIGNET_SSH_HOST_KEYS", "must be pin, strict or off"))?;
+    }
+    Ok(())
 }
 
 fn url_of(name: &str, text: &str, schemes: &[&str]) -> Result<String, SettingError> {
@@ -457,6 +495,8 @@ mod tests {
             (&["--trusted-proxies", "10.0.0.0/99"], "SIGNET_TRUSTED_PROXIES"),
             (&["--retention-output-days", "0"], "SIGNET_RETENTION_OUTPUT_DAYS"),
             (&["--retention-output-gib", "x"], "SIGNET_RETENTION_OUTPUT_GIB"),
+            (&["--git-protocols", "https,ext"], "SIGNET_GIT_PROTOCOLS"),
+            (&["--ssh-host-keys", "maybe"], "SIGNET_SSH_HOST_KEYS"),
             (&["--log-format", "xml"], "SIGNET_LOG_FORMAT"),
             (&["--admin-token-file", "/nonexistent"], "SIGNET_ADMIN_TOKEN_FILE"),
         ];

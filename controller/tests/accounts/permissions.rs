@@ -102,6 +102,7 @@ fn fill(path: &str, id: &str) -> String {
         "{agent_id}" => "0000000000000000000000000000000000000000",
         "{task_id}" => "00000000-0000-7000-8000-000000000000",
         "{stream}" => "stdout",
+        "{job_id}" => "job_1",
         "{*file}" => "index.css",
         part => {
             assert!(!part.starts_with('{'), "{path}: what stands for {part}?");

@@ -106,6 +106,11 @@ impl Contract {
         self.problems.extend(differences(endpoint, &shape, &live, Extras::None));
     }
 
+    /// An error's code was answered as the document lists it.
+    pub(crate) fn code(&mut self, status: u16, code: &str) {
+        self.visit(format!("{status} {code}"));
+    }
+
     /// Compares an error with the shape that the document shows; `shape` puts this case's values into it.
     pub(crate) fn failed(&mut self, status: u16, answer: &Answer, shape: impl FnOnce(&mut Value)) {
         self.visit("错误响应格式".to_owned());

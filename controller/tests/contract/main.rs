@@ -10,6 +10,7 @@ mod contract;
 mod document;
 mod fleet;
 mod hosts;
+mod jobs;
 mod keys;
 mod lists;
 mod logins;

@@ -12,6 +12,7 @@ mod support;
 
 mod agent;
 mod broker_users;
+mod deploys;
 mod joining;
 mod mariadb_rabbitmq;
 mod rotation;

@@ -1,7 +1,7 @@
 //! Every statement is prepared on both databases, and both schemas say the same.
 
 use signet_controller::store::Store;
-use signet_controller::{accounts, approvals, audit, commands, dispatch, hosts, keys, leases};
+use signet_controller::{accounts, approvals, audit, commands, deploy, dispatch, hosts, keys, leases};
 use signet_testkit::{Pair, on_both_pairs};
 
 on_both_pairs!(every_statement_is_prepared, migrations_run_twice);
@@ -19,6 +19,7 @@ async fn every_statement_is_prepared(pair: Pair) {
         accounts::STATEMENTS,
         approvals::STATEMENTS,
         commands::STATEMENTS,
+        deploy::STATEMENTS,
         audit::STATEMENTS,
         dispatch::STATEMENTS,
         leases::ALL,

@@ -22,6 +22,10 @@ pub(super) fn body(failure: &Failure<'_>) -> Value {
     let (message, details) = match failure.error {
         Error::Invalid { field, message } if field.is_empty() => (message.clone(), json!({})),
         Error::Invalid { field, message } => ("Request validation failed".into(), json!({ field: message })),
+        Error::InvalidFields(all) => {
+            let fields = all.iter().map(|(field, message)| (field.clone(), json!(message)));
+            ("Request validation failed".into(), Value::Object(fields.collect()))
+        }
         _ => (failure.public(), json!({})),
     };
     json!({ "ok": false, "error": { "code": code, "message": message, "details": details } })

@@ -131,8 +131,10 @@ impl Failure<'_> {
 
 fn status(surface: Surface, error: &Error) -> StatusCode {
     match error {
-        Error::Invalid { .. } if surface == Surface::Jobs => StatusCode::UNPROCESSABLE_ENTITY,
-        Error::Invalid { .. } => StatusCode::BAD_REQUEST,
+        Error::Invalid { .. } | Error::InvalidFields(_) if surface == Surface::Jobs => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
+        Error::Invalid { .. } | Error::InvalidFields(_) => StatusCode::BAD_REQUEST,
         // Document 002 knows one status for bad input.
         Error::Unprocessable(_) if surface == Surface::Fleet => StatusCode::BAD_REQUEST,
         Error::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -155,6 +157,14 @@ fn status(surface: Surface, error: &Error) -> StatusCode {
 #[must_use]
 pub fn render(error: &Error, path: &str, now: Micros) -> Response {
     let surface = Surface::of(path.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(path));
+    // Only one dialect has room for all; the others name the first.
+    let first = match error {
+        Error::InvalidFields(all) if surface != Surface::Jobs => {
+            all.first().map(|(field, message)| Error::invalid(field, message))
+        }
+        _ => None,
+    };
+    let error = first.as_ref().unwrap_or(error);
     let failure = Failure { status: status(surface, error), error, path, now };
     if failure.status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(%error, "the request failed");

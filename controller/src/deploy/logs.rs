@@ -1,0 +1,65 @@
+//! `GET /api/v1/jobs/{job_id}/logs`: as text, or line by line.
+
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::stream;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::service::Jobs;
+use super::store;
+use crate::error::{Error, Result};
+use crate::limits::{JOB_LINES_AT_ONCE, JOB_LINES_PAGE_MAX};
+
+/// One line.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct LineView {
+    /// From 1, without a gap.
+    pub id: i64,
+    /// When it was written, by the controller's clock.
+    pub ts: String,
+    /// The host that it is about; null when it is about none or several.
+    pub host: Option<String>,
+    /// The text, without its end.
+    pub line: String,
+}
+
+/// Lines, and how to go on.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct LinesView {
+    /// At most 10,000.
+    pub lines: Vec<LineView>,
+    /// The `from_id` of the next request.
+    pub next_from_id: i64,
+    /// Whether the job is over and these are its last lines.
+    pub finished: bool,
+}
+
+/// The lines behind this one.
+pub(super) async fn lines(jobs: &Jobs, id: i64, from_id: i64) -> Result<LinesView> {
+    // First: a job that is over writes no more.
+    let job = jobs.job(id).await?;
+    let found = store::lines(jobs.store(), id, from_id, JOB_LINES_PAGE_MAX).await?;
+    let next_from_id = found.last().map_or(from_id, |line| line.id);
+    let view =
+        |line: store::Line| LineView { id: line.id, ts: line.at.rfc3339(), host: line.host, line: line.line };
+    Ok(LinesView {
+        lines: found.into_iter().map(view).collect(),
+        next_from_id,
+        finished: job.status.is_final() && next_from_id >= job.last_line,
+    })
+}
+
+/// The whole log as it is now, read and sent a piece at a time.
+pub(super) async fn text(jobs: &Jobs, id: i64) -> Result<Response> {
+    jobs.job(id).await?;
+    let pieces = stream::try_unfold((jobs.clone(), 0_i64), move |(jobs, after)| async move {
+        let found = store::lines(jobs.store(), id, after, JOB_LINES_AT_ONCE).await?;
+        let Some(last) = found.last().map(|line| line.id) else { return Ok::<_, Error>(None) };
+        let text: String = found.into_iter().flat_map(|line| [line.line, "\n".into()]).collect();
+        Ok(Some((Bytes::from(text), (jobs, last))))
+    });
+    let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}

@@ -1,0 +1,21 @@
+//! Git deployments: `/api/v1/jobs`, and what carries them to hosts.
+
+mod agents;
+mod logs;
+pub mod model;
+mod outcomes;
+mod processes;
+mod progress;
+mod request;
+mod routes;
+mod runner;
+mod secrets;
+mod service;
+mod ssh;
+mod store;
+mod text;
+
+pub use outcomes::DeployOutcomes;
+pub use routes::routes;
+pub use service::Jobs;
+pub use store::ALL as STATEMENTS;

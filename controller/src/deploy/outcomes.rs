@@ -1,0 +1,119 @@
+//! What jobs store of what agents tell, inside intake's transaction.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use signet_common::TaskId;
+use signet_common::deploy::Deployed;
+use signet_common::messages::{CommandResult, Outcome};
+use signet_common::time::Micros;
+
+use super::agents::{Part, part};
+use super::model::{End, Engine, Happening, TargetStatus};
+use super::store::{self, NewLine};
+use super::text::{self, Splitter, fatal};
+use crate::dispatch::{Happened, Outcomes, What};
+use crate::error::Result;
+use crate::store::Tx;
+
+/// Stores the log and the results of deployments.
+#[derive(Debug, Clone, Copy)]
+pub struct DeployOutcomes;
+
+#[async_trait]
+impl Outcomes for DeployOutcomes {
+    async fn store(&self, tx: &mut Tx, happened: &[Happened]) -> Result<()> {
+        let mut jobs: BTreeMap<i64, Vec<(Part, &Happened)>> = BTreeMap::new();
+        for one in happened {
+            if let Some((job, part)) = part(&one.task_id) {
+                jobs.entry(job).or_default().push((part, one));
+            }
+        }
+        for (job, happened) in jobs {
+            take(tx, job, &happened).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, _: &mut Tx, _: &[TaskId]) -> Result<()> {
+        // A job goes with its log, by its own retention.
+        Ok(())
+    }
+}
+
+async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<()> {
+    let now = Micros::now();
+    let mut lines = Vec::new();
+    let mut ends = Vec::new();
+    for (part, one) in happened {
+        let host = one.hostname.as_str();
+        let mut say = |line| lines.push(NewLine { at: now, host: Some(host.to_owned()), line });
+        match &one.what {
+            What::Output { data, .. } => cut(data).into_iter().for_each(say),
+            What::Result(result) => {
+                [&result.stdout, &result.stderr].into_iter().flat_map(|data| cut(data)).for_each(&mut say);
+                if *part == Part::Deploy {
+                    let end = end(result);
+                    say(word(host, &end));
+                    ends.push((host, end));
+                } else if let Some(commit) = result.deploy.as_ref().and_then(|done| done.commit.as_ref()) {
+                    store::put_commit(tx, job, commit.as_str()).await?;
+                }
+            }
+            // The delivery says it all.
+            What::Ended => {}
+        }
+    }
+    store::lock(tx, job, &lines).await?;
+    if ends.is_empty() {
+        return Ok(());
+    }
+    for target in store::targets_in(tx, job).await?.into_iter().filter(|t| t.engine == Engine::Agent) {
+        let Some((_, end)) = ends.iter().find(|(host, _)| *host == target.host) else { continue };
+        if let Some(next) = target.standing.apply(&Happening::Ended(end.clone()), now) {
+            store::put_target(tx, job, target.ordinal, &next).await?;
+        }
+    }
+    Ok(())
+}
+
+fn cut(data: &[u8]) -> Vec<String> {
+    let mut splitter = Splitter::default();
+    let mut lines = splitter.push(data);
+    lines.extend(splitter.rest());
+    lines
+}
+
+/// How a deployment ended, in the job's words.
+fn end(result: &CommandResult) -> End {
+    let status = match result.outcome {
+        Outcome::Succeeded => TargetStatus::Success,
+        Outcome::Cancelled => TargetStatus::Cancelled,
+        Outcome::Expired => TargetStatus::Unreachable,
+        Outcome::Failed | Outcome::TimedOut | Outcome::Interrupted => TargetStatus::Failed,
+    };
+    let done: Option<&Deployed> = result.deploy.as_deref();
+    let said = result.reason.clone().unwrap_or_else(|| match result.outcome {
+        Outcome::TimedOut => "the deployment took too long".into(),
+        Outcome::Interrupted => "the agent was interrupted".into(),
+        _ => format!("exit code {}", result.exit_code.unwrap_or(-1)),
+    });
+    End {
+        status,
+        changed: done.is_some_and(|done| done.changed),
+        commit: done.and_then(|done| done.commit.as_ref()).map(ToString::to_string),
+        reason: if status == TargetStatus::Success { String::new() } else { text::reason(&said) },
+        elapsed_ms: i64::try_from(result.duration_ms).ok(),
+    }
+}
+
+/// What Ansible would say of it.
+pub(super) fn word(host: &str, end: &End) -> String {
+    match end.status {
+        TargetStatus::Success if end.changed => format!("changed: [{host}]"),
+        TargetStatus::Success => format!("ok: [{host}]"),
+        TargetStatus::Cancelled => format!("cancelled: [{host}]"),
+        TargetStatus::Skipped => format!("skipping: [{host}]"),
+        status => fatal(host, status == TargetStatus::Unreachable, &end.reason),
+    }
+}

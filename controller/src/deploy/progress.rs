@@ -1,0 +1,107 @@
+//! What a run says as it goes: lines of the log, and how its targets stand.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use signet_common::time::Micros;
+
+use super::model::{End, Happening, TargetStatus};
+use super::service::Jobs;
+use super::ssh::{Member, Said};
+use super::store::NewLine;
+use super::text::{blotted, fatal};
+use crate::error::Result;
+use crate::limits::JOB_LINES_MAX;
+
+/// Writes down what happens to a job's targets over SSH.
+pub(super) struct Progress<'a> {
+    jobs: &'a Jobs,
+    job: i64,
+    /// By what the log calls them: place in the request, and host.
+    targets: HashMap<&'a str, (i64, &'a str)>,
+    telltales: Vec<String>,
+    written: AtomicUsize,
+}
+
+impl<'a> Progress<'a> {
+    /// For these targets; `telltales` never reach a log or a reason.
+    pub(super) fn new(jobs: &'a Jobs, job: i64, members: &'a [Member], telltales: Vec<String>) -> Self {
+        let named = |m: &'a Member| (m.alias.as_str(), (m.target.ordinal, m.login.host.as_str()));
+        let targets = members.iter().map(named).collect();
+        Self { jobs, job, targets, telltales, written: AtomicUsize::new(0) }
+    }
+
+    /// Lines of the log, each with what it calls its host.
+    fn new_lines(&self, lines: Vec<(Option<String>, String)>) -> Vec<NewLine> {
+        let now = Micros::now();
+        let before = self.written.fetch_add(lines.len(), Ordering::Relaxed);
+        let room = JOB_LINES_MAX.saturating_sub(before);
+        let cut = lines.len() > room && room > 0;
+        let host = |alias: Option<String>| {
+            alias.and_then(|alias| self.targets.get(alias.as_str())).map(|(_, host)| (*host).to_owned())
+        };
+        let mut new: Vec<NewLine> = lines
+            .into_iter()
+            .take(room)
+            .map(|(alias, line)| NewLine {
+                at: now,
+                host: host(alias),
+                line: blotted(&line, &self.telltales),
+            })
+            .collect();
+        if cut {
+            let line = format!("(more than {JOB_LINES_MAX} lines: the rest is not kept)");
+            new.push(NewLine { at: now, host: None, line });
+        }
+        new
+    }
+
+    /// Adds lines to the log.
+    pub(super) async fn lines(&self, lines: Vec<(Option<String>, String)>) -> Result<()> {
+        self.jobs.record(self.job, &self.new_lines(lines), &[]).await.map(drop)
+    }
+
+    /// Moves targets.
+    pub(super) async fn targets(&self, happenings: Vec<(i64, Happening)>) -> Result<()> {
+        self.jobs.record(self.job, &[], &happenings).await.map(drop)
+    }
+
+    /// Adds lines, and moves targets as Ansible says.
+    pub(super) async fn take(&self, lines: Vec<(Option<String>, String)>, said: &[Said]) -> Result<()> {
+        if lines.is_empty() && said.is_empty() {
+            return Ok(());
+        }
+        let one = |said: &Said| {
+            let (ordinal, _) = self.targets.get(said.host.as_str())?;
+            Some((*ordinal, said.happening(&self.telltales)))
+        };
+        let happenings: Vec<(i64, Happening)> = said.iter().filter_map(one).collect();
+        self.jobs.record(self.job, &self.new_lines(lines), &happenings).await.map(drop)
+    }
+
+    /// Ends what has no end, and says so in the log.
+    pub(super) async fn end_the_rest(&self, why: &str) -> Result<()> {
+        let left = self.end_the_rest_quietly(why).await?;
+        let line = |host: String| {
+            let line = fatal(&host, false, why);
+            (Some(host), line)
+        };
+        self.lines(left.into_iter().map(line).collect()).await
+    }
+
+    /// Ends what has no end; gives what the log calls these.
+    pub(super) async fn end_the_rest_quietly(&self, why: &str) -> Result<Vec<String>> {
+        let end = Happening::Ended(End::bad(TargetStatus::Failed, why));
+        let all: Vec<(i64, Happening)> =
+            self.targets.values().map(|(ordinal, _)| (*ordinal, end.clone())).collect();
+        let moved = self.jobs.record(self.job, &[], &all).await?;
+        let mut left: Vec<(i64, String)> = self
+            .targets
+            .iter()
+            .filter(|(_, (ordinal, _))| moved.contains(ordinal))
+            .map(|(alias, (ordinal, _))| (*ordinal, (*alias).to_owned()))
+            .collect();
+        left.sort();
+        Ok(left.into_iter().map(|(_, alias)| alias).collect())
+    }
+}

@@ -1,0 +1,487 @@
+//! The SQL of jobs. Nobody else reads these tables.
+
+use signet_common::time::Micros;
+
+use super::model::{Engine, Job, JobStatus, Options, Plan, RunMode, Standing, Target, TargetStatus};
+use crate::limits::BATCH_ROWS_MAX;
+use crate::store::{Store, StoreError, Tx, Value, corrupt, statements};
+
+macro_rules! job {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, account, status, git_repo, git_branch, dest_path, run_mode, options, reason, targets_count, \
+                retry_of, requested_at, started_at, finished_at, cancel_at, commit_id, last_line FROM jobs ",
+            $rest
+        )
+    };
+}
+
+statements! {
+    /// Held until the end of the transaction: jobs are numbered, and taken, one at a time.
+    NEXT_ID = same("UPDATE counters SET last = last + 1 WHERE name = 'jobs'");
+    HOLD = same("UPDATE counters SET last = last WHERE name = 'jobs'");
+    THIS_ID = same("SELECT last FROM counters WHERE name = 'jobs'");
+    INSERT_JOB = same("INSERT INTO jobs (id, account, status, git_repo, git_branch, dest_path, run_mode, options, reason, \
+            targets_count, retry_of, requested_at, last_line, holder, lease_until) VALUES {rows:15}");
+    INSERT_TARGETS = same("INSERT INTO job_targets (job_id, ordinal, host, port, username, engine, status, reason) \
+            VALUES {rows:8}");
+    INSERT_SECRET = same("INSERT INTO job_secrets (job_id, sealed, expires_at) VALUES (?, ?, ?)");
+    SELECT_SECRET = same("SELECT sealed, expires_at FROM job_secrets WHERE job_id = ?");
+    SELECT_JOB = same(job!("WHERE id = ?"));
+    LIST = same(job!("WHERE (? IS NULL OR status = ?) AND requested_at >= ? AND requested_at < ? \
+            ORDER BY id DESC LIMIT ? OFFSET ?"));
+    COUNT = same("SELECT COUNT(*) AS number FROM jobs WHERE (? IS NULL OR status = ?) AND requested_at >= ? \
+            AND requested_at < ?");
+    TARGETS = same("SELECT ordinal, host, port, username, engine, status, changed, started_at, elapsed_ms, reason, \
+            commit_id FROM job_targets WHERE job_id = ? ORDER BY ordinal");
+    PUT_TARGET = same("UPDATE job_targets SET status = ?, changed = ?, started_at = ?, elapsed_ms = ?, reason = ?, \
+            commit_id = ? WHERE job_id = ? AND ordinal = ?");
+    /// Holds the job's row, so that its changes and the lines of its log follow one another.
+    LOCK_JOB = same("UPDATE jobs SET last_line = last_line + ? WHERE id = ?");
+    LAST_LINE = same("SELECT last_line FROM jobs WHERE id = ?");
+    INSERT_LINES = same("INSERT INTO job_lines (job_id, id, at, host, line) VALUES {rows:5}");
+    LINES = same("SELECT id, at, host, line FROM job_lines WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?");
+    PENDING = same("SELECT id FROM jobs WHERE status = 'PENDING' AND id > ? ORDER BY id LIMIT ?");
+    COLLIDES = same("SELECT j.id FROM jobs j JOIN job_targets t ON t.job_id = j.id WHERE j.status = 'RUNNING' \
+            AND j.dest_path = ? AND LOWER(t.host) IN ({list}) LIMIT 1");
+    CLAIM = differ(
+        "UPDATE jobs SET status = 'RUNNING', started_at = ?, holder = ?, \
+            lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? WHERE id = ? AND status = 'PENDING'",
+        "UPDATE jobs SET status = 'RUNNING', started_at = ?, holder = ?, \
+            lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? WHERE id = ? AND status = 'PENDING'",
+    );
+    RENEW = differ(
+        "UPDATE jobs SET lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
+            WHERE id = ? AND holder = ? AND status = 'RUNNING'",
+        "UPDATE jobs SET lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
+            WHERE id = ? AND holder = ? AND status = 'RUNNING'",
+    );
+    WATCH = same("SELECT cancel_at FROM jobs WHERE id = ? AND holder = ? AND status = 'RUNNING'");
+    LOST = differ(
+        "SELECT id FROM jobs WHERE status = 'RUNNING' \
+            AND lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) ORDER BY id LIMIT ?",
+        "SELECT id FROM jobs WHERE status = 'RUNNING' \
+            AND lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER) ORDER BY id LIMIT ?",
+    );
+    TAKE_LOST = differ(
+        "UPDATE jobs SET holder = ?, lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
+            WHERE id = ? AND status = 'RUNNING' AND lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+        "UPDATE jobs SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
+            WHERE id = ? AND status = 'RUNNING' AND lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+    );
+    PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
+    LET_GO = same("UPDATE jobs SET lease_until = 1 WHERE id = ? AND holder = ? AND status = 'RUNNING'");
+    CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
+    FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
+    HOST_KEYS = same("SELECT host, port, host_key FROM job_host_keys WHERE host IN ({list})");
+    /// Never replaced: who changes a pinned key has another host.
+    PIN = differ(
+        "INSERT IGNORE INTO job_host_keys (host, port, host_key, job_id, pinned_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT OR IGNORE INTO job_host_keys (host, port, host_key, job_id, pinned_at) VALUES (?, ?, ?, ?, ?)",
+    );
+    DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ?");
+    OLD = same("SELECT id FROM jobs WHERE finished_at < ? ORDER BY id LIMIT ?");
+    DELETE_LINES = same("DELETE FROM job_lines WHERE job_id IN ({list})");
+    DELETE_SECRETS = same("DELETE FROM job_secrets WHERE job_id IN ({list})");
+    DELETE_TARGETS = same("DELETE FROM job_targets WHERE job_id IN ({list})");
+    DELETE_JOBS = same("DELETE FROM jobs WHERE id IN ({list})");
+}
+
+#[derive(sqlx::FromRow)]
+struct JobRow {
+    id: i64,
+    account: String,
+    status: String,
+    git_repo: String,
+    git_branch: Option<String>,
+    dest_path: String,
+    run_mode: String,
+    options: String,
+    reason: String,
+    targets_count: i64,
+    retry_of: Option<i64>,
+    requested_at: i64,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    cancel_at: Option<i64>,
+    commit_id: Option<String>,
+    last_line: i64,
+}
+
+impl TryFrom<JobRow> for Job {
+    type Error = StoreError;
+    fn try_from(row: JobRow) -> Result<Self, StoreError> {
+        let plan = Plan {
+            git_repo: row.git_repo,
+            git_branch: row.git_branch,
+            dest_path: row.dest_path,
+            run_mode: RunMode::parse(&row.run_mode).ok_or_else(|| corrupt("run_mode"))?,
+            options: serde_json::from_str::<Options>(&row.options).map_err(corrupt)?,
+        };
+        Ok(Self {
+            id: row.id,
+            account: row.account,
+            status: JobStatus::parse(&row.status).ok_or_else(|| corrupt("status"))?,
+            plan,
+            reason: row.reason,
+            targets_count: row.targets_count,
+            retry_of: row.retry_of,
+            requested_at: Micros(row.requested_at),
+            started_at: row.started_at.map(Micros),
+            finished_at: row.finished_at.map(Micros),
+            cancel_at: row.cancel_at.map(Micros),
+            commit: row.commit_id,
+            last_line: row.last_line,
+        })
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct TargetRow {
+    ordinal: i64,
+    host: String,
+    port: Option<i64>,
+    username: Option<String>,
+    engine: String,
+    status: String,
+    changed: Option<i64>,
+    started_at: Option<i64>,
+    elapsed_ms: Option<i64>,
+    reason: String,
+    commit_id: Option<String>,
+}
+
+impl TryFrom<TargetRow> for Target {
+    type Error = StoreError;
+    fn try_from(row: TargetRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            ordinal: row.ordinal,
+            host: row.host,
+            port: row.port.map(u16::try_from).transpose().map_err(corrupt)?,
+            username: row.username,
+            engine: Engine::parse(&row.engine).ok_or_else(|| corrupt("engine"))?,
+            standing: Standing {
+                status: TargetStatus::parse(&row.status).ok_or_else(|| corrupt("status"))?,
+                changed: row.changed.map(|n| n != 0),
+                started_at: row.started_at.map(Micros),
+                elapsed_ms: row.elapsed_ms,
+                reason: row.reason,
+                commit: row.commit_id,
+            },
+        })
+    }
+}
+
+/// A job that is to be written.
+pub(super) struct NewJob<'a> {
+    pub(super) account: &'a str,
+    pub(super) plan: &'a Plan,
+    pub(super) retry_of: Option<i64>,
+    pub(super) now: Micros,
+    /// Host, port, account.
+    pub(super) targets: Vec<(String, Option<u16>, Option<String>, Engine)>,
+}
+
+/// The next id; who asks for it is alone with jobs until the end of the transaction.
+pub(super) async fn next_id(tx: &mut Tx) -> Result<i64, StoreError> {
+    tx.run(NEXT_ID.query()).await?;
+    let row: Option<(i64,)> = tx.first(THIS_ID.query()).await?;
+    row.map(|(id,)| id).ok_or_else(|| corrupt("there is no counter for jobs"))
+}
+
+/// Waits until nobody else numbers or takes a job.
+pub(super) async fn hold(tx: &mut Tx) -> Result<(), StoreError> {
+    tx.run(HOLD.query()).await.map(drop)
+}
+
+pub(super) async fn insert(tx: &mut Tx, id: i64, new: &NewJob<'_>) -> Result<(), StoreError> {
+    let plan = new.plan;
+    let row: [Value; 15] = [
+        id.into(),
+        new.account.into(),
+        JobStatus::Pending.as_str().into(),
+        plan.git_repo.as_str().into(),
+        plan.git_branch.as_deref().into(),
+        plan.dest_path.as_str().into(),
+        plan.run_mode.as_str().into(),
+        serde_json::to_string(&plan.options).map_err(corrupt)?.into(),
+        "".into(),
+        (new.targets.len() as u64).into(),
+        new.retry_of.into(),
+        new.now.into(),
+        0_i64.into(),
+        "".into(),
+        0_i64.into(),
+    ];
+    tx.run(INSERT_JOB.query().rows([row])).await?;
+    let rows: Vec<[Value; 8]> = new
+        .targets
+        .iter()
+        .enumerate()
+        .map(|(ordinal, (host, port, user, engine))| {
+            [
+                id.into(),
+                (ordinal as u64).into(),
+                host.as_str().into(),
+                port.map(i64::from).into(),
+                user.as_deref().into(),
+                engine.as_str().into(),
+                TargetStatus::Pending.as_str().into(),
+                "".into(),
+            ]
+        })
+        .collect();
+    for some in rows.chunks(BATCH_ROWS_MAX) {
+        tx.run(INSERT_TARGETS.query().rows(some.iter().cloned())).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn put_secret(
+    tx: &mut Tx,
+    job: i64,
+    sealed: Vec<u8>,
+    expires_at: Micros,
+) -> Result<(), StoreError> {
+    tx.run(INSERT_SECRET.bind(job).bind(sealed).bind(expires_at)).await.map(drop)
+}
+
+/// What the job logs in with, sealed, and until when it is kept.
+pub(super) async fn secret(store: &Store, job: i64) -> Result<Option<(Vec<u8>, Micros)>, StoreError> {
+    let row: Option<(Vec<u8>, i64)> = store.first(SELECT_SECRET.bind(job)).await?;
+    Ok(row.map(|(sealed, until)| (sealed, Micros(until))))
+}
+
+pub(super) async fn one(store: &Store, id: i64) -> Result<Option<Job>, StoreError> {
+    store.first::<JobRow>(SELECT_JOB.bind(id)).await?.map(TryInto::try_into).transpose()
+}
+
+pub(super) async fn one_in(tx: &mut Tx, id: i64) -> Result<Option<Job>, StoreError> {
+    tx.first::<JobRow>(SELECT_JOB.bind(id)).await?.map(TryInto::try_into).transpose()
+}
+
+/// What a list is narrowed to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Filter {
+    pub(super) status: Option<JobStatus>,
+    /// Inclusive.
+    pub(super) from: Micros,
+    /// Exclusive.
+    pub(super) to: Micros,
+}
+
+/// A page, newest first, and how many there are in all.
+pub(super) async fn list(
+    store: &Store,
+    filter: Filter,
+    limit: usize,
+    offset: usize,
+) -> Result<(Vec<Job>, i64), StoreError> {
+    let status = filter.status.map(JobStatus::as_str);
+    let narrowed =
+        |query: crate::store::Statement| query.bind(status).bind(status).bind(filter.from).bind(filter.to);
+    let rows: Vec<JobRow> = store.all(narrowed(LIST).bind(limit as u64).bind(offset as u64)).await?;
+    let count: Option<(i64,)> = store.first(narrowed(COUNT)).await?;
+    let jobs = rows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    Ok((jobs, count.map_or(0, |(n,)| n)))
+}
+
+pub(super) async fn targets(store: &Store, job: i64) -> Result<Vec<Target>, StoreError> {
+    let rows: Vec<TargetRow> = store.all(TARGETS.bind(job)).await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+pub(super) async fn targets_in(tx: &mut Tx, job: i64) -> Result<Vec<Target>, StoreError> {
+    let rows: Vec<TargetRow> = tx.all(TARGETS.bind(job)).await?;
+    rows.into_iter().map(TryInto::try_into).collect()
+}
+
+pub(super) async fn put_target(
+    tx: &mut Tx,
+    job: i64,
+    ordinal: i64,
+    standing: &Standing,
+) -> Result<(), StoreError> {
+    let query = PUT_TARGET
+        .bind(standing.status.as_str())
+        .bind(standing.changed)
+        .bind(standing.started_at)
+        .bind(standing.elapsed_ms)
+        .bind(standing.reason.as_str())
+        .bind(standing.commit.as_deref());
+    tx.run(query.bind(job).bind(ordinal)).await.map(drop)
+}
+
+/// A line that is to be added to a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NewLine {
+    pub(super) at: Micros,
+    pub(super) host: Option<String>,
+    /// Printable, without its end.
+    pub(super) line: String,
+}
+
+/// Holds the job's row until the end of the transaction, and adds lines to its log.
+pub(super) async fn lock(tx: &mut Tx, job: i64, lines: &[NewLine]) -> Result<(), StoreError> {
+    tx.run(LOCK_JOB.bind(lines.len() as u64).bind(job)).await?;
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let row: Option<(i64,)> = tx.first(LAST_LINE.bind(job)).await?;
+    let Some((last,)) = row else { return Ok(()) };
+    let mut id = last - i64::try_from(lines.len()).unwrap_or(i64::MAX);
+    for some in lines.chunks(BATCH_ROWS_MAX) {
+        let rows: Vec<[Value; 5]> = some
+            .iter()
+            .map(|line| {
+                id += 1;
+                [
+                    job.into(),
+                    id.into(),
+                    line.at.into(),
+                    line.host.as_deref().into(),
+                    line.line.as_bytes().into(),
+                ]
+            })
+            .collect();
+        tx.run(INSERT_LINES.query().rows(rows)).await?;
+    }
+    Ok(())
+}
+
+/// A stored line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) id: i64,
+    pub(super) at: Micros,
+    pub(super) host: Option<String>,
+    pub(super) line: String,
+}
+
+pub(super) async fn lines(
+    store: &Store,
+    job: i64,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<Line>, StoreError> {
+    let rows: Vec<(i64, i64, Option<String>, Vec<u8>)> =
+        store.all(LINES.bind(job).bind(after).bind(limit as u64)).await?;
+    let line = |(id, at, host, line): (i64, i64, Option<String>, Vec<u8>)| Line {
+        id,
+        at: Micros(at),
+        host,
+        line: String::from_utf8_lossy(&line).into_owned(),
+    };
+    Ok(rows.into_iter().map(line).collect())
+}
+
+pub(super) async fn pending(store: &Store, after: i64, limit: usize) -> Result<Vec<i64>, StoreError> {
+    let rows: Vec<(i64,)> = store.all(PENDING.bind(after).bind(limit as u64)).await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// A job under way that deploys to this path of one of these hosts, in lower case.
+pub(super) async fn collides(tx: &mut Tx, path: &str, hosts: Vec<String>) -> Result<Option<i64>, StoreError> {
+    let row: Option<(i64,)> = tx.first(COLLIDES.bind(path).list(hosts)).await?;
+    Ok(row.map(|(id,)| id))
+}
+
+/// Takes a job that nobody has; says whether it worked.
+pub(super) async fn claim(
+    tx: &mut Tx,
+    job: i64,
+    holder: &str,
+    now: Micros,
+    lease_micros: i64,
+) -> Result<bool, StoreError> {
+    Ok(tx.run(CLAIM.bind(now).bind(holder).bind(lease_micros).bind(job)).await? == 1)
+}
+
+pub(super) async fn renew(
+    tx: &mut Tx,
+    job: i64,
+    holder: &str,
+    lease_micros: i64,
+) -> Result<bool, StoreError> {
+    Ok(tx.run(RENEW.bind(lease_micros).bind(job).bind(holder)).await? == 1)
+}
+
+/// Whether the job is still this holder's, and whether it is to be cancelled.
+pub(super) async fn watch(store: &Store, job: i64, holder: &str) -> Result<Option<bool>, StoreError> {
+    let row: Option<(Option<i64>,)> = store.first(WATCH.bind(job).bind(holder)).await?;
+    Ok(row.map(|(cancel,)| cancel.is_some()))
+}
+
+/// Jobs whose holder was not heard of for the length of a lease.
+pub(super) async fn lost(store: &Store, limit: usize) -> Result<Vec<i64>, StoreError> {
+    let rows: Vec<(i64,)> = store.all(LOST.bind(limit as u64)).await?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+pub(super) async fn take_lost(
+    tx: &mut Tx,
+    job: i64,
+    holder: &str,
+    lease_micros: i64,
+) -> Result<bool, StoreError> {
+    Ok(tx.run(TAKE_LOST.bind(holder).bind(lease_micros).bind(job)).await? == 1)
+}
+
+pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), StoreError> {
+    tx.run(CANCEL.bind(now).bind(job)).await.map(drop)
+}
+
+/// Notes the one commit of a job; the first one stays.
+pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
+    tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
+}
+
+/// Lets another controller take the job at once.
+pub(super) async fn let_go(tx: &mut Tx, job: i64, holder: &str) -> Result<(), StoreError> {
+    tx.run(LET_GO.bind(job).bind(holder)).await.map(drop)
+}
+
+pub(super) async fn finish(
+    tx: &mut Tx,
+    job: i64,
+    status: JobStatus,
+    reason: &str,
+    now: Micros,
+) -> Result<(), StoreError> {
+    tx.run(FINISH.bind(status.as_str()).bind(reason).bind(now).bind(job)).await.map(drop)
+}
+
+/// Pinned keys of these hosts, by host and port.
+pub(super) async fn host_keys(
+    store: &Store,
+    hosts: Vec<String>,
+) -> Result<Vec<(String, i64, String)>, StoreError> {
+    store.all(HOST_KEYS.query().list(hosts)).await
+}
+
+pub(super) async fn pin(
+    tx: &mut Tx,
+    host: &str,
+    port: u16,
+    key: &str,
+    job: i64,
+    now: Micros,
+) -> Result<(), StoreError> {
+    tx.run(PIN.bind(host).bind(i64::from(port)).bind(key).bind(job).bind(now)).await.map(drop)
+}
+
+pub(super) async fn delete_old_secrets(tx: &mut Tx, now: Micros) -> Result<(), StoreError> {
+    tx.run(DELETE_OLD_SECRETS.bind(now)).await.map(drop)
+}
+
+/// Deletes some jobs that were over before this; says how many.
+pub(super) async fn delete_old(tx: &mut Tx, before: Micros, limit: usize) -> Result<usize, StoreError> {
+    let rows: Vec<(i64,)> = tx.all(OLD.bind(before).bind(limit as u64)).await?;
+    let ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
+    if !ids.is_empty() {
+        for statement in [DELETE_LINES, DELETE_SECRETS, DELETE_TARGETS, DELETE_JOBS] {
+            tx.run(statement.query().list(ids.iter().copied())).await?;
+        }
+    }
+    Ok(ids.len())
+}

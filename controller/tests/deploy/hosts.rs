@@ -1,0 +1,173 @@
+//! Every way to log in, right and wrong; keys of hosts; what hangs and is ended.
+
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+use signet_testkit::ssh::SshKey;
+use signet_testkit::sshd::{Account, Sshd};
+use signet_testkit::{Pair, on_both_pairs};
+
+use crate::site::{Site, statuses, with_key, with_password};
+
+on_both_pairs!(each_way_to_log_in, a_changed_host_key_is_refused, what_hangs_is_ended);
+
+fn account<'a>(name: &'a str, password: Option<&'a str>, key: Option<&'a str>) -> Account<'a> {
+    Account { name, password, key }
+}
+
+async fn each_way_to_log_in(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let key = SshKey::ed25519(site.dir.path(), "plain");
+    let locked = SshKey::locked(site.dir.path(), "locked", "open {{ sesame }}");
+    // A password that is a template, a quoted string and an option at once.
+    let password = "-p {{ 7 * 7 }} '\"$x";
+    let first = Sshd::start(&[account("one", Some(password), None)]);
+    let second = Sshd::start(&[account("two", None, Some(&key.public))]);
+    let third = Sshd::start(&[account("three", None, Some(&locked.public))]);
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let good = [
+        with_password("127.0.0.1", first.port, "one", password),
+        with_key("127.0.0.1", second.port, "two", &key.private(), None),
+        with_key("127.0.0.1", third.port, "three", &locked.private(), Some("open {{ sesame }}")),
+    ];
+    let bad = [
+        with_password("127.0.0.2", first.port, "one", "wrong-password"),
+        with_key("127.0.0.3", third.port, "three", &locked.private(), Some("wrong-passphrase")),
+        with_key("127.0.0.4", third.port, "three", &locked.private(), None),
+        with_key("127.0.0.5", third.port, "three", &key.private(), None),
+        with_key("127.0.0.6", closed, "two", &key.private(), None),
+        with_key(
+            "127.0.0.7",
+            second.port,
+            "two",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----",
+            None,
+        ),
+    ];
+    let job = site.run(&site.body(&[&good[..], &bad[..]].concat())).await;
+    let log = site.log(&job).await;
+    let wanted = [
+        "SUCCESS",
+        "SUCCESS",
+        "SUCCESS",
+        "UNREACHABLE",
+        "FAILED",
+        "FAILED",
+        "UNREACHABLE",
+        "UNREACHABLE",
+        "FAILED",
+    ];
+    assert_eq!(statuses(&job), wanted, "{log}");
+    assert_eq!(job["status"], "FAILED");
+    assert!(
+        log.contains("PLAY [all] ***") && log.contains("TASK [git] ***") && log.contains("PLAY RECAP ***"),
+        "{log}"
+    );
+    for target in &job["targets"].as_array().unwrap()[3..] {
+        let (host, reason) = (target["host"].as_str().unwrap(), target["reason"].as_str().unwrap());
+        assert!(!reason.is_empty());
+        let line = format!("fatal: [{host}]: ");
+        assert!(log.lines().any(|l| l.starts_with(&line)), "no line about {host}: {log}");
+        assert!(
+            log.lines().any(|l| l.starts_with(host) && l.contains(": ok=0")),
+            "no recap of {host}: {log}"
+        );
+    }
+    let reason = |n: usize| job["targets"][n]["reason"].as_str().unwrap();
+    assert_eq!(reason(4), "the passphrase does not open the private key");
+    assert_eq!(reason(5), "the private key needs a passphrase, and none was given");
+    assert!(reason(8).contains("can't be read"), "{}", reason(8));
+    for server in [&first, &second, &third] {
+        assert_eq!(std::fs::read_to_string(server.sees("/srv/app/file")).unwrap(), "one");
+    }
+    again_and_newer(&site, &bad[..1], &good).await;
+    assert_eq!(std::fs::read_to_string(third.sees("/srv/app/file")).unwrap(), "two");
+}
+
+/// The same again changes nothing; a new commit does. One after the other, whatever fails.
+async fn again_and_newer(site: &Site, bad: &[Value], good: &[Value]) {
+    let mut body = site.body(&[bad, good].concat());
+    body["run_mode"] = "serial".into();
+    let again = site.run(&body).await;
+    assert_eq!(statuses(&again), ["UNREACHABLE", "SUCCESS", "SUCCESS", "SUCCESS"]);
+    assert_eq!(again["targets"][1]["changed"], false);
+    site.commit("two");
+    let newer = site.retry(&again).await;
+    assert_eq!(newer["targets"][1]["changed"], true, "{newer}");
+    assert_eq!(newer["retry_of"], again["job_id"]);
+}
+
+async fn a_changed_host_key_is_refused(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let key = SshKey::ed25519(site.dir.path(), "key");
+    let mut server = Sshd::start(&[account("u", None, Some(&key.public))]);
+    let mut body = site.body(&[with_key("127.0.0.1", server.port, "u", &key.private(), None)]);
+    let with = |policy: &str, body: &Value| {
+        let mut body = body.clone();
+        body["host_key_policy"] = policy.into();
+        body
+    };
+    let unknown = site.run(&with("strict", &body)).await;
+    assert_eq!(statuses(&unknown), ["UNREACHABLE"]);
+    let reason = unknown["targets"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("key is not known"), "{reason}");
+    let pinned = site.run(&body).await;
+    assert_eq!(statuses(&pinned), ["SUCCESS"], "{}", site.log(&pinned).await);
+    assert_eq!(statuses(&site.run(&with("strict", &body)).await), ["SUCCESS"]);
+    server.replace_key();
+    // No connection of the job before is left to slip through, and a retry pins nothing anew.
+    for changed in [site.run(&body).await, site.retry(&pinned).await, site.run(&with("strict", &body)).await]
+    {
+        assert_eq!(statuses(&changed), ["UNREACHABLE"]);
+        let reason = changed["targets"][0]["reason"].as_str().unwrap();
+        assert!(reason.contains("not the one that was pinned"), "{reason}");
+    }
+    assert_eq!(statuses(&site.run(&with("off", &body)).await), ["SUCCESS"]);
+    // A wrong key is refused although the right one was let in a moment ago.
+    let other = SshKey::ed25519(site.dir.path(), "other");
+    body["targets"][0]["auth"]["private_key"] = other.private().into();
+    assert_eq!(statuses(&site.run(&with("off", &body)).await), ["UNREACHABLE"]);
+}
+
+async fn what_hangs_is_ended(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let key = SshKey::ed25519(site.dir.path(), "key");
+    let server = Sshd::start(&[account("u", None, Some(&key.public))]);
+    // Takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut body = site.body(&[with_key("127.0.0.1", server.port, "u", &key.private(), None)]);
+    body["git_repo"] = format!("https://{}/x.git", silent.local_addr().unwrap()).into();
+    let id =
+        site.app.post("/api/v1/jobs", &body).await.expect(202)["data"]["job_id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/jobs/{id}");
+    site.app.eventually(&path, |job| job["data"]["targets"][0]["status"] == "RUNNING").await;
+    site.app.post(&format!("{path}/cancel"), &json!({})).await.expect(202);
+    site.app.eventually(&path, |job| job["data"]["status"] == "CANCELLED").await;
+    assert_eq!(left_over(), Vec::<String>::new());
+    body["timeout"] = 3.into();
+    let late = site.run(&body).await;
+    assert_eq!(
+        (statuses(&late)[0], late["reason"].as_str().unwrap()),
+        ("FAILED", "the job was not done within 3 s")
+    );
+    assert_eq!(left_over(), Vec::<String>::new());
+    let log = site.log(&late).await;
+    assert!(log.contains("fatal: [127.0.0.1]: FAILED! => ") && log.contains("not done within 3 s"), "{log}");
+}
+
+/// Directories of this process's runs.
+fn left_over() -> Vec<String> {
+    let begin = format!("signet-job-{}-", std::process::id());
+    let entries = std::fs::read_dir("/dev/shm").unwrap();
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.starts_with(&begin)).collect()
+}

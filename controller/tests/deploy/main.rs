@@ -1,0 +1,10 @@
+//! Deployments over SSH, with the real Ansible, OpenSSH and git.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "what goes wrong fails the test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod hosts;
+mod leases;
+mod secrets;
+mod site;

@@ -1,0 +1,95 @@
+//! What these tests deploy, and how they ask for it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use signet_testkit::Pair;
+
+use crate::support::TestApp;
+
+/// A repository with one file, and a controller that may deploy it.
+pub(crate) struct Site {
+    pub(crate) app: TestApp,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+fn git(dir: &Path, arguments: &[&str]) {
+    let done = Command::new("git")
+        .current_dir(dir)
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.com"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+impl Site {
+    pub(crate) async fn start(pair: Pair) -> Self {
+        let app = TestApp::start_with(pair.parts().await, |settings| {
+            settings.deploying.git_protocols.insert("file".into());
+        })
+        .await;
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(dir.path(), Some(0), Some(0)).unwrap();
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        std::fs::create_dir(dir.path().join("repo")).unwrap();
+        let site = Self { app, dir };
+        git(&site.repo(), &["init", "-q", "-b", "main"]);
+        site.commit("one");
+        site
+    }
+
+    fn repo(&self) -> PathBuf {
+        self.dir.path().join("repo")
+    }
+
+    /// A commit with this text in its file.
+    pub(crate) fn commit(&self, text: &str) {
+        std::fs::write(self.repo().join("file"), text).unwrap();
+        git(&self.repo(), &["add", "-A"]);
+        git(&self.repo(), &["commit", "-q", "-m", text]);
+    }
+
+    pub(crate) fn body(&self, targets: &[Value]) -> Value {
+        let repo = format!("file://{}", self.repo().display());
+        json!({ "git_repo": repo, "git_branch": "main", "dest_path": "/srv/app", "targets": targets })
+    }
+
+    /// Runs a job to its end and gives its detail.
+    pub(crate) async fn run(&self, body: &Value) -> Value {
+        let made = self.app.post("/api/v1/jobs?wait=120", body).await.expect(200);
+        self.detail(made["data"]["job_id"].as_str().unwrap()).await
+    }
+
+    pub(crate) async fn retry(&self, job: &Value) -> Value {
+        let path = format!("/api/v1/jobs/{}/retry?wait=120", job["job_id"].as_str().unwrap());
+        let made = self.app.post(&path, &json!({})).await.expect(200);
+        self.detail(made["data"]["job_id"].as_str().unwrap()).await
+    }
+
+    pub(crate) async fn detail(&self, id: &str) -> Value {
+        self.app.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["data"].take()
+    }
+
+    pub(crate) async fn log(&self, job: &Value) -> String {
+        self.app.get(&format!("/api/v1/jobs/{}/logs", job["job_id"].as_str().unwrap())).await.text
+    }
+}
+
+/// A target with a password.
+pub(crate) fn with_password(host: &str, port: u16, user: &str, password: &str) -> Value {
+    json!({ "host": host, "port": port, "username": user, "auth": { "type": "password", "password": password } })
+}
+
+/// A target with a key.
+pub(crate) fn with_key(host: &str, port: u16, user: &str, key: &str, passphrase: Option<&str>) -> Value {
+    json!({ "host": host, "port": port, "username": user,
+        "auth": { "type": "private_key", "private_key": key, "passphrase": passphrase } })
+}
+
+/// Where a job's targets stand.
+pub(crate) fn statuses(job: &Value) -> Vec<&str> {
+    job["targets"].as_array().unwrap().iter().map(|t| t["status"].as_str().unwrap()).collect()
+}
