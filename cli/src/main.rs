@@ -26,6 +26,7 @@ use crate::term::{Look, Term};
 fn main() -> ExitCode {
     // Commands of the agent inside `signet up` start through this very program; see signet_agent::launch.
     signet_agent::launch::main_if_launcher();
+    signet_agent::deploy::main_if_driver();
     match args::CommandLine::parse().run() {
         Ok(exit) => exit.into(),
         Err(failure) => {

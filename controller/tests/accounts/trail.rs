@@ -121,6 +121,17 @@ impl Script<'_> {
         self.ask("PUT /api/dispatch", "/api/dispatch", None, json!({ "paused": false })).await;
     }
 
+    async fn jobs(&mut self) {
+        let auth = json!({ "type": "password", "password": "planted-in-auth" });
+        let body = json!({ "git_repo": "https://h/x.git", "dest_path": "/srv/x",
+            "targets": [{ "host": "192.0.2.1", "username": "u", "auth": auth }] });
+        let job = self.ask("POST /api/v1/jobs", "/api/v1/jobs", None, body).await;
+        let path = format!("/api/v1/jobs/{}", job["data"]["job_id"].as_str().unwrap());
+        self.ask("POST /api/v1/jobs/{job_id}/cancel", &format!("{path}/cancel"), None, json!({})).await;
+        self.app.eventually(&path, |job| job["data"]["status"] == "CANCELLED").await;
+        self.ask("POST /api/v1/jobs/{job_id}/retry", &format!("{path}/retry"), None, json!({})).await;
+    }
+
     async fn approvals(&mut self) {
         let rule = json!({ "target": { "group": "web" }, "approvals": 1 });
         let rule = self.ask("POST /api/approval-rules", "/api/approval-rules", None, rule).await;
@@ -180,9 +191,16 @@ impl Script<'_> {
 }
 
 async fn every_change_leaves_an_entry_and_no_secret(pair: Pair) {
-    let app = TestApp::start(pair).await;
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("ansible-playbook");
+    // A deployment that is still under way when it is cancelled.
+    std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let app =
+        TestApp::start_with(pair.parts().await, |s| s.deploying.ansible_playbook = program.clone()).await;
     let mut script = Script { app: &app, done: Vec::new() };
     script.commands().await;
+    script.jobs().await;
     script.hosts().await;
     script.accounts().await;
     let visited: BTreeSet<&str> = script.done.iter().map(|(route, _)| route.as_str()).collect();
@@ -204,7 +222,15 @@ async fn every_change_leaves_an_entry_and_no_secret(pair: Pair) {
     let unseen: Vec<_> = script.done.iter().filter(|(_, id)| !found.contains(id)).collect();
     assert!(unseen.is_empty(), "no entry: {unseen:?}");
     assert!(export.contains("uptime"), "a command's text is there");
-    for secret in [PASSWORD, "battery staple", "planted-in-env", "planted-in-stdin", "signet_", "eyJ"] {
+    for secret in [
+        PASSWORD,
+        "battery staple",
+        "planted-in-env",
+        "planted-in-stdin",
+        "planted-in-auth",
+        "signet_",
+        "eyJ",
+    ] {
         assert!(!export.lines().any(|line| line.contains("entry") && line.contains(secret)), "{secret}");
     }
 }
