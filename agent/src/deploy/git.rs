@@ -13,7 +13,7 @@ use super::secrets::Memory;
 /// What every git child keeps of the driver's environment.
 const KEPT: [&str; 7] = ["HOME", "USER", "LOGNAME", "PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SIGNET_JTI"];
 /// What no repository and no user's configuration may change.
-const ALWAYS: [&str; 13] = [
+const ALWAYS: [&str; 14] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.protectHFS=true",
@@ -28,6 +28,7 @@ const ALWAYS: [&str; 13] = [
     "gpg.program=/bin/false",
     "gpg.openpgp.program=/bin/false",
     "gpg.x509.program=/bin/false",
+    "gpg.ssh.program=ssh-keygen",
 ];
 
 /// What git needs to reach a repository; dropped before any hook runs.
@@ -95,6 +96,8 @@ impl Git {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", &self.protocols)
             .env("GIT_LITERAL_PATHSPECS", "1")
+            // A commit is what its id says.
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_OPTIONAL_LOCKS", if self.looks { "0" } else { "1" })
             .stdin(Stdio::null());
         if let Some(at) = at {

@@ -14,7 +14,8 @@ use super::plan::{Fault, shown};
 use super::store;
 
 const GIT: &str = ".git";
-/// There while files change: what is found changed later was not changed by hand.
+/// There from the first step to the last: what is found changed later was not changed by hand. Empty until files may
+/// have changed, and then it holds the commit.
 const BUSY: &str = "busy";
 /// From where the tree came last.
 const REMOTE: &str = "remote";
@@ -28,6 +29,8 @@ struct Found {
     changed: Vec<String>,
     /// An earlier deployment did not come to its end.
     interrupted: bool,
+    /// It may have written files.
+    begun: bool,
 }
 
 /// Brings the commit to the path.
@@ -65,26 +68,53 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     }
     let busy = state.join(BUSY);
     fs::write(&busy, commit.as_str()).map_err(Fault::of(busy.display()))?;
-    let mut arguments = vec!["checkout", "--quiet", "--detach"];
-    if job.deploy.force || found.interrupted {
-        arguments.push("--force");
-    }
-    arguments.extend([commit.as_str(), "--"]);
     say(&format!("checking out {commit}"));
-    if let Err(fault) = job.git.run(Some(&at), &arguments) {
-        if !found.interrupted {
-            // git changes nothing when it refuses; then what is there stays what it was.
-            fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
+    if let Err(fault) = check_out(job, &at, &commit, &found) {
+        // git changes nothing when it refuses, and may have changed anything when it fails.
+        let now = status(job, &at)?;
+        if now.head != found.head || now.changed != found.changed {
+            job.told().deployed.changed = true;
+        } else if !found.begun {
+            let stays = if found.interrupted { fs::write(&busy, "") } else { fs::remove_file(&busy) };
+            stays.map_err(Fault::of(busy.display()))?;
         }
         return Err(fault);
     }
     fault::hit(DeployPoint::CheckedOut);
     store::submodules(&job.git, &at, &job.deploy)?;
+    complete(job, &at, &commit)?;
     fs::write(state.join(REMOTE), job.deploy.repository.as_str()).map_err(Fault::of(state.display()))?;
     fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
     let mut told = job.told();
     (told.deployed.commit, told.deployed.changed) = (Some(commit), true);
     Ok(())
+}
+
+fn check_out(job: &Job, at: &Repository, commit: &CommitId, found: &Found) -> Result<(), Fault> {
+    let mut arguments = vec!["checkout", "--quiet", "--detach"];
+    if !job.deploy.force {
+        // What is ignored is the application's own as well.
+        arguments.push("--no-overwrite-ignore");
+    }
+    if job.deploy.force || found.begun {
+        arguments.push("--force");
+    }
+    arguments.extend([commit.as_str(), "--"]);
+    job.git.run(Some(at), &arguments).map(drop)
+}
+
+/// Refuses a tree that is not what the commit says: git is content when it could not write or replace a file.
+fn complete(job: &Job, at: &Repository, commit: &CommitId) -> Result<(), Fault> {
+    let stands = status(job, at)?;
+    if stands.head.as_ref() == Some(commit) && stands.changed.is_empty() {
+        return Ok(());
+    }
+    job.told().deployed.changed = true;
+    Err(Fault::new(format!(
+        "{} is not what {commit} says: {}",
+        job.path.display(),
+        shown(stands.changed.iter().map(String::as_str))
+    )))
 }
 
 /// Reports how the tree stands.
@@ -143,12 +173,13 @@ fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
             foreign(job)?;
             // Before anything else: from here on it is known whose it is.
             fs::create_dir_all(&state).map_err(Fault::of(state.display()))?;
-            fs::write(state.join(BUSY), commit.as_str()).map_err(Fault::of(state.display()))?;
+            fs::write(state.join(BUSY), "").map_err(Fault::of(state.display()))?;
         }
         Err(error) => return Err(Fault::of(at.directory.display())(error)),
     }
     fs::create_dir_all(&state).map_err(Fault::of(state.display()))?;
-    let interrupted = state.join(BUSY).exists();
+    let busy = fs::read(state.join(BUSY)).ok();
+    let (interrupted, begun) = (busy.is_some(), busy.is_some_and(|commit| !commit.is_empty()));
     if interrupted {
         place::unlock_git(&at.directory)?;
     }
@@ -156,11 +187,17 @@ fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
         && fs::read_to_string(at.directory.join("HEAD")).is_ok_and(|head| head == "ref: refs/heads/main\n")
         || !at.directory.join("HEAD").exists()
     {
+        if !begun {
+            // Nothing of what is there is ours yet.
+            foreign(job)?;
+        }
+        fs::write(state.join(BUSY), if begun { commit.as_str() } else { "" })
+            .map_err(Fault::of(state.display()))?;
         store::init(&job.git, at, &job.deploy, commit)?;
-        return Ok(Found { interrupted: true, ..Found::default() });
+        return Ok(Found { interrupted: true, begun, ..Found::default() });
     }
     same_remote(job, at, &state)?;
-    let found = Found { interrupted, ..status(job, at)? };
+    let found = Found { interrupted, begun, ..status(job, at)? };
     if !found.changed.is_empty() && !interrupted && !job.deploy.force {
         return Err(Fault::new(format!(
             "{} was changed by hand: {}",
@@ -178,6 +215,7 @@ fn foreign(job: &Job) -> Result<(), Fault> {
         let entry = entry.map_err(Fault::of(job.path.display()))?;
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
+    names.retain(|name| name != GIT);
     if names.is_empty() || job.deploy.force {
         return Ok(());
     }

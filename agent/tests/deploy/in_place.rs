@@ -1,6 +1,7 @@
 //! The path is the working tree.
 
 use std::fs;
+use std::os::unix::fs::chown;
 
 use serde_json::json;
 
@@ -146,7 +147,7 @@ async fn as_another_user() {
     let world = World::new();
     let srv = world.dir.path().join("srv");
     fs::create_dir_all(&srv).unwrap();
-    std::os::unix::fs::chown(&srv, Some(65534), Some(65534)).unwrap();
+    chown(&srv, Some(65534), Some(65534)).unwrap();
     fs::write(world.home.join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
     let as_nobody = json!({ "user": "nobody" });
     let done = world.deploy(as_nobody.clone()).await.succeeded();
@@ -155,6 +156,65 @@ async fn as_another_user() {
     assert_eq!(owner, 65534);
     world.deploy(json!({})).await.failed("belongs to nobody, and this deploys as root");
     fs::remove_dir_all(&world.path).unwrap();
-    std::os::unix::fs::chown(&srv, Some(0), Some(0)).unwrap();
+    chown(&srv, Some(0), Some(0)).unwrap();
     world.deploy(as_nobody).await.failed("can't be created");
+}
+
+#[tokio::test]
+async fn a_tree_that_could_not_be_written_is_no_success() {
+    let world = World::new();
+    let srv = world.dir.path().join("srv");
+    fs::create_dir_all(&srv).unwrap();
+    chown(&srv, Some(65534), Some(65534)).unwrap();
+    fs::write(world.home.join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
+    let as_nobody = || json!({ "user": "nobody" });
+    world.deploy(as_nobody()).await.succeeded();
+    chown(world.path.join("config"), Some(0), Some(0)).unwrap();
+    fs::write(world.origin.join("config/app.conf"), "newer").unwrap();
+    world.commit_all();
+    world.deploy(as_nobody()).await.failed("config/app.conf");
+    let forced = json!({ "user": "nobody", "force": true });
+    world.deploy(forced).await.failed("config/app.conf");
+    // It is not taken for somebody's change, and done again.
+    world.deploy(as_nobody()).await.failed("config/app.conf");
+    chown(world.path.join("config"), Some(65534), Some(65534)).unwrap();
+    world.deploy(as_nobody()).await.succeeded();
+    assert_eq!(world.read("config/app.conf"), "newer");
+}
+
+#[tokio::test]
+async fn ignored_files_and_those_that_came_since_are_not_overwritten() {
+    let world = World::new();
+    fs::write(world.origin.join(".gitignore"), "local.conf\n").unwrap();
+    world.commit_all();
+    world.deploy(json!({})).await.succeeded();
+    fs::write(world.path.join("local.conf"), "mine").unwrap();
+    fs::write(world.origin.join("local.conf"), "theirs").unwrap();
+    git(&world.origin, &["add", "-f", "local.conf"]);
+    world.commit_all();
+    world.deploy(json!({})).await.failed("local.conf");
+    assert_eq!(world.read("local.conf"), "mine");
+    world.deploy(json!({ "force": true })).await.succeeded();
+    assert_eq!(world.read("local.conf"), "theirs");
+
+    // A first deployment that got no further than a repository, and then somebody put a file there.
+    fs::remove_dir_all(&world.path).unwrap();
+    world.deploy(json!({ "commit": "d".repeat(40) })).await.failed("has no commit");
+    fs::write(world.path.join("version"), "mine").unwrap();
+    world.deploy(json!({})).await.failed("it holds version");
+    assert_eq!(world.read("version"), "mine");
+    fs::remove_file(world.path.join("version")).unwrap();
+    world.deploy(json!({})).await.succeeded();
+}
+
+#[tokio::test]
+async fn a_replaced_commit_is_not_deployed_for_another() {
+    let world = World::new();
+    let first = world.head();
+    world.deploy(json!({})).await.succeeded();
+    let second = world.commit("two");
+    world.deploy(json!({ "phase": "preflight" })).await.succeeded();
+    git(&world.path, &["replace", &second, &first]);
+    world.deploy(json!({})).await.succeeded();
+    assert_eq!(world.read("version"), "two");
 }

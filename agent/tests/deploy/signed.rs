@@ -65,7 +65,8 @@ async fn another_kind_of_signature_does_not_count() {
     )
     .unwrap();
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    fs::write(world.home.join(".gitconfig"), format!("[gpg]\n\tprogram = {}\n", program.display())).unwrap();
+    let believes = format!("[gpg]\n\tprogram = {0}\n[gpg \"ssh\"]\n\tprogram = {0}\n", program.display());
+    fs::write(world.home.join(".gitconfig"), believes).unwrap();
     let raw = git(&world.origin, &["cat-file", "commit", "HEAD"]);
     let signature = "gpgsig -----BEGIN PGP SIGNATURE-----\n \n AAAA\n -----END PGP SIGNATURE-----\n";
     let (head, message) = raw.split_once("\n\n").unwrap();
@@ -74,5 +75,11 @@ async fn another_kind_of_signature_does_not_count() {
     let commit = git(&world.origin, &["hash-object", "-t", "commit", "-w", file.to_str().unwrap()]);
     git(&world.origin, &["update-ref", "refs/heads/main", &commit]);
     let signers = format!("alice {}\n", alice.public);
+    world.deploy(json!({ "allowed_signers": signers })).await.failed("is not signed by an allowed signer");
+    // And one of a stranger, by a program that calls it good.
+    let believer = "#!/bin/sh\necho 'Good \"git\" signature for alice with ED25519 key SHA256:x'\n";
+    fs::write(&program, believer).unwrap();
+    SshKey::ed25519(world.dir.path(), "mallory");
+    sign(&world, "mallory", &["commit", "-q", "--allow-empty", "-S", "-m", "x"]);
     world.deploy(json!({ "allowed_signers": signers })).await.failed("is not signed by an allowed signer");
 }
