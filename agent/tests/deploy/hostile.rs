@@ -263,3 +263,36 @@ async fn protocols_that_are_not_allowed_are_not_spoken() {
     let change = json!({ "repository": "ssh://git@example.com/app", "protocols": ["ssh"] });
     world.deploy(change).await.failed("transport 'file' not allowed");
 }
+
+#[tokio::test]
+async fn others_can_write_nowhere_above_it() {
+    let world = World::new();
+    let srv = world.dir.path().join("srv");
+    fs::create_dir_all(&srv).unwrap();
+    let mode = |mode| fs::set_permissions(&srv, fs::Permissions::from_mode(mode)).unwrap();
+    chown(&srv, None, Some(65534)).unwrap();
+    mode(0o775);
+    world.deploy(json!({})).await.failed("srv can be written to by its group");
+    mode(0o757);
+    world.deploy(json!({})).await.failed("srv can be written to by everybody");
+    mode(0o1777);
+    world.deploy(json!({})).await.succeeded();
+    // Of somebody else, although the tree is one's own.
+    mode(0o755);
+    chown(&srv, Some(65534), None).unwrap();
+    world.deploy(json!({})).await.failed("srv belongs to nobody, and this deploys as root: deploy as nobody");
+    chown(&srv, Some(0), None).unwrap();
+    fs::set_permissions(world.path.join(".git"), fs::Permissions::from_mode(0o777)).unwrap();
+    world.deploy(json!({})).await.failed(".git can be written to by everybody");
+}
+
+#[tokio::test]
+async fn the_inside_of_a_repository_is_no_place() {
+    let world = World::new();
+    let bare = world.dir.path().join("srv/bare");
+    fs::create_dir_all(&bare).unwrap();
+    git(&bare, &["init", "-q", "--bare"]);
+    let inside = json!({ "path": bare.join("hooks/new") });
+    world.deploy(inside).await.failed("bare is the directory of a git repository");
+    assert!(!bare.join("hooks/new").exists());
+}

@@ -31,9 +31,10 @@ pub(super) use layout::Undo;
 /// A step failed; then the release before is current.
 pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
     let commit = job.commit()?;
-    let locked = Locked::take(job.path.clone(), layout::MIRROR)?;
+    place::make(&job.path)?;
+    let layout = Layout::of(&job.path, job.deploy.force)?;
+    let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
     fault::hit(DeployPoint::Locked);
-    let layout = Layout::of(&locked.path, job.deploy.force)?;
     let current = layout.current()?;
     let record = current.as_deref().and_then(|name| layout.record(name));
     {
@@ -48,7 +49,7 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
         prepare(job, &layout, &commit)?;
     }
     if stands {
-        say(&format!("{} stands on {commit} already", locked.path.display()));
+        say(&format!("{} stands on {commit} already", job.path.display()));
         return Ok(());
     }
     layout.remove_unfinished()?;
@@ -78,8 +79,6 @@ fn prepare(job: &Job, layout: &Layout, commit: &CommitId) -> Result<(), Fault> {
     if !whole {
         store::init(&job.git, &at, &job.deploy, commit)?;
     }
-    fs::create_dir_all(&layout.state).map_err(Fault::of(layout.state.display()))?;
-    place::sign(&layout.state, &job.deploy)?;
     if !store::has(&job.git, &at, commit)? {
         say(&format!("fetching {commit} from {}", job.deploy.repository));
         store::fetch(&job.git, &at, &job.deploy, commit)?;
@@ -227,8 +226,8 @@ pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
     let commit = job.commit()?;
     let there = job.path.join(layout::MIRROR).join("HEAD").exists();
     if there {
-        let locked = Locked::take(job.path.clone(), layout::MIRROR)?;
-        let layout = Layout::of(&locked.path, job.deploy.force)?;
+        let layout = Layout::of(&job.path, job.deploy.force)?;
+        let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
         place::unlock_git(&layout.mirror)?;
         let at = mirror(&layout);
         if !store::has(&job.git, &at, &commit)? {
