@@ -88,8 +88,21 @@ async fn shared_paths_lead_nowhere_else() {
     world.deploy(how("out/log")).await.failed("out is no directory in the repository");
     world.deploy(how("version/log")).await.failed("version is no directory in the repository");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    // Nor on the side of what is shared, where the application may write.
+    fs::create_dir_all(world.path.join("shared")).unwrap();
+    symlink(&outside, world.path.join("shared/config")).unwrap();
+    world.deploy(how("config/app.conf")).await.failed("config is no directory in what is shared");
+    fs::remove_file(world.path.join("shared/config")).unwrap();
+    fs::create_dir(world.path.join("shared/config")).unwrap();
+    symlink(outside.join("copy"), world.path.join("shared/config/app.conf.signet-next")).unwrap();
+    world.deploy(how("config/app.conf")).await.succeeded();
+    assert_eq!(world.read("shared/config/app.conf"), "from the repository");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    let forced = json!({ "force": true });
+    let mut link = how("link");
+    link.as_object_mut().unwrap().extend(forced.as_object().unwrap().clone());
     // At its end the link is replaced, and not followed.
-    world.deploy(how("link")).await.succeeded();
+    world.deploy(link).await.succeeded();
     assert!(world.path.join("shared/link").is_dir());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
