@@ -202,6 +202,7 @@ async fn what_can_not_be_removed_is_told_and_fails_nothing() {
 #[tokio::test]
 async fn the_link_goes_back_to_where_it_led() {
     let world = World::new();
+    let first = world.head();
     world.deploy(releases(&world, json!({}))).await.succeeded();
     let link = world.path.join("current");
     let elsewhere = current(&world);
@@ -210,4 +211,15 @@ async fn the_link_goes_back_to_where_it_led() {
     world.commit("two");
     world.deploy(releases(&world, json!({ "activate": ["exit 1"] }))).await.failed("exit code 1");
     assert_eq!(fs::read_link(&link).unwrap(), elsewhere);
+
+    // The only release, taken again: nothing is better than it.
+    let mut again = releases(&world, json!({ "activate": ["exit 1"] }));
+    again.as_object_mut().unwrap().extend([
+        ("commit".to_owned(), json!(first)),
+        ("rollback".to_owned(), json!(true)),
+        ("force".to_owned(), json!(true)),
+    ]);
+    let done = world.deploy(again).await.failed("exit code 1");
+    assert_eq!((done.commit.unwrap().to_string(), done.changed), (first, false));
+    assert_eq!(world.read("current/version"), "one");
 }

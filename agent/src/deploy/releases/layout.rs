@@ -238,15 +238,16 @@ impl Layout {
     }
 
     /// How to go back from a release that is about to be current: to the one that is current when it works, else to the
-    /// newest that does.
+    /// newest that does, else to whatever is current.
     ///
     /// # Errors
     /// The system's.
     pub(super) fn undo(&self, new: &str) -> Result<Undo, Fault> {
-        let current = self.current()?.filter(|name| name != new);
+        let current = self.current()?;
         let good = |name: &String| self.record(name).is_some_and(|record| record.good);
         let names = self.names()?.into_iter().rev().filter(|name| name != new);
-        let back = current.clone().filter(good).or_else(|| names.into_iter().find(good));
+        let before = current.clone().filter(|name| name != new && good(name));
+        let back = before.or_else(|| names.into_iter().find(good)).or_else(|| current.clone());
         let commit = back.as_ref().and_then(|name| self.record(name)).map(|record| record.commit);
         let to = match back {
             Some(back) if Some(&back) != current.as_ref() => Some(Path::new(RELEASES).join(back)),
