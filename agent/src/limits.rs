@@ -132,6 +132,10 @@ pub const DRIFT_EVERY: Duration = Duration::from_secs(600);
 pub const DRIFT_LOOK_MAX: Duration = Duration::from_secs(60);
 /// Longest report of a driver, in bytes.
 pub const DEPLOY_REPORT_BYTES_MAX: u64 = 64 * 1024;
+/// What is kept of what one git process answers, in bytes; the rest is not looked at.
+pub const GIT_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What is kept of its complaints, in bytes: the last ones. All of them are in the output.
+pub const GIT_COMPLAINTS_BYTES_MAX: usize = 64 * 1024;
 /// Names of files that one sentence about a deployment shows.
 pub const DEPLOY_NAMES_SHOWN: usize = 10;
 /// How often a health check's command is looked at.

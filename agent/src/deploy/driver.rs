@@ -76,6 +76,15 @@ impl Told {
         self.file = None;
     }
 
+    /// Switches back what was switched and has not shown that it works, and tells so. Whoever holds this has all of it:
+    /// nobody sees it half done.
+    ///
+    /// # Errors
+    /// The system's; then what was switched remains, and is told.
+    pub(super) fn take_back(&mut self) -> Result<(), Fault> {
+        self.undo.take().map_or(Ok(()), |undo| undo.switch_back(&mut self.deployed))
+    }
+
     fn report(&mut self, fault: Option<&Fault>) {
         let report = Report { deploy: self.deployed.clone(), fault: fault.map(Fault::to_string) };
         let Some(file) = &mut self.file else { return };
@@ -107,11 +116,8 @@ fn heed_term(told: &Arc<Mutex<Told>>) -> io::Result<()> {
         // Kept until the end: nothing is switched any more.
         let mut told = lock(&told);
         let fault = Fault::new("it was ended before it was done");
-        if let Some(undo) = told.undo.take() {
-            match undo.switch_back() {
-                Ok(name) => told.deployed.rolled_back_to = name,
-                Err(fault) => complain(&fault),
-            }
+        if let Err(fault) = told.take_back() {
+            complain(&fault);
         }
         told.report(Some(&fault));
         exit(EXIT_TERMINATED);

@@ -1,14 +1,16 @@
 //! The system's git, with nothing of what could make it run something else.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 
 use signet_common::deploy::{CommitId, CredentialKind, Deploy, GitRef};
 
 use super::plan::{Fault, Secret, shown};
 use super::secrets::Memory;
+use crate::limits::{GIT_ANSWER_BYTES_MAX, GIT_COMPLAINTS_BYTES_MAX, PIPE_READ_BYTES};
 
 /// What every git child keeps of the driver's environment.
 const KEPT: [&str; 7] = ["HOME", "USER", "LOGNAME", "PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SIGNET_JTI"];
@@ -122,13 +124,11 @@ impl Git {
     }
 
     fn output(&self, at: Option<&Repository>, arguments: &[&str]) -> Result<Output, Fault> {
-        let output = self.command(at).args(arguments).output().map_err(|error| match error.kind() {
+        let mut command = self.command(at);
+        bounded(command.args(arguments).stderr(Stdio::piped())).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Fault::new("there is no git on this host"),
             _ => Fault::new(format!("git can't be executed: {error}")),
-        })?;
-        // What it complains about belongs into the log.
-        io::stderr().write_all(&output.stderr).ok();
-        Ok(output)
+        })
     }
 
     /// What git writes to its standard output.
@@ -150,7 +150,7 @@ impl Git {
     /// It can't be executed.
     pub(super) fn ask(&self, at: &Repository, arguments: &[&str]) -> Result<Option<String>, Fault> {
         let mut command = self.command(Some(at));
-        let output = command.args(arguments).stderr(Stdio::null()).output();
+        let output = bounded(command.args(arguments).stderr(Stdio::null()));
         let output = output.map_err(Fault::of("git can't be executed"))?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
@@ -208,6 +208,34 @@ impl Git {
         }
         Err(Fault::new(format!("commit {commit} is not signed by an allowed signer")))
     }
+}
+
+/// Runs a program and keeps the begin of what it answers and the end of its complaints. Those go into the log as they
+/// come.
+fn bounded(command: &mut Command) -> io::Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let complaints = child.stderr.take();
+    let complaints = thread::Builder::new().spawn(move || complaints.map_or_else(Vec::new, last_of))?;
+    let mut stdout = Vec::new();
+    if let Some(mut answer) = child.stdout.take() {
+        answer.by_ref().take(GIT_ANSWER_BYTES_MAX).read_to_end(&mut stdout)?;
+        if io::copy(&mut answer, &mut io::sink())? > 0 {
+            // Only whole lines.
+            stdout.truncate(stdout.iter().rposition(|byte| *byte == b'\n').unwrap_or_default());
+        }
+    }
+    Ok(Output { status: child.wait()?, stdout, stderr: complaints.join().unwrap_or_default() })
+}
+
+fn last_of(mut complaints: impl Read) -> Vec<u8> {
+    let (mut kept, mut read) = (Vec::new(), vec![0; PIPE_READ_BYTES]);
+    while let Ok(count @ 1..) = complaints.read(&mut read) {
+        let said = read.get(..count).unwrap_or_default();
+        io::stderr().write_all(said).ok();
+        kept.extend_from_slice(said);
+        kept.drain(..kept.len().saturating_sub(GIT_COMPLAINTS_BYTES_MAX));
+    }
+    kept
 }
 
 fn last_words(output: &Output) -> String {
@@ -272,5 +300,21 @@ fn access(deploy: &Deploy, secret: Option<&Secret>) -> Result<Access, Fault> {
                 vec!["credential.helper=".to_owned(), format!("credential.{origin}.helper={helper}")];
             Ok(Access { configuration, ..Access { _files: vec![file], ..plain(SSH.to_owned()) } })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_kept_than_is_of_use() {
+        let mut command = Command::new("sh");
+        let talk =
+            "yes answer | head -c 17000000; yes complaint | head -c 1000000 >&2; echo 'fatal: x' >&2; exit 1";
+        let output = bounded(command.arg("-c").arg(talk).stderr(Stdio::piped())).unwrap();
+        assert!(output.stdout.len() as u64 <= GIT_ANSWER_BYTES_MAX && output.stdout.ends_with(b"\nanswer"));
+        assert_eq!(output.stderr.len(), GIT_COMPLAINTS_BYTES_MAX);
+        assert_eq!(last_words(&output), "fatal: x");
     }
 }

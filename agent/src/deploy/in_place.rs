@@ -39,10 +39,12 @@ struct Found {
 /// What is there is foreign or was changed by hand, or a step fails.
 pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     let commit = job.commit()?;
-    let locked = Locked::take(job.path.clone(), GIT)?;
-    fault::hit(DeployPoint::Locked);
-    let at = repository(&locked.path);
+    let at = repository(&job.path);
     let state = at.directory.join(STATE);
+    place::make(&job.path)?;
+    vet(job, &at)?;
+    let _locked = Locked::take(&job.path, &state, &job.deploy)?;
+    fault::hit(DeployPoint::Locked);
     // Also to look for changes: that cleans files.
     job.git.disable_filters(&at)?;
     let found = look(job, &at, &commit)?;
@@ -54,10 +56,9 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
         if let Some(signers) = &job.deploy.allowed_signers {
             job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
         }
-        say(&format!("{} stands on {commit} already", locked.path.display()));
+        say(&format!("{} stands on {commit} already", job.path.display()));
         return Ok(());
     }
-    place::sign(&state, &job.deploy)?;
     if found.head.is_none() || !store::has(&job.git, &at, &commit)? {
         say(&format!("fetching {commit} from {}", job.deploy.repository));
         store::fetch(&job.git, &at, &job.deploy, &commit)?;
@@ -82,7 +83,7 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     }
     fault::hit(DeployPoint::CheckedOut);
     store::submodules(&job.git, &at, &job.deploy)?;
-    complete(job, &at, &commit)?;
+    complete(job, &at, &commit, found.head.as_ref())?;
     fs::write(state.join(REMOTE), job.deploy.repository.as_str()).map_err(Fault::of(state.display()))?;
     fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
     let mut told = job.told();
@@ -104,8 +105,11 @@ fn check_out(job: &Job, at: &Repository, commit: &CommitId, found: &Found) -> Re
 }
 
 /// Refuses a tree that is not what the commit says: git is content when it could not write or replace a file.
-fn complete(job: &Job, at: &Repository, commit: &CommitId) -> Result<(), Fault> {
-    let stands = status(job, at)?;
+fn complete(job: &Job, at: &Repository, commit: &CommitId, before: Option<&CommitId>) -> Result<(), Fault> {
+    let mut stands = status(job, at)?;
+    if let Some(before) = before {
+        stands.changed.extend(left(job, at, before, commit)?);
+    }
     if stands.head.as_ref() == Some(commit) && stands.changed.is_empty() {
         return Ok(());
     }
@@ -115,6 +119,23 @@ fn complete(job: &Job, at: &Repository, commit: &CommitId) -> Result<(), Fault> 
         job.path.display(),
         shown(stands.changed.iter().map(String::as_str))
     )))
+}
+
+/// Files that are there although the commit has them no more: git only warns when it can't remove one.
+fn left(job: &Job, at: &Repository, before: &CommitId, commit: &CommitId) -> Result<Vec<String>, Fault> {
+    let (before, commit) = (before.as_str(), commit.as_str());
+    let arguments =
+        ["diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=D", before, commit];
+    let gone = job.git.run(Some(at), &arguments)?;
+    let remains = |name: &&str| {
+        let file = job.path.join(name);
+        let is =
+            |path: &Path, test: fn(&fs::Metadata) -> bool| path.symlink_metadata().is_ok_and(|it| test(&it));
+        // What is in the place of its directory may lead to another file of that name.
+        let own = file.ancestors().skip(1).take_while(|above| *above != job.path);
+        is(&file, |it| !it.is_dir()) && own.into_iter().all(|above| is(above, fs::Metadata::is_dir))
+    };
+    Ok(gone.split_terminator('\0').filter(remains).map(str::to_owned).collect())
 }
 
 /// Reports how the tree stands.
@@ -147,8 +168,8 @@ pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(Fault::of(at.directory.display())(error)),
         Ok(_) => {
-            let _locked = Locked::take(job.path.clone(), GIT)?;
             place::own(&at.directory)?;
+            let _locked = Locked::take(&job.path, &at.directory.join(STATE), &job.deploy)?;
             if !store::has(&job.git, &at, &commit)? {
                 store::fetch(&job.git, &at, &job.deploy, &commit)?;
             }
@@ -163,21 +184,19 @@ fn repository(path: &Path) -> Repository {
     Repository { directory: path.join(GIT), tree: Some(path.to_owned()), index: None }
 }
 
+/// Whether the path is one's own, or empty. Before it is locked: of what is not, nothing changes.
+fn vet(job: &Job, at: &Repository) -> Result<(), Fault> {
+    match at.directory.symlink_metadata() {
+        Ok(there) if there.is_dir() => place::own(&at.directory),
+        Ok(_) => Err(Fault::new(format!("{} is no directory", at.directory.display()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => foreign(job),
+        Err(error) => Err(Fault::of(at.directory.display())(error)),
+    }
+}
+
 /// Looks at what is there, and makes a repository where nothing is.
 fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
     let state = at.directory.join(STATE);
-    match at.directory.symlink_metadata() {
-        Ok(there) if there.is_dir() => place::own(&at.directory)?,
-        Ok(_) => return Err(Fault::new(format!("{} is no directory", at.directory.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            foreign(job)?;
-            // Before anything else: from here on it is known whose it is.
-            fs::create_dir_all(&state).map_err(Fault::of(state.display()))?;
-            fs::write(state.join(BUSY), "").map_err(Fault::of(state.display()))?;
-        }
-        Err(error) => return Err(Fault::of(at.directory.display())(error)),
-    }
-    fs::create_dir_all(&state).map_err(Fault::of(state.display()))?;
     let busy = fs::read(state.join(BUSY)).ok();
     let (interrupted, begun) = (busy.is_some(), busy.is_some_and(|commit| !commit.is_empty()));
     if interrupted {

@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::unistd::{Uid, User, geteuid};
+use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use signet_common::deploy::Deploy;
 use signet_common::time::Micros;
 
@@ -16,16 +17,22 @@ use crate::policy::{DeployRoots, follow};
 
 /// The driver's own files, inside the repository's directory.
 pub(super) const STATE: &str = "signet";
-/// Who holds the lock, for whoever finds it taken.
-const HOLDER: &str = "holder";
+/// Locked by who is at work, who writes there in words who that is. Nobody else may open it.
+const LOCK: &str = "lock";
+/// The bits that let a group and everybody write.
+const WRITABLE: [u32; 2] = [0o020, 0o002];
+/// In such a directory only the owner of a name changes it.
+const STICKY: u32 = 0o1000;
 
 /// The path without symbolic links; its end may be missing.
 ///
 /// # Errors
-/// A link that leads nowhere, a directory that can't be looked into, or a way out of the deploy roots.
+/// A link that leads nowhere, a directory that can't be looked into, a way out of the deploy roots, a place where others
+/// could put what they like, the user's home, or a git repository's own directory.
 pub(super) fn resolve(path: &Path, roots: &DeployRoots) -> Result<PathBuf, Fault> {
     let resolved = follow(path).map_err(Fault::of(format!("{} can't be followed", path.display())))?;
     if roots.resolved().hold(&resolved) {
+        suits(&resolved)?;
         return Ok(resolved);
     }
     let leads = match resolved == path {
@@ -35,71 +42,136 @@ pub(super) fn resolve(path: &Path, roots: &DeployRoots) -> Result<PathBuf, Fault
     Err(Fault::new(format!("{}, {leads} is below none of this host's deploy roots", path.display())))
 }
 
+/// Whether this user may trust what is found there.
+fn suits(path: &Path) -> Result<(), Fault> {
+    let user = User::from_uid(geteuid()).map_err(Fault::of("the user can't be looked up"))?;
+    if user.is_some_and(|user| follow(&user.dir).unwrap_or(user.dir).starts_with(path)) {
+        return Err(Fault::new(format!("{} holds the home of {}", path.display(), name(geteuid()))));
+    }
+    for above in path.ancestors() {
+        let there = match above.symlink_metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(Fault::of(above.display()))?,
+        };
+        let owner = Uid::from_raw(there.uid());
+        if !owner.is_root() && owner != geteuid() {
+            return Err(foreign(above, owner));
+        }
+        if there.mode() & STICKY == 0 {
+            only_writer(above, &there)?;
+        }
+        if ["HEAD", "objects", "refs"].iter().all(|part| above.join(part).symlink_metadata().is_ok()) {
+            return Err(Fault::new(format!("{} is the directory of a git repository", above.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what others may write to: a group with nobody else in it, which many systems give to each user, is none.
+fn only_writer(path: &Path, there: &fs::Metadata) -> Result<(), Fault> {
+    let [group, everybody] = WRITABLE.map(|bit| there.mode() & bit != 0);
+    let refuse = |who: &str| Err(Fault::new(format!("{} can be written to by {who}", path.display())));
+    if everybody {
+        return refuse("everybody");
+    }
+    if group && !is_private(Gid::from_raw(there.gid()), Uid::from_raw(there.uid())) {
+        return refuse("its group");
+    }
+    Ok(())
+}
+
+/// Whether a group is the one user's own.
+fn is_private(group: Gid, user: Uid) -> bool {
+    let (Ok(Some(group)), Ok(Some(user))) = (Group::from_gid(group), User::from_uid(user)) else {
+        return false;
+    };
+    user.gid == group.gid && user.name == group.name && group.mem.iter().all(|member| *member == user.name)
+}
+
 /// Refuses what belongs to somebody else: their git configuration would run programs as this user.
 ///
 /// # Errors
-/// A sentence that names the owner.
+/// A sentence that names the owner, or who else may write there.
 pub(super) fn own(path: &Path) -> Result<(), Fault> {
     let there = path.symlink_metadata().map_err(Fault::of(path.display()))?;
     if there.file_type().is_symlink() {
         return Err(Fault::new(format!("{} is a symbolic link", path.display())));
     }
     let (owner, me) = (Uid::from_raw(there.uid()), geteuid());
-    if owner == me {
-        return Ok(());
-    }
-    Err(Fault::new(format!(
-        "{} belongs to {}, and this deploys as {}",
-        path.display(),
-        name(owner),
-        name(me)
-    )))
+    if owner == me { only_writer(path, &there) } else { Err(foreign(path, owner)) }
+}
+
+fn foreign(path: &Path, owner: Uid) -> Fault {
+    let (owner, me) = (name(owner), name(geteuid()));
+    Fault::new(format!("{} belongs to {owner}, and this deploys as {me}: deploy as {owner}", path.display()))
 }
 
 fn name(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// A directory that is locked for as long as this lives, and never longer than the driver does.
+/// Makes the directory of a deployment, if need be.
+///
+/// # Errors
+/// It is something else, or the system's.
+pub(super) fn make(path: &Path) -> Result<(), Fault> {
+    fs::create_dir_all(path).map_err(Fault::of(format!("{} can't be created", path.display())))
+}
+
+/// A path that is locked for as long as this lives, and never longer than the driver does.
 #[derive(Debug)]
 pub(super) struct Locked {
-    /// The directory, without symbolic links.
-    pub(super) path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 impl Locked {
-    /// Locks a directory, which is created if need be.
+    /// Locks `path`, in which `state` is this user's own directory; that is created if need be.
     ///
     /// # Errors
-    /// Another deployment is at work there, by its own words in `repository`; or the system's.
-    pub(super) fn take(path: PathBuf, repository: &str) -> Result<Self, Fault> {
-        fs::create_dir_all(&path).map_err(Fault::of(format!("{} can't be created", path.display())))?;
-        let file = File::open(&path).map_err(Fault::of(path.display()))?;
-        if !file.metadata().map_err(Fault::of(path.display()))?.is_dir() {
-            return Err(Fault::new(format!("{} is no directory", path.display())));
-        }
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self { path, _lock: lock }),
+    /// Another deployment is at work there, by its own words; or the system's.
+    pub(super) fn take(path: &Path, state: &Path, deploy: &Deploy) -> Result<Self, Fault> {
+        fs::create_dir_all(state).map_err(Fault::of(state.display()))?;
+        own(state)?;
+        let file = state.join(LOCK);
+        let open = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&file);
+        match Flock::lock(open.map_err(Fault::of(file.display()))?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                let mut locked = Self { lock };
+                let since = Micros::now().rfc3339();
+                let holder = format!("job {} (message {}) since {since}\n", deploy.task_id, deploy.jti);
+                locked.say(&holder).map_err(Fault::of(file.display()))?;
+                Ok(locked)
+            }
             Err((_, Errno::EWOULDBLOCK)) => {
-                let holder = fs::read_to_string(path.join(repository).join(STATE).join(HOLDER));
-                let holder = holder.unwrap_or_else(|_| "another deployment".to_owned());
+                let holder = fs::read_to_string(&file).unwrap_or_default();
                 let shown: String = holder.trim().chars().take(200).collect();
+                let shown = if shown.is_empty() { "another deployment" } else { &shown };
                 Err(Fault::new(format!("{} is locked by {shown}", path.display())))
             }
             Err((_, error)) => Err(Fault::new(format!("{} can't be locked: {error}", path.display()))),
         }
     }
+
+    /// For whoever finds it locked.
+    fn say(&mut self, holder: &str) -> io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        self.lock.write_all(holder.as_bytes())
+    }
 }
 
-/// Says in `state` who is at work.
-///
-/// # Errors
-/// The system's.
-pub(super) fn sign(state: &Path, deploy: &Deploy) -> Result<(), Fault> {
-    let since = Micros::now().rfc3339();
-    let holder = format!("job {} (message {}) since {since}\n", deploy.task_id, deploy.jti);
-    fs::write(state.join(HOLDER), holder).map_err(Fault::of(state.display()))
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // What remains there is read only while it is locked, and written anew then.
+        self.say("").ok();
+    }
 }
 
 /// Removes locks that git left when it was killed. Only for repositories in which nobody else can be at work.
@@ -131,4 +203,17 @@ fn remove_locks(directory: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_a_home_nor_what_holds_it_is_a_place() {
+        let home = follow(&User::from_uid(geteuid()).unwrap().unwrap().dir).unwrap();
+        let why = suits(&home).unwrap_err().to_string();
+        assert!(why.contains("holds the home of"), "{why}");
+        assert!(suits(home.parent().unwrap()).is_err());
+    }
 }

@@ -81,8 +81,16 @@ impl Policy {
         if self.shell != Shell::Any && runs_shell(&deploy.strategy) {
             return deny("hooks and health commands are shell commands, and this host runs not just any");
         }
+        if self.shell != Shell::Any && deploy.filters {
+            return deny(
+                "filters run the programs that a git configuration names, and this host runs not just any",
+            );
+        }
         match deploy.phase {
-            // They change no file of the path, so nobody has to agree to them.
+            // They change no file of the path, so nobody has to agree to them; and none of them uses an approval up.
+            Phase::Resolve | Phase::Preflight if deploy.approval.is_some() => {
+                deny("an approval is for a deployment, and this only prepares one")
+            }
             Phase::Resolve | Phase::Preflight => Ok(()),
             Phase::Deploy => approvers::judge(self.approvers.as_ref(), deploy, here),
         }
@@ -93,5 +101,44 @@ fn runs_shell(strategy: &Strategy) -> bool {
     match strategy {
         Strategy::InPlace => false,
         Strategy::Releases(releases) => releases.runs_shell(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use signet_common::ids::{AgentId, Jti};
+
+    fn judged(policy: &Policy, change: Value) -> Result<(), Denied> {
+        let me: AgentId = "a".repeat(40).parse().unwrap();
+        let mut message = json!({
+            "iss": "controller", "aud": [me], "iat": 1, "exp": 2, "jti": Jti::generate(), "task_id": "t",
+            "phase": "deploy", "repository": "https://example.com/app", "commit": "b".repeat(40),
+            "path": "/srv/app", "protocols": ["https"], "timeout": 60,
+        });
+        message.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let deploy: Deploy = serde_json::from_value(message).unwrap();
+        policy.allows_deploy(&deploy, &Here { me: &me, user: "root", now: 1, log_began: 0 })
+    }
+
+    #[test]
+    fn filters_are_programs() {
+        let narrow = Policy { shell: Shell::Off, ..Policy::default() };
+        assert!(judged(&narrow, json!({})).is_ok());
+        assert!(judged(&Policy::default(), json!({ "filters": true })).is_ok());
+        let why = judged(&narrow, json!({ "filters": true })).unwrap_err().to_string();
+        assert!(why.contains("filters run"), "{why}");
+    }
+
+    #[test]
+    fn what_only_prepares_uses_no_approval_up() {
+        let approval = json!({ "statement": "e30=", "approvers": [], "signatures": [] });
+        for phase in ["resolve", "preflight"] {
+            assert!(judged(&Policy::default(), json!({ "phase": phase })).is_ok());
+            let with = json!({ "phase": phase, "approval": approval });
+            let why = judged(&Policy::default(), with).unwrap_err().to_string();
+            assert!(why.contains("only prepares"), "{why}");
+        }
     }
 }

@@ -88,8 +88,21 @@ async fn shared_paths_lead_nowhere_else() {
     world.deploy(how("out/log")).await.failed("out is no directory in the repository");
     world.deploy(how("version/log")).await.failed("version is no directory in the repository");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    // Nor on the side of what is shared, where the application may write.
+    fs::create_dir_all(world.path.join("shared")).unwrap();
+    symlink(&outside, world.path.join("shared/config")).unwrap();
+    world.deploy(how("config/app.conf")).await.failed("config is no directory in what is shared");
+    fs::remove_file(world.path.join("shared/config")).unwrap();
+    fs::create_dir(world.path.join("shared/config")).unwrap();
+    symlink(outside.join("copy"), world.path.join("shared/config/app.conf.signet-next")).unwrap();
+    world.deploy(how("config/app.conf")).await.succeeded();
+    assert_eq!(world.read("shared/config/app.conf"), "from the repository");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    let forced = json!({ "force": true });
+    let mut link = how("link");
+    link.as_object_mut().unwrap().extend(forced.as_object().unwrap().clone());
     // At its end the link is replaced, and not followed.
-    world.deploy(how("link")).await.succeeded();
+    world.deploy(link).await.succeeded();
     assert!(world.path.join("shared/link").is_dir());
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }
@@ -262,4 +275,37 @@ async fn protocols_that_are_not_allowed_are_not_spoken() {
     fs::write(world.home.join(".gitconfig"), url).unwrap();
     let change = json!({ "repository": "ssh://git@example.com/app", "protocols": ["ssh"] });
     world.deploy(change).await.failed("transport 'file' not allowed");
+}
+
+#[tokio::test]
+async fn others_can_write_nowhere_above_it() {
+    let world = World::new();
+    let srv = world.dir.path().join("srv");
+    fs::create_dir_all(&srv).unwrap();
+    let mode = |mode| fs::set_permissions(&srv, fs::Permissions::from_mode(mode)).unwrap();
+    chown(&srv, None, Some(65534)).unwrap();
+    mode(0o775);
+    world.deploy(json!({})).await.failed("srv can be written to by its group");
+    mode(0o757);
+    world.deploy(json!({})).await.failed("srv can be written to by everybody");
+    mode(0o1777);
+    world.deploy(json!({})).await.succeeded();
+    // Of somebody else, although the tree is one's own.
+    mode(0o755);
+    chown(&srv, Some(65534), None).unwrap();
+    world.deploy(json!({})).await.failed("srv belongs to nobody, and this deploys as root: deploy as nobody");
+    chown(&srv, Some(0), None).unwrap();
+    fs::set_permissions(world.path.join(".git"), fs::Permissions::from_mode(0o777)).unwrap();
+    world.deploy(json!({})).await.failed(".git can be written to by everybody");
+}
+
+#[tokio::test]
+async fn the_inside_of_a_repository_is_no_place() {
+    let world = World::new();
+    let bare = world.dir.path().join("srv/bare");
+    fs::create_dir_all(&bare).unwrap();
+    git(&bare, &["init", "-q", "--bare"]);
+    let inside = json!({ "path": bare.join("hooks/new") });
+    world.deploy(inside).await.failed("bare is the directory of a git repository");
+    assert!(!bare.join("hooks/new").exists());
 }

@@ -1,7 +1,7 @@
 //! The path is the working tree.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 
 use serde_json::json;
 
@@ -135,7 +135,11 @@ async fn a_preflight_fetches_and_changes_no_file() {
 async fn only_one_is_at_work_at_a_path() {
     let world = World::new();
     world.deploy(json!({})).await.succeeded();
-    let held = fs::File::open(&world.path).unwrap();
+    let lock = world.path.join(".git/signet/lock");
+    let there = fs::metadata(&lock).unwrap();
+    assert_eq!((there.permissions().mode() & 0o777, there.len()), (0o600, 0), "nobody else can hold it");
+    fs::write(&lock, "job job-1 (message x)").unwrap();
+    let held = fs::File::open(&lock).unwrap();
     let held = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive).unwrap();
     world.deploy(json!({})).await.failed("is locked by job job-1 (message ");
     drop(held);
@@ -180,6 +184,12 @@ async fn a_tree_that_could_not_be_written_is_no_success() {
     chown(world.path.join("config"), Some(65534), Some(65534)).unwrap();
     world.deploy(as_nobody()).await.succeeded();
     assert_eq!(world.read("config/app.conf"), "newer");
+    // And what could not be removed.
+    chown(world.path.join("config"), Some(0), Some(0)).unwrap();
+    fs::remove_dir_all(world.origin.join("config")).unwrap();
+    world.commit_all();
+    let done = world.deploy(as_nobody()).await.failed("says: config/app.conf");
+    assert!(done.changed && world.path.join(".git/signet/busy").exists());
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Releases and the switch between them.
 
 use std::fs;
+use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -153,7 +154,9 @@ async fn its_time_limit_takes_back_what_was_not_proven() {
     change["timeout"] = json!(3);
     let done = world.deploy(change).await;
     assert_eq!(done.result.outcome, signet_common::messages::Outcome::TimedOut, "{}", done.log);
-    assert_eq!(done.deployed.unwrap().rolled_back_to, good);
+    let deployed = done.deployed.unwrap();
+    assert_eq!((deployed.rolled_back_to, deployed.release), (good.clone(), good));
+    assert_eq!((deployed.commit, deployed.changed), (deployed.before, false));
     assert_eq!(world.read("current/version"), "one");
     world.deploy(releases(&world, json!({}))).await.succeeded();
     assert_eq!(world.read("current/version"), "two");
@@ -170,4 +173,53 @@ async fn a_foreign_directory_is_named() {
     fs::remove_file(world.path.join("current")).unwrap();
     fs::create_dir(world.path.join("current")).unwrap();
     world.deploy(releases(&world, json!({}))).await.failed("current is no symbolic link");
+}
+
+#[tokio::test]
+async fn what_can_not_be_removed_is_told_and_fails_nothing() {
+    let world = World::new();
+    let srv = world.dir.path().join("srv");
+    fs::create_dir_all(&srv).unwrap();
+    chown(&srv, Some(65534), Some(65534)).unwrap();
+    fs::write(world.home.join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
+    let deploy =
+        async |how: Value| world.deploy(json!({ "user": "nobody", "strategy": { "releases": how } })).await;
+    deploy(json!({ "keep": 1 })).await.succeeded();
+    // As a container may leave it.
+    chown(current(&world).join("config"), Some(0), Some(0)).unwrap();
+    world.commit("two");
+    let done = deploy(json!({ "keep": 1 })).await;
+    assert!(done.log.contains("can't be removed: "), "{}", done.log);
+    done.succeeded();
+    world.commit("three");
+    let stuck = json!({ "build": ["mkdir -p a/b && chmod 0 a && exit 3"] });
+    deploy(stuck).await.failed("build hook 1 failed: exit code 3");
+    assert_eq!(world.read("current/version"), "two");
+    deploy(json!({})).await.succeeded();
+    assert_eq!(world.read("current/version"), "three");
+}
+
+#[tokio::test]
+async fn the_link_goes_back_to_where_it_led() {
+    let world = World::new();
+    let first = world.head();
+    world.deploy(releases(&world, json!({}))).await.succeeded();
+    let link = world.path.join("current");
+    let elsewhere = current(&world);
+    fs::remove_file(&link).unwrap();
+    symlink(&elsewhere, &link).unwrap();
+    world.commit("two");
+    world.deploy(releases(&world, json!({ "activate": ["exit 1"] }))).await.failed("exit code 1");
+    assert_eq!(fs::read_link(&link).unwrap(), elsewhere);
+
+    // The only release, taken again: nothing is better than it.
+    let mut again = releases(&world, json!({ "activate": ["exit 1"] }));
+    again.as_object_mut().unwrap().extend([
+        ("commit".to_owned(), json!(first)),
+        ("rollback".to_owned(), json!(true)),
+        ("force".to_owned(), json!(true)),
+    ]);
+    let done = world.deploy(again).await.failed("exit code 1");
+    assert_eq!((done.commit.unwrap().to_string(), done.changed), (first, false));
+    assert_eq!(world.read("current/version"), "one");
 }

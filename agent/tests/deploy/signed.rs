@@ -79,7 +79,7 @@ async fn another_kind_of_signature_does_not_count() {
     // And one of a stranger, by a program that calls it good.
     let believer = "#!/bin/sh\necho 'Good \"git\" signature for alice with ED25519 key SHA256:x'\n";
     fs::write(&program, believer).unwrap();
-    SshKey::ed25519(world.dir.path(), "mallory");
+    let _mallory = SshKey::ed25519(world.dir.path(), "mallory");
     sign(&world, "mallory", &["commit", "-q", "--allow-empty", "-S", "-m", "x"]);
     world.deploy(json!({ "allowed_signers": signers })).await.failed("is not signed by an allowed signer");
 }

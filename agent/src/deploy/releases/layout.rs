@@ -6,9 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use signet_common::deploy::CommitId;
+use signet_common::deploy::{CommitId, Deployed};
 use signet_common::time::Micros;
 
+use super::super::driver::say;
 use super::super::place::{self, STATE};
 use super::super::plan::{Fault, shown};
 
@@ -187,38 +188,35 @@ impl Layout {
         Ok(names.pop())
     }
 
-    /// Removes releases that an earlier deployment did not finish.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) fn remove_unfinished(&self) -> Result<(), Fault> {
-        let current = self.current()?;
-        for name in self.names()? {
-            if self.record(&name).is_none() && current.as_deref() != Some(&name) {
-                self.remove(&name)?;
+    /// Removes releases that an earlier deployment did not finish, and says what can't be removed.
+    pub(super) fn remove_unfinished(&self, current: Option<&str>) {
+        for name in self.names().unwrap_or_else(remains) {
+            if self.record(&name).is_none() && current != Some(&name) {
+                self.remove(&name);
             }
         }
-        Ok(())
     }
 
-    /// Keeps the newest that work, the current one among them.
-    ///
-    /// # Errors
-    /// The system's.
-    pub(super) fn clean(&self, keep: u32, current: &str) -> Result<(), Fault> {
+    /// Keeps the newest that work, the current one among them. Says what can't be removed: a deployment doesn't fail for
+    /// that.
+    pub(super) fn clean(&self, keep: u32, current: &str) {
         let mut left = keep.saturating_sub(1);
-        for name in self.names()?.into_iter().rev().filter(|name| name != current) {
+        for name in self.names().unwrap_or_else(remains).into_iter().rev().filter(|name| name != current) {
             if left > 0 && self.record(&name).is_some_and(|record| record.good) {
                 left -= 1;
             } else {
-                self.remove(&name)?;
+                self.remove(&name);
             }
         }
-        Ok(())
+    }
+
+    /// Removes a release, or says why it remains.
+    pub(super) fn remove(&self, name: &str) {
+        self.try_remove(name).unwrap_or_else(remains);
     }
 
     /// The record goes first: without one it is not complete.
-    fn remove(&self, name: &str) -> Result<(), Fault> {
+    fn try_remove(&self, name: &str) -> Result<(), Fault> {
         for file in [self.record_file(name), self.index(name)] {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -240,17 +238,30 @@ impl Layout {
     }
 
     /// How to go back from a release that is about to be current: to the one that is current when it works, else to the
-    /// newest that does.
+    /// newest that does, else to whatever is current.
     ///
     /// # Errors
     /// The system's.
     pub(super) fn undo(&self, new: &str) -> Result<Undo, Fault> {
-        let current = self.current()?.filter(|name| name != new);
+        let current = self.current()?;
         let good = |name: &String| self.record(name).is_some_and(|record| record.good);
         let names = self.names()?.into_iter().rev().filter(|name| name != new);
-        let back = current.clone().filter(good).or_else(|| names.into_iter().find(good));
-        Ok(Undo { path: self.path.clone(), to: back.or(current) })
+        let before = current.clone().filter(|name| name != new && good(name));
+        let back = before.or_else(|| names.into_iter().find(good)).or_else(|| current.clone());
+        let commit = back.as_ref().and_then(|name| self.record(name)).map(|record| record.commit);
+        let to = match back {
+            Some(back) if Some(&back) != current.as_ref() => Some(Path::new(RELEASES).join(back)),
+            // As somebody may have made it.
+            _ => self.target()?,
+        };
+        Ok(Undo { path: self.path.clone(), to, commit })
     }
+}
+
+/// What can't be removed is in nobody's way.
+fn remains<T: Default>(fault: Fault) -> T {
+    say(&format!("old releases can't be removed: {fault}"));
+    T::default()
 }
 
 fn lead(path: &Path, target: &Path) -> Result<(), Fault> {
@@ -283,20 +294,27 @@ fn is_release(name: &str) -> bool {
 #[derive(Debug)]
 pub(in super::super) struct Undo {
     path: PathBuf,
-    to: Option<String>,
+    /// Where the link led.
+    to: Option<PathBuf>,
+    commit: Option<CommitId>,
 }
 
 impl Undo {
-    /// Makes the release before current again, or none when there was none. Gives its name.
+    /// Makes the release before current again, or none when there was none, and notes that in `deployed`.
     ///
     /// # Errors
-    /// The system's.
-    pub(in super::super) fn switch_back(&self) -> Result<Option<String>, Fault> {
+    /// The system's; then what is current stays noted.
+    pub(in super::super) fn switch_back(self, deployed: &mut Deployed) -> Result<(), Fault> {
         match &self.to {
-            Some(name) => lead(&self.path, &Path::new(RELEASES).join(name))?,
+            Some(target) => lead(&self.path, target)?,
             None => fs::remove_file(self.path.join(CURRENT)).map_err(Fault::of(self.path.display()))?,
         }
-        Ok(self.to.clone())
+        let name =
+            self.to.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+        deployed.changed = self.commit != deployed.before;
+        deployed.commit = self.commit;
+        (deployed.release, deployed.rolled_back_to) = (name.clone(), name);
+        Ok(())
     }
 }
 

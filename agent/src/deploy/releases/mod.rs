@@ -11,8 +11,6 @@
 mod layout;
 mod shared;
 
-use std::fs;
-
 use signet_common::deploy::{CommitId, Releases};
 use signet_common::fault::{self, DeployPoint};
 
@@ -31,9 +29,10 @@ pub(super) use layout::Undo;
 /// A step failed; then the release before is current.
 pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
     let commit = job.commit()?;
-    let locked = Locked::take(job.path.clone(), layout::MIRROR)?;
+    place::make(&job.path)?;
+    let layout = Layout::of(&job.path, job.deploy.force)?;
+    let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
     fault::hit(DeployPoint::Locked);
-    let layout = Layout::of(&locked.path, job.deploy.force)?;
     let current = layout.current()?;
     let record = current.as_deref().and_then(|name| layout.record(name));
     {
@@ -48,10 +47,10 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
         prepare(job, &layout, &commit)?;
     }
     if stands {
-        say(&format!("{} stands on {commit} already", locked.path.display()));
+        say(&format!("{} stands on {commit} already", job.path.display()));
         return Ok(());
     }
-    layout.remove_unfinished()?;
+    layout.remove_unfinished(current.as_deref());
     let kept = if job.deploy.rollback {
         layout.newest(|record| record.good && record.commit == commit)?
     } else {
@@ -65,7 +64,7 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
         None => build(job, how, &layout, &commit)?,
     };
     switch(job, how, &layout, &commit, &release)?;
-    layout.clean(how.keep, &release)?;
+    layout.clean(how.keep, &release);
     fault::hit(DeployPoint::Cleaned);
     Ok(())
 }
@@ -78,8 +77,6 @@ fn prepare(job: &Job, layout: &Layout, commit: &CommitId) -> Result<(), Fault> {
     if !whole {
         store::init(&job.git, &at, &job.deploy, commit)?;
     }
-    fs::create_dir_all(&layout.state).map_err(Fault::of(layout.state.display()))?;
-    place::sign(&layout.state, &job.deploy)?;
     if !store::has(&job.git, &at, commit)? {
         say(&format!("fetching {commit} from {}", job.deploy.repository));
         store::fetch(&job.git, &at, &job.deploy, commit)?;
@@ -98,13 +95,13 @@ fn mirror(layout: &Layout) -> Repository {
 /// Makes a complete release. One that fails leaves nothing behind.
 fn build(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId) -> Result<String, Fault> {
     let name = layout.new_name(commit)?;
-    let directory = layout.release(&name);
-    let built = fill(job, how, layout, commit, &name);
-    if let Err(fault) = built {
-        fs::remove_dir_all(&directory).map_err(Fault::of(directory.display()))?;
-        return Err(fault);
+    match fill(job, how, layout, commit, &name) {
+        Ok(()) => Ok(name),
+        Err(fault) => {
+            layout.remove(&name);
+            Err(fault)
+        }
     }
-    Ok(name)
 }
 
 fn fill(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name: &str) -> Result<(), Fault> {
@@ -146,17 +143,12 @@ fn switch(
         told.deployed.release = Some(release.to_owned());
     }
     fault::hit(DeployPoint::AfterSwitch);
-    let proven = prove(how, layout, commit, release);
-    // Whoever takes it first switches: here, or when this is ended early.
-    let undo = job.told().undo.take();
-    match (proven, undo) {
-        (Ok(()), _) => {
-            fault::hit(DeployPoint::Healthy);
-            Ok(())
-        }
-        (Err(fault), Some(undo)) => Err(go_back(job, how, layout, &undo, fault)),
-        (Err(fault), None) => Err(fault),
+    if let Err(fault) = prove(how, layout, commit, release) {
+        return Err(go_back(job, how, layout, fault));
     }
+    job.told().undo = None;
+    fault::hit(DeployPoint::Healthy);
+    Ok(())
 }
 
 fn prove(how: &Releases, layout: &Layout, commit: &CommitId, release: &str) -> Result<(), Fault> {
@@ -172,22 +164,18 @@ fn prove(how: &Releases, layout: &Layout, commit: &CommitId, release: &str) -> R
 
 /// The release before is current again, and its activate hooks run. Gives the fault that led to this, and what failed
 /// beside it.
-fn go_back(job: &Job, how: &Releases, layout: &Layout, undo: &Undo, fault: Fault) -> Fault {
+fn go_back(job: &Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
     say(&format!("{fault}; going back"));
-    let name = match undo.switch_back() {
-        Ok(name) => name,
-        Err(error) => return Fault::new(format!("{fault}; and going back failed: {error}")),
-    };
-    let record = name.as_deref().and_then(|name| layout.record(name));
-    {
+    let (name, commit) = {
         let mut told = job.told();
-        told.deployed.commit = record.as_ref().map(|record| record.commit.clone());
-        told.deployed.changed = told.deployed.commit != told.deployed.before;
-        (told.deployed.release, told.deployed.rolled_back_to) = (name.clone(), name.clone());
-    }
-    let (Some(name), Some(record)) = (name, record) else { return fault };
+        if let Err(error) = told.take_back() {
+            return Fault::new(format!("{fault}; and going back failed: {error}"));
+        }
+        (told.deployed.release.clone(), told.deployed.commit.clone())
+    };
+    let (Some(name), Some(commit)) = (name, commit) else { return fault };
     let directory = layout.release(&name);
-    let stage = Stage { path: &layout.path, release: &directory, commit: &record.commit };
+    let stage = Stage { path: &layout.path, release: &directory, commit: &commit };
     match stage.run("activate", &how.activate) {
         Ok(()) => fault,
         Err(error) => Fault::new(format!("{fault}; and in release {name}, to which it went back, {error}")),
@@ -227,8 +215,8 @@ pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
     let commit = job.commit()?;
     let there = job.path.join(layout::MIRROR).join("HEAD").exists();
     if there {
-        let locked = Locked::take(job.path.clone(), layout::MIRROR)?;
-        let layout = Layout::of(&locked.path, job.deploy.force)?;
+        let layout = Layout::of(&job.path, job.deploy.force)?;
+        let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
         place::unlock_git(&layout.mirror)?;
         let at = mirror(&layout);
         if !store::has(&job.git, &at, &commit)? {

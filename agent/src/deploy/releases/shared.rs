@@ -2,30 +2,31 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::libc::O_NOFOLLOW;
 use signet_common::deploy::SharedPath;
 
 use super::super::plan::Fault;
+
+/// The end of a copy's name until it is whole.
+const NEXT: &str = ".signet-next";
 
 /// Links each path of the release to the same below `shared`. What is missing there is made: a copy of the release's
 /// file, else a directory.
 ///
 /// # Errors
-/// The repository has a symbolic link on the way, or the system's.
+/// The repository, or what is shared, has a symbolic link on the way, or the system's.
 pub(super) fn link(paths: &[SharedPath], shared: &Path, release: &Path) -> Result<(), Fault> {
     for path in paths {
-        let place = inside(release, path)?;
-        let source = shared.join(path.as_str());
+        let place = inside(release, path, "the repository")?;
+        let source = inside(shared, path, "what is shared")?;
         let link = || -> io::Result<()> {
             let found = place.symlink_metadata().ok();
             if source.symlink_metadata().is_err() {
-                if let Some(parent) = source.parent() {
-                    fs::create_dir_all(parent)?;
-                }
                 match &found {
-                    Some(there) if there.is_file() => drop(fs::copy(&place, &source)?),
+                    Some(there) if there.is_file() => copy(&place, &source)?,
                     _ => fs::create_dir(&source)?,
                 }
             }
@@ -44,9 +45,26 @@ pub(super) fn link(paths: &[SharedPath], shared: &Path, release: &Path) -> Resul
     Ok(())
 }
 
-/// Where a path lies in the release. Its parents are made; none of them may lead elsewhere.
-fn inside(release: &Path, path: &SharedPath) -> Result<PathBuf, Fault> {
-    let mut place = release.to_owned();
+/// Copies a file to a name that nobody else could have prepared, and gives it its own when it is whole.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut next = to.as_os_str().to_owned();
+    next.push(NEXT);
+    match fs::remove_file(&next) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut from = fs::OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(from)?;
+    let mut made = fs::OpenOptions::new();
+    let mut made = made.write(true).create_new(true).mode(0o600).custom_flags(O_NOFOLLOW).open(&next)?;
+    io::copy(&mut from, &mut made)?;
+    made.set_permissions(from.metadata()?.permissions())?;
+    fs::rename(&next, to)
+}
+
+/// Where a path lies in `root`. Its parents are made; none of them may lead elsewhere. `what` is the root for a person.
+fn inside(root: &Path, path: &SharedPath, what: &str) -> Result<PathBuf, Fault> {
+    let mut place = root.to_owned();
+    fs::create_dir_all(&place).map_err(Fault::of(place.display()))?;
     let mut parts = path.as_str().split('/').peekable();
     while let Some(part) = parts.next() {
         place.push(part);
@@ -56,10 +74,8 @@ fn inside(release: &Path, path: &SharedPath) -> Result<PathBuf, Fault> {
         match place.symlink_metadata() {
             Ok(there) if there.is_dir() => {}
             Ok(_) => {
-                let shown = place.strip_prefix(release).unwrap_or(&place).display();
-                return Err(Fault::new(format!(
-                    "{path} can't be shared: {shown} is no directory in the repository"
-                )));
+                let shown = place.strip_prefix(root).unwrap_or(&place).display();
+                return Err(Fault::new(format!("{path} can't be shared: {shown} is no directory in {what}")));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 fs::create_dir(&place).map_err(Fault::of(place.display()))?;
