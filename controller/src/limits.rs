@@ -326,6 +326,8 @@ pub const JOB_LINES_AT_ONCE: usize = 1_000;
 pub const JOB_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Lines that are kept of one run's output.
 pub const JOB_LINES_MAX: usize = 200_000;
+/// Lines of a host's output that are kept of one event of its journal.
+pub const JOB_EVENT_LINES_MAX: usize = 1_000;
 /// Longest reason for a target's end, in characters.
 pub const JOB_REASON_CHARS_MAX: usize = 500;
 /// Jobs that one controller runs over SSH at the same time.

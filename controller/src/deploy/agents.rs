@@ -12,7 +12,7 @@ use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
 use tokio::process::Command;
 
-use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
+use super::model::{End, Engine, Happening, Job, RunMode, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
 use super::request::batch_size;
 use super::runner::{Reason, Stop};
@@ -21,7 +21,7 @@ use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
 use crate::audit::Author;
 use crate::dispatch::model::State;
-use crate::dispatch::{self, Kind, MessageClaims, Order};
+use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::limits::{
@@ -210,7 +210,9 @@ async fn send(
         Err(why) => return Ok(Err(why)),
     };
     let task_id = message.task_id.clone();
-    let batch = job.plan.options.batch.as_deref().and_then(batch_size).filter(|_| commit.is_some());
+    let asked = job.plan.options.batch.as_deref().and_then(batch_size);
+    let one = (job.plan.run_mode == RunMode::Serial).then_some(BatchSize::Hosts(1));
+    let batch = one.or(asked).filter(|_| commit.is_some());
     let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<dispatch::Sent>> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for target in ours {
@@ -310,47 +312,55 @@ fn ended(target: &dispatch::Target) -> End {
     }
 }
 
-/// Follows the deliveries until each is final.
+/// Follows the deliveries until each is final. The hosts go on whatever this controller's database does, so that a failure
+/// to look is no end of theirs.
 async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &Stop) -> Result<()> {
-    let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
     let mut cancelled = false;
     loop {
-        let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
-        let mut started = Vec::new();
-        let mut ends = Vec::new();
-        for target in &found {
-            let Some(ordinal) = ordinals.get(target.hostname.as_str()) else { continue };
-            match target.delivery.state {
-                State::Running => started.push((*ordinal, Happening::Started)),
-                state if state.is_final() => ends.push((*ordinal, target)),
-                _ => {}
-            }
+        if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
+            return Ok(());
         }
-        let over = ends.len() == found.len();
-        let happenings: Vec<_> = started
-            .into_iter()
-            .chain(ends.iter().map(|(ordinal, target)| (*ordinal, Happening::Ended(ended(target)))))
-            .collect();
-        let moved = jobs.record(job.id, &[], &happenings).await?;
-        // Those that told their end themselves stand in the log already.
-        let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
-        let lines: Vec<NewLine> = silent
-            .map(|(_, t)| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t))))
-            .collect();
-        jobs.record(job.id, &lines, &[]).await?;
-        if over {
-            return close(jobs, job).await;
-        }
-        match stop.reason() {
-            Some(Reason::Cancelled) if !cancelled => {
-                jobs.dispatch().cancel(&Author::controller("jobs"), main).await?;
-                cancelled = true;
+        match step(jobs, job, main, ours, stop.reason().is_some() && !cancelled).await {
+            Ok(true) => return close(jobs, job).await,
+            Ok(false) => cancelled |= stop.reason().is_some(),
+            Err(Error::Store(error)) => {
+                tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");
             }
-            Some(Reason::Stopping | Reason::Taken) => return Ok(()),
-            _ => {}
+            Err(error) => return Err(error),
         }
         tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
     }
+}
+
+/// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final.
+async fn step(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], cancel: bool) -> Result<bool> {
+    let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
+    let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
+    let mut started = Vec::new();
+    let mut ends = Vec::new();
+    for target in &found {
+        let Some(ordinal) = ordinals.get(target.hostname.as_str()) else { continue };
+        match target.delivery.state {
+            State::Running => started.push((*ordinal, Happening::Started)),
+            state if state.is_final() => ends.push((*ordinal, target)),
+            _ => {}
+        }
+    }
+    let over = ends.len() == found.len();
+    let happenings: Vec<_> = started
+        .into_iter()
+        .chain(ends.iter().map(|(ordinal, target)| (*ordinal, Happening::Ended(ended(target)))))
+        .collect();
+    let moved = jobs.record(job.id, &[], &happenings).await?;
+    // Those that told their end themselves stand in the log already.
+    let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
+    let lines: Vec<NewLine> =
+        silent.map(|(_, t)| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)))).collect();
+    jobs.record(job.id, &lines, &[]).await?;
+    if cancel && !over {
+        jobs.dispatch().cancel(&Author::controller("jobs"), main).await?;
+    }
+    Ok(over)
 }
 
 /// Ends the log of the hosts with agents.

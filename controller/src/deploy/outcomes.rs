@@ -14,6 +14,7 @@ use super::store::{self, NewLine};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Happened, Outcomes, What};
 use crate::error::Result;
+use crate::limits::JOB_EVENT_LINES_MAX;
 use crate::store::Tx;
 
 /// Stores the log and the results of deployments.
@@ -81,6 +82,11 @@ fn cut(data: &[u8]) -> Vec<String> {
     let mut splitter = Splitter::default();
     let mut lines = splitter.push(data);
     lines.extend(splitter.rest());
+    // Each is a row, in the transaction that takes in everybody's results.
+    if lines.len() > JOB_EVENT_LINES_MAX {
+        lines.truncate(JOB_EVENT_LINES_MAX);
+        lines.push(format!("(more than {JOB_EVENT_LINES_MAX} lines at once: the rest is not kept)"));
+    }
     lines
 }
 

@@ -1,6 +1,6 @@
 //! Takes jobs and runs them, a few at a time, each under a lease by the database's clock.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -12,13 +12,13 @@ use super::{agents, secrets, ssh, store};
 use crate::error::{Error, Result};
 use crate::limits::{JOB_RENEW_LOOKS, JOB_WATCH_MILLISECONDS, JOBS_AT_ONCE, JOBS_LOOK_MILLISECONDS};
 
-/// Why a run is to end before its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a run is to end before its time; a later one here outweighs the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
-    /// Somebody asked for that.
-    Cancelled,
     /// It took too long.
     TimedOut,
+    /// Somebody asked for that.
+    Cancelled,
     /// This controller stops.
     Stopping,
     /// Another controller took it for dead.
@@ -45,22 +45,23 @@ impl Reason {
 /// What is said of a job whose controller is gone.
 const LOST: &str = "the controller that ran the job is gone; it may have been deployed";
 
-/// Ends a run before its time. The first reason counts.
+/// Ends a run before its time. The weightiest reason counts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stop {
     token: CancellationToken,
-    reason: Arc<OnceLock<Reason>>,
+    reason: Arc<Mutex<Option<Reason>>>,
 }
 
 impl Stop {
     fn stop(&self, reason: Reason) {
-        self.reason.get_or_init(|| reason);
+        let mut known = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = (*known).max(Some(reason));
         self.token.cancel();
     }
 
     /// Why, once it is so.
     pub(super) fn reason(&self) -> Option<Reason> {
-        self.reason.get().copied()
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until it is so.
@@ -190,7 +191,7 @@ async fn watch(jobs: &Jobs, job: &Job, stop: &Stop, stopping: &CancellationToken
     loop {
         tokio::select! {
             () = &mut limit, if stop.reason().is_none() => stop.stop(Reason::TimedOut),
-            () = stopping.cancelled(), if stop.reason().is_none() => stop.stop(Reason::Stopping),
+            () = stopping.cancelled(), if stop.reason() < Some(Reason::Stopping) => stop.stop(Reason::Stopping),
             _ = look.tick() => {
                 looks = looks.wrapping_add(1);
                 let seen = if looks.is_multiple_of(JOB_RENEW_LOOKS) {

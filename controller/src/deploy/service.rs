@@ -165,26 +165,33 @@ impl Jobs {
 
     /// Whether a caller may deploy to these, and whether that needs no approval.
     async fn admitted(&self, tx: &mut Tx, caller: &Caller, targets: &[Whom]) -> Result<()> {
-        let mut candidates = Vec::new();
+        let (mut candidates, mut held) = (Vec::new(), Vec::new());
         for target in targets {
             match target {
                 Whom::Ssh(_) if caller.groups.is_some() => {
                     let text = "this account may only deploy to the hosts of its groups";
                     return Err(Error::Forbidden(text.into()));
                 }
-                Whom::Ssh(_) => {}
+                // An enrolled host that is reached another way is the same host to a rule.
+                Whom::Ssh(login) => {
+                    if let Ok(host) = login.host.parse() {
+                        held.extend(self.hosts.candidates(tx, &hosts::Target::Node(host)).await?);
+                    }
+                }
                 Whom::Agent(host) => {
                     candidates.extend(self.hosts.candidates(tx, &hosts::Target::Node(host.clone())).await?);
                 }
             }
         }
         within(caller.groups.as_ref(), candidates.iter().map(|candidate| &candidate.group))?;
+        candidates.extend(held);
         self.unheld(tx, &candidates).await
     }
 
-    /// Refuses what a rule holds for the approval of others: a job can't wait for that yet, and goes nowhere without.
+    /// Refuses what a rule holds for the approval of others: a job can't wait for that yet, and goes nowhere without. No job
+    /// has the target `all`, so that a rule for that holds every job.
     pub(super) async fn unheld(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<()> {
-        match self.approvals.needed(tx, Kind::Deploy, false, candidates).await? {
+        match self.approvals.needed(tx, Kind::Deploy, true, candidates).await? {
             None => Ok(()),
             Some(_) => Err(Error::Conflict("deployments to some of these hosts need approval".into())),
         }
@@ -274,6 +281,24 @@ impl Jobs {
         self.make(by, caller, &job.plan, &targets, until, Some(id)).await
     }
 
+    /// Refuses who is limited to groups of hosts and may not touch all of a job's.
+    async fn touchable(&self, tx: &mut Tx, caller: &Caller, id: i64) -> Result<()> {
+        if caller.groups.is_none() {
+            return Ok(());
+        }
+        let refused =
+            || Error::Forbidden("this account may not do anything on some of the job's hosts".into());
+        for target in store::targets_in(tx, id).await? {
+            let host =
+                target.host.parse().ok().filter(|_| target.engine == Engine::Agent).ok_or_else(refused)?;
+            let found = self.hosts.candidates(tx, &hosts::Target::Node(host)).await?;
+            // Of a host that is no more nobody knows the group.
+            let host = found.first().ok_or_else(refused)?;
+            within(caller.groups.as_ref(), [&host.group])?;
+        }
+        Ok(())
+    }
+
     /// Cancels a job; one that nobody took is over at once.
     pub(super) async fn cancel(&self, by: &Author, caller: &Caller, id: i64) -> Result<JobStatus> {
         let status = in_transaction!(self.store, |tx| -> Result<JobStatus> {
@@ -281,6 +306,7 @@ impl Jobs {
             store::lock(tx, id, &[]).await?;
             let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
             allowed(caller, &job.plan)?;
+            self.touchable(tx, caller, id).await?;
             match job.status {
                 JobStatus::Cancelled => return Ok(JobStatus::Cancelled),
                 JobStatus::Success | JobStatus::Failed => {

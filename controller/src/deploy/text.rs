@@ -31,7 +31,11 @@ impl Splitter {
         let bytes = std::mem::take(&mut self.buffer);
         let kept = &bytes[..bytes.len().min(JOB_LINE_BYTES_MAX)];
         let mut line = printable(&String::from_utf8_lossy(kept.strip_suffix(b"\r").unwrap_or(kept)));
-        if bytes.len() > JOB_LINE_BYTES_MAX {
+        // What is not printable takes more room when it is.
+        let end = (0..=JOB_LINE_BYTES_MAX.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
+        let end = end.unwrap_or(0);
+        if bytes.len() > JOB_LINE_BYTES_MAX || end < line.len() {
+            line.truncate(end);
             line.push('…');
         }
         line

@@ -29,7 +29,7 @@ pub(super) async fn run(
     stop: &Stop,
 ) -> Result<()> {
     let program = &jobs.rules().ansible_playbook;
-    let mut child = match command(program, dir, job, hosts).spawn() {
+    let child = match command(program, dir, job, hosts).spawn() {
         Ok(child) => child,
         Err(error) => {
             let why = if error.kind() == std::io::ErrorKind::NotFound {
@@ -44,6 +44,22 @@ pub(super) async fn run(
         }
     };
     let marker = dir.path().display().to_string();
+    let done = watched(child, &marker, (job, program), dir, progress, early, stop).await;
+    // Nothing that it started outlives it, whatever failed here.
+    processes::end_all(marker).await;
+    done
+}
+
+/// Takes in what a run says until it ends.
+async fn watched(
+    mut child: Child,
+    marker: &str,
+    (job, program): (&Job, &std::path::Path),
+    dir: &RunDir,
+    progress: &Progress<'_>,
+    early: &[(String, String)],
+    stop: &Stop,
+) -> Result<()> {
     let (sender, mut lines) = mpsc::channel::<String>(LINES_WAITING_MAX);
     let outputs = [
         child.stdout.take().map(|pipe| tokio::spawn(read(pipe, sender.clone()))),
@@ -59,7 +75,7 @@ pub(super) async fn run(
         let more = tokio::select! {
             biased;
             () = stop.stopped(), if !killed => {
-                processes::end_all(marker.clone()).await;
+                processes::end_all(marker.to_owned()).await;
                 killed = true;
                 true
             }
@@ -76,8 +92,8 @@ pub(super) async fn run(
         output.await.map_err(|e| Error::Internal(e.to_string()))?;
     }
     let code = ended(&mut child).await;
-    // Nothing that it started outlives it.
-    processes::end_all(marker).await;
+    // Its pipes are closed by its children only.
+    processes::end_all(marker.to_owned()).await;
     progress.take(log.end(), &results.read().unwrap_or_default()).await?;
     if let Some(reason) = stop.reason() {
         return progress.lines(vec![(None, format!("The run was ended: {}", reason.why(job)))]).await;

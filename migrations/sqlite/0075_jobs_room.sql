@@ -1,0 +1,2 @@
+-- Texts have no bound of their own here.
+SELECT 1;
