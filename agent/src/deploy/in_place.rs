@@ -15,7 +15,7 @@ use super::store;
 
 const GIT: &str = ".git";
 /// There from the first step to the last: what is found changed later was not changed by hand. Empty until files may
-/// have changed, and then it holds the commit.
+/// have changed, and then it holds the commit on which they stood, or the first that was wanted.
 const BUSY: &str = "busy";
 /// From where the tree came last.
 const REMOTE: &str = "remote";
@@ -29,8 +29,8 @@ struct Found {
     changed: Vec<String>,
     /// An earlier deployment did not come to its end.
     interrupted: bool,
-    /// It may have written files.
-    begun: bool,
+    /// It may have changed the files of this commit.
+    begun: Option<CommitId>,
 }
 
 /// Brings the commit to the path.
@@ -68,14 +68,17 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
         job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
     }
     let busy = state.join(BUSY);
-    fs::write(&busy, commit.as_str()).map_err(Fault::of(busy.display()))?;
+    let before = found.begun.as_ref().or(found.head.as_ref()).unwrap_or(&commit);
+    if found.begun.is_none() {
+        fs::write(&busy, before.as_str()).map_err(Fault::of(busy.display()))?;
+    }
     say(&format!("checking out {commit}"));
     if let Err(fault) = check_out(job, &at, &commit, &found) {
         // git changes nothing when it refuses, and may have changed anything when it fails.
         let now = status(job, &at)?;
         if now.head != found.head || now.changed != found.changed {
             job.told().deployed.changed = true;
-        } else if !found.begun {
+        } else if found.begun.is_none() {
             let stays = if found.interrupted { fs::write(&busy, "") } else { fs::remove_file(&busy) };
             stays.map_err(Fault::of(busy.display()))?;
         }
@@ -83,7 +86,7 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     }
     fault::hit(DeployPoint::CheckedOut);
     store::submodules(&job.git, &at, &job.deploy)?;
-    complete(job, &at, &commit, found.head.as_ref())?;
+    complete(job, &at, before, &commit)?;
     fs::write(state.join(REMOTE), job.deploy.repository.as_str()).map_err(Fault::of(state.display()))?;
     fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
     let mut told = job.told();
@@ -97,7 +100,7 @@ fn check_out(job: &Job, at: &Repository, commit: &CommitId, found: &Found) -> Re
         // What is ignored is the application's own as well.
         arguments.push("--no-overwrite-ignore");
     }
-    if job.deploy.force || found.begun {
+    if job.deploy.force || found.begun.is_some() {
         arguments.push("--force");
     }
     arguments.extend([commit.as_str(), "--"]);
@@ -105,11 +108,10 @@ fn check_out(job: &Job, at: &Repository, commit: &CommitId, found: &Found) -> Re
 }
 
 /// Refuses a tree that is not what the commit says: git is content when it could not write or replace a file.
-fn complete(job: &Job, at: &Repository, commit: &CommitId, before: Option<&CommitId>) -> Result<(), Fault> {
+fn complete(job: &Job, at: &Repository, before: &CommitId, commit: &CommitId) -> Result<(), Fault> {
+    let left = if store::has(&job.git, at, before)? { left(job, at, before, commit)? } else { Vec::new() };
     let mut stands = status(job, at)?;
-    if let Some(before) = before {
-        stands.changed.extend(left(job, at, before, commit)?);
-    }
+    stands.changed.extend(left);
     if stands.head.as_ref() == Some(commit) && stands.changed.is_empty() {
         return Ok(());
     }
@@ -121,7 +123,8 @@ fn complete(job: &Job, at: &Repository, commit: &CommitId, before: Option<&Commi
     )))
 }
 
-/// Files that are there although the commit has them no more: git only warns when it can't remove one.
+/// Files that are there although the commit has them no more, and can't be removed: git only warns of them, and tries no
+/// second time.
 fn left(job: &Job, at: &Repository, before: &CommitId, commit: &CommitId) -> Result<Vec<String>, Fault> {
     let (before, commit) = (before.as_str(), commit.as_str());
     let arguments =
@@ -133,7 +136,9 @@ fn left(job: &Job, at: &Repository, before: &CommitId, commit: &CommitId) -> Res
             |path: &Path, test: fn(&fs::Metadata) -> bool| path.symlink_metadata().is_ok_and(|it| test(&it));
         // What is in the place of its directory may lead to another file of that name.
         let own = file.ancestors().skip(1).take_while(|above| *above != job.path);
-        is(&file, |it| !it.is_dir()) && own.into_iter().all(|above| is(above, fs::Metadata::is_dir))
+        let ours =
+            is(&file, |it| !it.is_dir()) && own.into_iter().all(|above| is(above, fs::Metadata::is_dir));
+        ours && fs::remove_file(&file).is_err()
     };
     Ok(gone.split_terminator('\0').filter(remains).map(str::to_owned).collect())
 }
@@ -197,8 +202,8 @@ fn vet(job: &Job, at: &Repository) -> Result<(), Fault> {
 /// Looks at what is there, and makes a repository where nothing is.
 fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
     let state = at.directory.join(STATE);
-    let busy = fs::read(state.join(BUSY)).ok();
-    let (interrupted, begun) = (busy.is_some(), busy.is_some_and(|commit| !commit.is_empty()));
+    let busy = fs::read_to_string(state.join(BUSY)).ok();
+    let (interrupted, begun) = (busy.is_some(), busy.and_then(|commit| commit.parse().ok()));
     if interrupted {
         place::unlock_git(&at.directory)?;
     }
@@ -206,12 +211,11 @@ fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
         && fs::read_to_string(at.directory.join("HEAD")).is_ok_and(|head| head == "ref: refs/heads/main\n")
         || !at.directory.join("HEAD").exists()
     {
-        if !begun {
+        if begun.is_none() {
             // Nothing of what is there is ours yet.
             foreign(job)?;
+            fs::write(state.join(BUSY), "").map_err(Fault::of(state.display()))?;
         }
-        fs::write(state.join(BUSY), if begun { commit.as_str() } else { "" })
-            .map_err(Fault::of(state.display()))?;
         store::init(&job.git, at, &job.deploy, commit)?;
         return Ok(Found { interrupted: true, begun, ..Found::default() });
     }

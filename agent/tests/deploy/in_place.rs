@@ -190,6 +190,10 @@ async fn a_tree_that_could_not_be_written_is_no_success() {
     world.commit_all();
     let done = world.deploy(as_nobody()).await.failed("says: config/app.conf");
     assert!(done.changed && world.path.join(".git/signet/busy").exists());
+    world.deploy(as_nobody()).await.failed("says: config/app.conf");
+    chown(world.path.join("config"), Some(65534), Some(65534)).unwrap();
+    world.deploy(as_nobody()).await.succeeded();
+    assert!(!world.path.join("config/app.conf").exists());
 }
 
 #[tokio::test]

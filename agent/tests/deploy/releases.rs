@@ -155,7 +155,16 @@ async fn its_time_limit_takes_back_what_was_not_proven() {
     let done = world.deploy(change).await;
     assert_eq!(done.result.outcome, signet_common::messages::Outcome::TimedOut, "{}", done.log);
     let deployed = done.deployed.unwrap();
-    assert_eq!((deployed.rolled_back_to, deployed.release), (good.clone(), good));
+    assert_eq!((&deployed.rolled_back_to, &deployed.release), (&good, &good));
+    assert_eq!((deployed.commit, deployed.changed), (deployed.before, false));
+    assert_eq!(world.read("current/version"), "one");
+    // Also when it comes while the hooks of the release before run again.
+    let mut change = releases(&world, json!({ "activate": ["test $(cat version) = one", "sleep 600"] }));
+    change["timeout"] = json!(3);
+    let done = world.deploy(change).await;
+    assert_eq!(done.result.outcome, signet_common::messages::Outcome::TimedOut, "{}", done.log);
+    let deployed = done.deployed.unwrap();
+    assert_eq!((&deployed.rolled_back_to, &deployed.release), (&good, &good));
     assert_eq!((deployed.commit, deployed.changed), (deployed.before, false));
     assert_eq!(world.read("current/version"), "one");
     world.deploy(releases(&world, json!({}))).await.succeeded();
