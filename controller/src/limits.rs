@@ -314,6 +314,8 @@ pub const JOB_SECONDS_MAX: u32 = 86_400;
 pub const JOB_WAIT_SECONDS_MAX: u64 = 3_600;
 /// How often a request that waits for its job's end looks at it, in milliseconds.
 pub const JOB_WAIT_LOOK_MILLISECONDS: u64 = 250;
+/// Seconds in which a host takes the question whether it has a commit; who does not is away.
+pub const PREFLIGHT_ACCEPT_SECONDS: u64 = 15;
 /// Jobs in one page unless asked otherwise.
 pub const JOBS_LIMIT: usize = 20;
 /// Jobs in one page.

@@ -19,6 +19,7 @@ use super::runner::{Reason, Stop};
 use super::service::Jobs;
 use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
+use super::{held, rollback};
 use crate::audit::Author;
 use crate::dispatch::model::State;
 use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
@@ -34,48 +35,91 @@ use crate::store::in_transaction;
 pub(super) enum Part {
     /// To find out the commit.
     Resolve,
+    /// To have it on the hosts before any of them goes back to it.
+    Preflight,
     /// To deploy it.
     Deploy,
 }
 
-const RESOLVE: &str = "-resolve";
+impl Part {
+    /// What the id of its task ends with.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Resolve => "-resolve",
+            Self::Preflight => "-preflight",
+            Self::Deploy => "",
+        }
+    }
 
-fn task(job: i64, part: Part) -> Result<TaskId> {
-    let suffix = if part == Part::Resolve { RESOLVE } else { "" };
-    format!("{}{suffix}", shown(job)).parse().map_err(|_| Error::Internal("a job's task id".into()))
+    const fn phase(self) -> Phase {
+        match self {
+            Self::Resolve => Phase::Resolve,
+            Self::Preflight => Phase::Preflight,
+            Self::Deploy => Phase::Deploy,
+        }
+    }
+}
+
+pub(super) fn task(job: i64, part: Part) -> Result<TaskId> {
+    format!("{}{}", shown(job), part.suffix()).parse().map_err(|_| Error::Internal("a job's task id".into()))
 }
 
 /// The job that a task belongs to.
 pub(super) fn part(task: &TaskId) -> Option<(i64, Part)> {
-    match task.as_str().strip_suffix(RESOLVE) {
-        Some(job) => Some((parse_id(job)?, Part::Resolve)),
-        None => Some((parse_id(task.as_str())?, Part::Deploy)),
-    }
+    let of = |part: Part| Some((parse_id(task.as_str().strip_suffix(part.suffix())?)?, part));
+    [Part::Resolve, Part::Preflight, Part::Deploy].into_iter().find_map(of)
+}
+
+/// What became of a job's hosts with agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Each has its end, or another controller goes on.
+    Over,
+    /// The job waits for people, and is nobody's until they decide.
+    Awaits,
 }
 
 /// Brings a job's hosts with agents to their ends, or goes on with that. Returns early when the controller stops.
-pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop) -> Result<()> {
+pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop) -> Result<Run> {
     let ours: Vec<&Target> = targets.iter().filter(|t| t.engine == Engine::Agent).collect();
     if ours.is_empty() {
-        return Ok(());
+        return Ok(Run::Over);
     }
     let main = task(job.id, Part::Deploy)?;
     if jobs.dispatch().targets(&main, 0, 1).await?.is_empty() {
-        let begun = match pinned(jobs, job, &ours, stop).await? {
+        let begun = match ready(jobs, job, &ours, stop).await? {
             Ok(commit) => begin(jobs, job, &ours, &commit).await?,
             Err(why) => Err(why),
         };
         if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) {
-            return Ok(());
+            return Ok(Run::Over);
         }
-        if let Err(why) = begun {
-            return all_fail(jobs, job, &ours, &why).await;
+        match begun {
+            Ok(Sending::Sent) => {}
+            Ok(Sending::Awaits) => return Ok(Run::Awaits),
+            Err(why) => return all_fail(jobs, job, &ours, &why).await.map(|()| Run::Over),
         }
     }
-    follow(jobs, job, &main, &ours, stop).await
+    follow(jobs, job, &main, &ours, stop).await.map(|()| Run::Over)
 }
 
-fn line(host: Option<&str>, line: String) -> NewLine {
+/// The one commit of the job once it may be deployed, or why it may not: to go back to it, all hosts must have it.
+async fn ready(
+    jobs: &Jobs,
+    job: &Job,
+    ours: &[&Target],
+    stop: &Stop,
+) -> Result<std::result::Result<CommitId, String>> {
+    let commit = pinned(jobs, job, ours, stop).await?;
+    let Ok(commit) = commit else { return Ok(commit) };
+    if job.plan.options.rollback.is_none() {
+        return Ok(Ok(commit));
+    }
+    let lacking = rollback::preflight(jobs, job, ours, &commit, stop).await?;
+    Ok(lacking.map_or(Ok(commit), Err))
+}
+
+pub(super) fn line(host: Option<&str>, line: String) -> NewLine {
     NewLine { at: Micros::now(), host: host.map(str::to_owned), line }
 }
 
@@ -95,7 +139,8 @@ async fn pinned(
     ours: &[&Target],
     stop: &Stop,
 ) -> Result<std::result::Result<CommitId, String>> {
-    let known = job.commit.as_deref().or(job.plan.git_branch.as_deref()).and_then(|text| text.parse().ok());
+    let wanted = job.commit.as_deref().or(job.plan.version());
+    let known = wanted.and_then(|text| text.parse().ok());
     if let Some(commit) = known {
         jobs.put_commit(job.id, &CommitId::to_string(&commit)).await?;
         return Ok(Ok(commit));
@@ -110,7 +155,7 @@ async fn pinned(
     // The first host may be able to read what the controller can't.
     let resolving = task(job.id, Part::Resolve)?;
     if jobs.dispatch().targets(&resolving, 0, 1).await?.is_empty()
-        && let Err(why) = send(jobs, job, &ours[..1], None).await?
+        && let Err(why) = send(jobs, job, &ours[..1], Part::Resolve, None).await?
     {
         return Ok(Err(why));
     }
@@ -187,33 +232,42 @@ async fn begin(
     job: &Job,
     ours: &[&Target],
     commit: &CommitId,
-) -> Result<std::result::Result<(), String>> {
+) -> Result<std::result::Result<Sending, String>> {
     let lines = [
         line(None, heading("PLAY [all]")),
         line(None, format!("commit {commit}")),
         line(None, heading("TASK [git]")),
     ];
     jobs.record(job.id, &lines, &[]).await?;
-    send(jobs, job, ours, Some(commit)).await
+    send(jobs, job, ours, Part::Deploy, Some(commit)).await
 }
 
-/// Writes the messages of a deployment, or of the question for its commit. Says why it can't.
-async fn send(
+/// What became of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// They are on their way.
+    Sent,
+    /// They will be, once people agreed.
+    Awaits,
+}
+
+/// Writes the messages of a deployment, or of a question before it. Says why it can't.
+pub(super) async fn send(
     jobs: &Jobs,
     job: &Job,
     ours: &[&Target],
+    part: Part,
     commit: Option<&CommitId>,
-) -> Result<std::result::Result<(), String>> {
-    let phase = if commit.is_some() { Phase::Deploy } else { Phase::Resolve };
-    let message = match message(jobs, job, phase, commit) {
+) -> Result<std::result::Result<Sending, String>> {
+    let message = match message(jobs, job, part, commit) {
         Ok(message) => message,
         Err(why) => return Ok(Err(why)),
     };
     let task_id = message.task_id.clone();
     let asked = job.plan.options.batch.as_deref().and_then(batch_size);
     let one = (job.plan.run_mode == RunMode::Serial).then_some(BatchSize::Hosts(1));
-    let batch = one.or(asked).filter(|_| commit.is_some());
-    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<dispatch::Sent>> {
+    let batch = one.or(asked).filter(|_| part == Part::Deploy);
+    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for target in ours {
             let Ok(host) = target.host.parse::<Hostname>() else { continue };
@@ -222,7 +276,6 @@ async fn send(
         if candidates.is_empty() {
             return Ok(None);
         }
-        jobs.unheld(tx, &candidates).await?;
         let body = |claims: &MessageClaims| {
             let own = claims.clone();
             let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message.clone() };
@@ -236,21 +289,28 @@ async fn send(
             timeout: message.timeout,
             expires_in: if batch.is_some() { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
             batch,
-            max_failures: job.plan.options.max_failures.filter(|_| commit.is_some()),
+            max_failures: job.plan.options.max_failures.filter(|_| part == Part::Deploy),
             candidates: &candidates,
             secret: false,
             features: &["deploy"],
             body: &body,
         };
-        Ok(Some(jobs.dispatch().send(tx, &order).await?))
+        if part == Part::Deploy
+            && let Some(need) = jobs.need(tx, &candidates).await?
+        {
+            return held::hold(jobs, tx, job, need, &order, &message).await.map(Some);
+        }
+        Ok(Some((jobs.dispatch().send(tx, &order).await?, false)))
     });
     match sent {
-        Ok(Some(sent)) => {
+        Ok(Some((sent, awaits))) => {
             jobs.dispatch().committed(sent);
-            Ok(Ok(()))
+            Ok(Ok(if awaits { Sending::Awaits } else { Sending::Sent }))
         }
         Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
-        Err(Error::Conflict(why)) => Ok(Err(why)),
+        Err(Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. }) => {
+            Ok(Err(why))
+        }
         Err(error) => Err(error),
     }
 }
@@ -259,12 +319,11 @@ async fn send(
 fn message(
     jobs: &Jobs,
     job: &Job,
-    phase: Phase,
+    part: Part,
     commit: Option<&CommitId>,
 ) -> std::result::Result<Deploy, String> {
     let plan = &job.plan;
     let wrong = |bad: signet_common::deploy::BadDeploy| bad.to_string();
-    let part = if phase == Phase::Resolve { Part::Resolve } else { Part::Deploy };
     let protocol = |name: &String| serde_json::from_value::<Protocol>(name.as_str().into()).ok();
     // A commit is no name of a branch: what is fetched is the commit itself.
     let branch = plan.git_branch.as_ref().filter(|name| name.parse::<CommitId>().is_err());
@@ -275,13 +334,13 @@ fn message(
         exp: 0,
         jti: signet_common::Jti::generate(),
         task_id: task(job.id, part).map_err(|e| e.to_string())?,
-        phase,
+        phase: part.phase(),
         repository: plan.git_repo.parse::<GitUrl>().map_err(wrong)?,
         reference: branch.map(|name| name.parse::<GitRef>()).transpose().map_err(wrong)?,
         commit: commit.cloned(),
         path: plan.dest_path.parse::<DeployPath>().map_err(wrong)?,
         strategy: plan.options.releases.clone().map_or(Strategy::InPlace, Strategy::Releases),
-        rollback: false,
+        rollback: plan.options.rollback.is_some(),
         force: plan.options.force,
         submodules: false,
         filters: false,
@@ -289,7 +348,7 @@ fn message(
         protocols: jobs.rules().protocols.iter().filter_map(protocol).collect(),
         credential: None,
         user: plan.options.user.clone(),
-        timeout: if phase == Phase::Resolve { RESOLVE_SECONDS_MAX } else { plan.options.timeout },
+        timeout: if part == Part::Resolve { RESOLVE_SECONDS_MAX } else { plan.options.timeout },
         approval: None,
     })
 }
@@ -302,6 +361,8 @@ fn ended(target: &dispatch::Target) -> End {
         // The failure budget is used up, and this one was not released.
         State::Cancelled if delivery.reason == "max_failures" => TargetStatus::Skipped,
         State::Cancelled => TargetStatus::Cancelled,
+        // Nobody tried to reach it.
+        State::Expired if delivery.reason.starts_with("not approved") => TargetStatus::Failed,
         State::Expired | State::Lost => TargetStatus::Unreachable,
         _ => TargetStatus::Failed,
     };
@@ -320,9 +381,10 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
         if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
             return Ok(());
         }
-        match step(jobs, job, main, ours, stop.reason().is_some() && !cancelled).await {
+        let cancel = stop.reason().is_some() && !cancelled;
+        match step(jobs, job, main, ours, cancel).await {
             Ok(true) => return close(jobs, job).await,
-            Ok(false) => cancelled |= stop.reason().is_some(),
+            Ok(false) => cancelled |= cancel,
             Err(Error::Store(error)) => {
                 tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");
             }

@@ -7,12 +7,13 @@ use signet_common::Hostname;
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 
-use super::model::{self, Engine, Plan};
+use super::model::{self, Engine, Job, Plan};
 use super::request::{Asked, Checked};
 use super::secrets::{self, Login};
 use super::service::Jobs;
 use super::store::{self, NewJob};
 use crate::accounts::within;
+use crate::approvals::Need;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
@@ -26,7 +27,7 @@ impl Jobs {
         allowed(caller, &request.plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
         let targets = self.expanded(request.targets).await?;
-        self.make(by, caller, &request.plan, &targets, until, None).await
+        self.make(by, caller, &request.plan, &targets, until, Origin::Request).await
     }
 
     /// Every host by itself, as groups are now.
@@ -61,9 +62,9 @@ impl Jobs {
         if wrong.is_empty() { Ok(targets) } else { Err(Error::InvalidFields(wrong)) }
     }
 
-    /// Whether a caller may deploy to these, and whether that needs no approval.
+    /// Whether a caller may deploy to these; what needs approval goes by agents alone.
     async fn admitted(&self, tx: &mut Tx, caller: &Caller, targets: &[Whom]) -> Result<()> {
-        let (mut candidates, mut held) = (Vec::new(), Vec::new());
+        let (mut candidates, mut bare) = (Vec::new(), Vec::new());
         for target in targets {
             match target {
                 Whom::Ssh(_) if caller.groups.is_some() => {
@@ -73,7 +74,7 @@ impl Jobs {
                 // An enrolled host that is reached another way is the same host to a rule.
                 Whom::Ssh(login) => {
                     if let Ok(host) = login.host.parse() {
-                        held.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+                        bare.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
                     }
                 }
                 Whom::Agent(host) => {
@@ -82,47 +83,55 @@ impl Jobs {
             }
         }
         within(caller.groups.as_ref(), candidates.iter().map(|candidate| &candidate.group))?;
-        candidates.extend(held);
-        self.unheld(tx, &candidates).await
-    }
-
-    /// Refuses what a rule holds for the approval of others: a job can't wait for that yet, and goes nowhere without. No job
-    /// has the target `all`, so that a rule for that holds every job.
-    pub(super) async fn unheld(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<()> {
-        match self.approvals().needed(tx, Kind::Deploy, true, candidates).await? {
-            None => Ok(()),
-            Some(_) => Err(Error::Conflict("deployments to some of these hosts need approval".into())),
+        candidates.extend(bare);
+        let over_ssh = targets.iter().any(|target| matches!(target, Whom::Ssh(_)));
+        if over_ssh && self.need(tx, &candidates).await?.is_some() {
+            let text = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
+                agents alone";
+            return Err(Error::Conflict(text.into()));
         }
+        Ok(())
     }
 
-    async fn make(
+    /// What approval a deployment to these hosts needs. No job has the target `all`, so that a rule for that is about
+    /// every job.
+    pub(super) async fn need(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<Option<Need>> {
+        self.approvals().needed(tx, Kind::Deploy, true, candidates).await
+    }
+
+    pub(super) async fn make(
         &self,
         by: &Author,
         caller: &Caller,
         plan: &Plan,
         targets: &[Whom],
         until: Micros,
-        retry_of: Option<i64>,
+        origin: Origin,
     ) -> Result<i64> {
         let made = in_transaction!(self.store(), |tx| -> Result<i64> {
             self.admitted(tx, caller, targets).await?;
             let id = store::next_id(tx).await?;
             let rows: Vec<_> = targets.iter().map(Whom::row).collect();
             let hosts: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
-            let new = NewJob { account: &caller.name, plan, retry_of, now: Micros::now(), targets: rows };
+            let new = NewJob {
+                account: &caller.name,
+                plan,
+                retry_of: origin.retry_of(),
+                now: Micros::now(),
+                targets: rows,
+            };
             store::insert(tx, id, &new).await?;
             let logins: Vec<Login> = targets.iter().filter_map(Whom::login).cloned().collect();
             store::put_secret(tx, id, secrets::seal(self.keys(), id, &logins)?, until).await?;
-            let action = if retry_of.is_some() { Action::JobRetry } else { Action::JobRun };
             let object = model::shown(id);
-            let note = Note::of(action, &object).new(json!({
+            let note = Note::of(origin.action(), &object).new(json!({
                 "git_repo": plan.git_repo,
                 "git_branch": plan.git_branch,
                 "dest_path": plan.dest_path,
                 "run_mode": plan.run_mode,
                 "options": plan.options,
                 "hosts": hosts,
-                "retry_of": retry_of.map(model::shown),
+                "retry_of": origin.retry_of().map(model::shown),
             }));
             audit::note(tx, by, note).await?;
             Ok(id)
@@ -133,6 +142,12 @@ impl Jobs {
 
     /// The same once more, as a new job.
     pub(super) async fn retry(&self, by: &Author, caller: &Caller, id: i64) -> Result<i64> {
+        let (job, targets, until) = self.finished(caller, id).await?;
+        self.make(by, caller, &job.plan, &targets, until, Origin::Retry(id)).await
+    }
+
+    /// A job that is over, its hosts, and until when what they are logged in with is kept.
+    pub(super) async fn finished(&self, caller: &Caller, id: i64) -> Result<(Job, Vec<Whom>, Micros)> {
         let job = self.job(id).await?;
         allowed(caller, &job.plan)?;
         if !job.status.is_final() {
@@ -151,13 +166,41 @@ impl Jobs {
                 Engine::Agent => target.host.parse().ok().map(Whom::Agent),
             });
         }
-        self.make(by, caller, &job.plan, &targets, until, Some(id)).await
+        Ok((job, targets, until))
+    }
+}
+
+/// Where a job comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A request of its own.
+    Request,
+    /// The same once more.
+    Retry(i64),
+    /// Back to what was there before; the plan says to what.
+    Rollback,
+}
+
+impl Origin {
+    const fn retry_of(self) -> Option<i64> {
+        match self {
+            Self::Retry(id) => Some(id),
+            Self::Request | Self::Rollback => None,
+        }
+    }
+
+    const fn action(self) -> Action {
+        match self {
+            Self::Request => Action::JobRun,
+            Self::Retry(_) => Action::JobRetry,
+            Self::Rollback => Action::JobRollback,
+        }
     }
 }
 
 /// Whom a job is for, once it is known.
 #[derive(Debug)]
-enum Whom {
+pub(super) enum Whom {
     /// A host over SSH.
     Ssh(Login),
     /// An enrolled host.
@@ -166,7 +209,7 @@ enum Whom {
 
 impl Whom {
     /// As it is stored.
-    fn row(&self) -> (String, Option<u16>, Option<String>, Engine) {
+    pub(super) fn row(&self) -> (String, Option<u16>, Option<String>, Engine) {
         match self {
             Self::Ssh(l) => (l.host.clone(), Some(l.port), Some(l.username.clone()), Engine::Ssh),
             Self::Agent(host) => (host.to_string(), None, None, Engine::Agent),

@@ -3,6 +3,7 @@
 mod agents;
 mod ask;
 mod ending;
+mod held;
 mod leases;
 mod logs;
 pub mod model;
@@ -10,6 +11,7 @@ mod outcomes;
 mod processes;
 mod progress;
 mod request;
+mod rollback;
 mod routes;
 mod runner;
 mod secrets;

@@ -17,6 +17,7 @@ use super::model::{self, Job, JobStatus, Options, RunMode, Target, TargetStatus,
 use super::request;
 use super::store::Filter;
 use crate::app::App;
+use crate::approvals::ApprovalView;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Caller, JsonBytes, Path, Query};
 use crate::limits::{JOB_WAIT_SECONDS_MAX, JOBS_LIMIT, JOBS_LIMIT_MAX};
@@ -29,6 +30,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_job))
         .routes(routes!(get_logs))
         .routes(routes!(retry_job))
+        .routes(routes!(rollback_job))
         .routes(routes!(cancel_job))
 }
 
@@ -373,6 +375,9 @@ struct DetailView {
     /// The one commit that every host with an agent gets.
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
+    /// Who must agree to it, when somebody must.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<ApprovalView>,
     /// The job that this one repeats.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
@@ -394,6 +399,7 @@ async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
     // The job first: when it is over, its targets are.
     let job = app.jobs.job(id).await?;
     let targets = app.jobs.targets(id).await?;
+    let approval = app.jobs.approval(id).await?;
     let view = DetailView {
         job_id: model::shown(id),
         status: job.status,
@@ -407,6 +413,7 @@ async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
         targets: targets.into_iter().map(Into::into).collect(),
         requested_by: job.account,
         commit: job.commit,
+        approval,
         retry_of: job.retry_of.map(model::shown),
         cancelling: job.cancel_at.is_some() && !job.status.is_final(),
         reason: job.reason,
@@ -457,6 +464,34 @@ async fn retry_job(
 ) -> Result<Response> {
     let limit = query.limit()?;
     let id = app.jobs.retry(&by, &caller, job_id(&id)?).await?;
+    accepted(&app, id, limit).await
+}
+
+/// To what a job's hosts go back.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes the body")]
+struct RollbackRequest {
+    /// The whole id of a commit that a finished job deployed there.
+    commit: String,
+}
+
+/// Brings every host of a job back to a commit that was deployed there before, as a new job.
+#[utoipa::path(post, path = "/api/v1/jobs/{job_id}/rollback", request_body = RollbackRequest, tag = "jobs",
+    params(("job_id" = String, Path), WaitQuery),
+    responses((status = 202, body = Good<Brief>), (status = 200, body = Good<Brief>), (status = 404), (status = 409),
+        (status = 422)))]
+async fn rollback_job(
+    State(app): State<App>,
+    caller: Caller,
+    by: Author,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+    body: JsonBytes,
+) -> Result<Response> {
+    let limit = query.limit()?;
+    let body: Value = body.parse()?;
+    let commit = request::commit(&body)?;
+    let id = app.jobs.rollback(&by, &caller, job_id(&id)?, commit).await?;
     accepted(&app, id, limit).await
 }
 

@@ -10,11 +10,12 @@ use signet_common::ids::StartId;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
 
+use super::agents;
 use super::model::{self, Job, JobStatus, Target};
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
 use super::store::{self, Filter};
-use crate::approvals::Approvals;
+use crate::approvals::{ApprovalView, Approvals};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
@@ -127,6 +128,11 @@ impl Jobs {
     /// The job, or 404.
     pub(super) async fn job(&self, id: i64) -> Result<Job> {
         store::one(&self.store, id).await?.ok_or_else(unknown)
+    }
+
+    /// What people are asked about a job, or were.
+    pub(super) async fn approval(&self, id: i64) -> Result<Option<ApprovalView>> {
+        self.approvals.of(&agents::task(id, agents::Part::Deploy)?).await
     }
 
     pub(super) async fn targets(&self, id: i64) -> Result<Vec<Target>> {

@@ -110,6 +110,7 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/v1/jobs/{job_id}", Need::Read),
     (Method::GET, "/api/v1/jobs/{job_id}/logs", Need::Read),
     (Method::POST, "/api/v1/jobs/{job_id}/retry", Need::Operate),
+    (Method::POST, "/api/v1/jobs/{job_id}/rollback", Need::Operate),
     (Method::POST, "/api/v1/jobs/{job_id}/cancel", Need::Operate),
     // accounts
     (Method::POST, "/api/auth/login", Need::Public),

@@ -130,6 +130,15 @@ impl Script<'_> {
         self.ask("POST /api/v1/jobs/{job_id}/cancel", &format!("{path}/cancel"), None, json!({})).await;
         self.app.eventually(&path, |job| job["data"]["status"] == "CANCELLED").await;
         self.ask("POST /api/v1/jobs/{job_id}/retry", &format!("{path}/retry"), None, json!({})).await;
+        // As if it had been deployed before.
+        self.app
+            .change(
+                "UPDATE job_targets SET status = 'SUCCESS', commit_id = \
+            '1481d4b8ad5ce0ff1481d4b8ad5ce0ff1481d4b8' WHERE job_id = 1",
+            )
+            .await;
+        let back = json!({ "commit": "1481d4b8ad5ce0ff1481d4b8ad5ce0ff1481d4b8" });
+        self.ask("POST /api/v1/jobs/{job_id}/rollback", &format!("{path}/rollback"), None, back).await;
     }
 
     async fn approvals(&mut self) {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 use signet_common::Hostname;
-use signet_common::deploy::{DeployPath, GitRef, GitUrl, Releases};
+use signet_common::deploy::{CommitId, DeployPath, GitRef, GitUrl, Releases};
 
 use super::model::{HostKeyPolicy, Options, Plan, RunMode};
 use super::secrets::Login;
@@ -157,9 +157,24 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         batch,
         max_failures,
         user: account,
+        rollback: None,
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
     Ok(Checked { plan: Plan { git_repo, git_branch: branch, dest_path, run_mode, options }, targets })
+}
+
+/// The commit in the body of a rollback.
+///
+/// # Errors
+/// [`Error::InvalidFields`].
+pub(super) fn commit(body: &Value) -> Result<CommitId> {
+    let Some(object) = body.as_object() else {
+        return Err(Error::invalid("body", "must be a JSON object"));
+    };
+    let mut problems = Problems::default();
+    let parse = |text: &str| text.parse().map_err(|_| "must be the whole id of a commit".to_owned());
+    let commit = text(object, "commit").and_then(|t| t.map(parse).transpose());
+    problems.must("commit".into(), commit).ok_or(Error::InvalidFields(problems.0))
 }
 
 /// Hosts at a time: a number, or a share such as `"20%"`.

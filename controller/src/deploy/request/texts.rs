@@ -63,7 +63,7 @@ pub(super) fn reference(text: &str) -> Result<String, String> {
     let parts = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
     let good = text.len() <= GIT_REF_BYTES_MAX
         && plain(text)
-        && !text.starts_with('-')
+        && !text.starts_with(['-', '+'])
         && !text.contains(|c: char| c.is_whitespace() || "~^:?*[\\".contains(c))
         && !text.contains("..")
         && !text.contains("@{")

@@ -100,7 +100,7 @@ impl RunDir {
         self.write("results", b"")?;
         let variables = json!({
             "git_repo": plan.git_repo,
-            "git_version": plan.git_branch.as_deref().unwrap_or("HEAD"),
+            "git_version": plan.version().unwrap_or("HEAD"),
             "dest_path": plan.dest_path,
             "force": plan.options.force,
             "git_protocols": protocols,
