@@ -2,6 +2,7 @@
 
 mod agents;
 mod ask;
+mod credentials;
 mod ending;
 mod leases;
 mod logs;
@@ -9,6 +10,7 @@ pub mod model;
 mod outcomes;
 mod processes;
 mod progress;
+mod remote;
 mod request;
 mod routes;
 mod runner;

@@ -93,6 +93,14 @@ impl Hosts {
         Ok(store::public_keys(&self.store, agents).await?.into_iter().collect())
     }
 
+    /// The keys (base64) to which secrets for these agents are sealed, of those that showed one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sealing_keys(&self, tx: &mut Tx, agents: &[AgentId]) -> Result<HashMap<AgentId, String>> {
+        Ok(store::sealing_keys(tx, agents).await?)
+    }
+
     /// How reachable these agents are.
     ///
     /// # Errors
