@@ -1,18 +1,36 @@
 //! What is known of repositories, and what a job may say beside it.
 
+use http::Method;
 use serde_json::{Value, json};
+use signet_common::PayloadType;
+use signet_common::deploy::{Credential, Deploy, Phase};
+use signet_common::seal::Binding;
+use signet_controller::store::Statement;
 use signet_testkit::ssh::SshKey;
+use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
 
-use crate::support::TestApp;
+use crate::site::Site;
 use crate::support::fake_agent::FakeAgent;
+use crate::support::{Answer, TestApp};
 
-on_both_pairs!(entries_come_and_go_and_show_no_secret, a_job_keeps_to_what_is_known);
+on_both_pairs!(
+    entries_come_and_go_and_show_no_secret,
+    a_job_keeps_to_what_is_known,
+    a_credential_is_sealed_to_one_host,
+    a_deploy_key_pins_its_host
+);
 
 const SIGNER: &str = "alice ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
 
+async fn patch(app: &TestApp, path: &str, body: &Value) -> Answer {
+    TestApp::send(app.request(Method::PATCH, path).json(body)).await
+}
+
 fn fields(answer: &Value) -> Vec<String> {
-    answer["error"]["details"].as_object().unwrap().keys().cloned().collect()
+    let mut fields: Vec<String> = answer["error"]["details"].as_object().unwrap().keys().cloned().collect();
+    fields.sort();
+    fields
 }
 
 async fn entries_come_and_go_and_show_no_secret(pair: Pair) {
@@ -41,31 +59,28 @@ async fn entries_come_and_go_and_show_no_secret(pair: Pair) {
     assert_eq!(listed.expect(200).as_array().unwrap().len(), 2);
     let path = format!("/api/repositories/{}", other["id"].as_str().unwrap());
     // What is not there stays; null takes it away.
-    let changed = app.patch(&path, &json!({ "allowed_signers": SIGNER })).await.expect(200);
+    let changed = patch(&app, &path, &json!({ "allowed_signers": SIGNER })).await.expect(200);
     assert_eq!(
         (&changed["credential"]["username"], &changed["allowed_signers"]),
         (&json!("ci"), &json!(SIGNER))
     );
-    let changed = app.patch(&path, &json!({ "credential": null })).await.expect(200);
+    let changed = patch(&app, &path, &json!({ "credential": null })).await.expect(200);
     assert_eq!((&changed["credential"], &changed["allowed_signers"]), (&json!(null), &json!(SIGNER)));
     // A secret goes to no other address.
-    app.patch(&path, &json!({ "url": "https://evil.example.com/" })).await.expect(400);
-    app.patch(&path, &json!({ "credential": { "kind": "deploy_key", "private_key": key.private() } }))
+    patch(&app, &path, &json!({ "url": "https://evil.example.com/" })).await.expect(400);
+    patch(&app, &path, &json!({ "credential": { "kind": "deploy_key", "private_key": key.private() } }))
         .await
         .expect(400);
-    app.delete(&path).await.expect(204);
-    for answer in [app.get(&path).await, app.delete(&path).await, app.patch(&path, &json!({})).await] {
+    assert_eq!(app.delete(&path).await.status, 204);
+    for answer in [app.get(&path).await, app.delete(&path).await, patch(&app, &path, &json!({})).await] {
         answer.expect(404);
     }
     seen += &app.get("/api/audit").await.text;
     for action in ["repository.add", "repository.change", "repository.remove"] {
         assert!(seen.contains(action), "{action}");
     }
-    let rows: Vec<(Option<Vec<u8>>,)> = app
-        .db()
-        .all(signet_controller::store::Statement::same("SELECT sealed FROM repositories").query())
-        .await
-        .unwrap();
+    let rows: Vec<(Option<Vec<u8>>,)> =
+        app.db().all(Statement::same("SELECT sealed FROM repositories").query()).await.unwrap();
     let sealed: Vec<u8> = rows.into_iter().filter_map(|(sealed,)| sealed).flatten().collect();
     assert!(!sealed.is_empty());
     seen += &String::from_utf8_lossy(&sealed);
@@ -143,4 +158,84 @@ async fn a_job_keeps_to_what_is_known(pair: Pair) {
             && password.text.contains("`credential`")
             && !password.text.contains("planted")
     );
+}
+
+/// The next deployment that an agent is asked for.
+async fn next_deploy(agent: &mut FakeAgent) -> Deploy {
+    loop {
+        let message = agent.next().await;
+        if message.kind() == PayloadType::Deploy {
+            return message.parse().unwrap().into_inner();
+        }
+    }
+}
+
+async fn a_credential_is_sealed_to_one_host(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let (mut one, mut two) =
+        (FakeAgent::enrol(&app, "h1", "web").await, FakeAgent::enrol(&app, "h2", "web").await);
+    let _three = FakeAgent::enrol(&app, "h3", "web").await;
+    app.change("UPDATE agents SET sealing_key = 'AAAA' WHERE hostname = 'h3'").await;
+    let token = json!({ "kind": "https_token", "token": "planted-t0ken" });
+    let known = json!({ "url": "https://git.example.com/", "credential": token, "allowed_signers": SIGNER });
+    app.post("/api/repositories", &known).await.expect(201);
+    // A commit needs no repository to be known.
+    let body = json!({ "git_repo": "https://git.example.com/team/app.git", "git_branch": "a".repeat(40),
+        "dest_path": "/srv/x", "targets": [{ "group": "web" }], "filters": true });
+    let made = app.post("/api/v1/jobs", &body).await.expect(202);
+    let (first, second) = (next_deploy(&mut one).await, next_deploy(&mut two).await);
+    for (agent, deploy) in [(&one, &first), (&two, &second)] {
+        deploy.check().unwrap();
+        assert_eq!((&deploy.aud, deploy.allowed_signers.as_deref()), (&vec![agent.id.clone()], Some(SIGNER)));
+        assert!(deploy.filters && !deploy.submodules);
+        let binding = Binding { jti: &deploy.jti, agent: &agent.id, field: Credential::FIELD };
+        let opened =
+            |deploy: &Deploy| agent.sealing.open(&deploy.credential.as_ref().unwrap().sealed, binding);
+        assert_eq!(opened(deploy).unwrap(), b"planted-t0ken");
+        let other = if deploy.jti == first.jti { &second } else { &first };
+        assert!(opened(other).is_err());
+    }
+    // One without a good key fails alone, and says why.
+    let path = format!("/api/v1/jobs/{}", made["data"]["job_id"].as_str().unwrap());
+    let shown = app.eventually(&path, |job| job["data"]["targets"][2]["status"] == "FAILED").await;
+    let why = shown["data"]["targets"][2]["reason"].as_str().unwrap();
+    assert!(why.contains("no credential can be sealed"), "{why}");
+    let held: Vec<(Vec<u8>,)> =
+        app.db().all(Statement::same("SELECT body FROM messages").query()).await.unwrap();
+    assert!(held.len() >= 2 && !held.iter().any(|(body,)| String::from_utf8_lossy(body).contains("planted")));
+    app.post(&format!("{path}/cancel"), &json!({})).await.expect(202);
+}
+
+/// Without hosts of its own, a deploy key's host must show the controller the key that it showed first.
+async fn a_deploy_key_pins_its_host(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let key = SshKey::ed25519(site.dir.path(), "deploy");
+    let mut server = Sshd::start(&[Account { name: "git", password: None, key: Some(&key.public) }]);
+    let url = format!("ssh://git@127.0.0.1:{}{}/repo", server.port, site.dir.path().display());
+    let credential = json!({ "kind": "deploy_key", "private_key": key.private() });
+    site.app.post("/api/repositories", &json!({ "url": url, "credential": credential })).await.expect(201);
+    let mut agent = FakeAgent::enrol(&site.app, "h1", "web").await;
+    for (phase, fits) in [(Phase::Deploy, true), (Phase::Resolve, false)] {
+        let body = json!({ "git_repo": url, "git_branch": "main", "dest_path": format!("/srv/{fits}"),
+            "targets": [{ "host": "h1" }] });
+        let made = site.app.post("/api/v1/jobs", &body).await.expect(202);
+        let asked = next_deploy(&mut agent).await;
+        assert_eq!((asked.phase, asked.commit.is_some()), (phase, fits));
+        // Who is asked instead gets what it takes to ask.
+        assert!(asked.credential.is_some());
+        let path = format!("/api/v1/jobs/{}", made["data"]["job_id"].as_str().unwrap());
+        site.app.post(&format!("{path}/cancel"), &json!({})).await.expect(202);
+        if fits {
+            let noted =
+                std::fs::read_to_string(site.app.running.app.settings.data_dir.join("git-known-hosts"));
+            assert!(noted.unwrap().contains(&format!("[127.0.0.1]:{}", server.port)));
+            server.replace_key();
+        }
+    }
+    let left = std::fs::read_dir("/dev/shm").unwrap().flatten();
+    let own = format!("signet-job-{}-", std::process::id());
+    assert!(!left.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&own)));
 }

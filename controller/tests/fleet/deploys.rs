@@ -9,9 +9,9 @@ use signet_testkit::Pair;
 use super::agent::Agent;
 use super::support::TestApp;
 
-struct Site {
-    app: TestApp,
-    dir: tempfile::TempDir,
+pub(super) struct Site {
+    pub(super) app: TestApp,
+    pub(super) dir: tempfile::TempDir,
 }
 
 fn git(dir: &Path, arguments: &[&str]) {
@@ -26,6 +26,10 @@ impl Site {
             settings.deploying.git_protocols.insert("file".into());
         })
         .await;
+        Self::on(app)
+    }
+
+    pub(super) fn on(app: TestApp) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repo = dir.path().join("repo");
         std::fs::create_dir(&repo).unwrap();
@@ -36,7 +40,7 @@ impl Site {
         Self { app, dir }
     }
 
-    async fn agent(&self, name: &str) -> Agent {
+    pub(super) async fn agent(&self, name: &str) -> Agent {
         let data = self.dir.path().join(name);
         std::fs::create_dir(&data).unwrap();
         let own = std::os::unix::fs::PermissionsExt::from_mode(0o700);
@@ -46,7 +50,7 @@ impl Site {
         Agent::start(&self.app, self.dir.path(), name, "web").await
     }
 
-    fn place(&self) -> PathBuf {
+    pub(super) fn place(&self) -> PathBuf {
         self.dir.path().join("srv")
     }
 
@@ -55,18 +59,18 @@ impl Site {
         json!({ "git_repo": repo, "git_branch": "main", "dest_path": self.place().join(name), "targets": targets })
     }
 
-    async fn run(&self, body: &Value) -> (Value, String) {
+    pub(super) async fn run(&self, body: &Value) -> (Value, String) {
         let made = self.app.post("/api/v1/jobs?wait=60", body).await.expect(200);
         self.shown(made["data"]["job_id"].as_str().unwrap()).await
     }
 
-    async fn shown(&self, id: &str) -> (Value, String) {
+    pub(super) async fn shown(&self, id: &str) -> (Value, String) {
         let job = self.app.get(&format!("/api/v1/jobs/{id}")).await.expect(200)["data"].take();
         (job, self.app.get(&format!("/api/v1/jobs/{id}/logs")).await.text)
     }
 }
 
-fn statuses(job: &Value) -> Vec<&str> {
+pub(super) fn statuses(job: &Value) -> Vec<&str> {
     job["targets"].as_array().unwrap().iter().map(|t| t["status"].as_str().unwrap()).collect()
 }
 

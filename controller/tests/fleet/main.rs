@@ -10,8 +10,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../../../agent/tests/deploy/backend.rs"]
+mod backend;
+
 mod agent;
 mod broker_users;
+mod credentials;
 mod deploys;
 mod joining;
 mod mariadb_rabbitmq;
