@@ -299,7 +299,7 @@ pub const GIT_URL_BYTES_MAX: usize = 2_048;
 /// Repositories that are known by an entry of their own, or by one above them.
 pub const REPOSITORIES_MAX: i64 = 1_000;
 /// Longest list of those who may sign what is deployed, in bytes.
-pub const ALLOWED_SIGNERS_BYTES_MAX: usize = 64 * 1024;
+pub const ALLOWED_SIGNERS_BYTES_MAX: usize = 32 * 1024;
 /// Longest list of hosts that a deploy key goes to, in bytes.
 pub const KNOWN_HOSTS_BYTES_MAX: usize = 16 * 1024;
 /// Longest name of the user that goes with a token, in characters.

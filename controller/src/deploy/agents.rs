@@ -98,10 +98,9 @@ async fn pinned(
         jobs.put_commit(job.id, &CommitId::to_string(&commit)).await?;
         return Ok(Ok(commit));
     }
-    let access = match jobs.access(job).await {
+    let access = match jobs.access(job).await? {
         Ok(access) => access,
-        Err(Error::Conflict(why)) => return Ok(Err(why)),
-        Err(error) => return Err(error),
+        Err(why) => return Ok(Err(why)),
     };
     let said = match remote::commit(jobs, job, access.credential.as_ref()).await {
         Ok(commit) => {
@@ -168,7 +167,10 @@ async fn send(
         Ok(message) => message,
         Err(why) => return Ok(Err(why)),
     };
-    let access = jobs.access(job).await?;
+    let access = match jobs.access(job).await? {
+        Ok(access) => access,
+        Err(why) => return Ok(Err(why)),
+    };
     let message = Deploy { allowed_signers: access.allowed_signers, ..message };
     let task_id = message.task_id.clone();
     let asked = job.plan.options.batch.as_deref().and_then(batch_size);

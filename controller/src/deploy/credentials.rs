@@ -26,25 +26,27 @@ pub(super) struct Access {
 }
 
 impl Jobs {
-    /// What the job's repository asks for, as it is known now.
-    pub(super) async fn access(&self, job: &Job) -> Result<Access> {
+    /// What the job's repository asks for, as it is known now; or in words for people why that can't be had any more.
+    pub(super) async fn access(&self, job: &Job) -> Result<std::result::Result<Access, String>> {
         let known = self.repositories().known(&job.plan.git_repo).await?;
         let own = match job.plan.options.credential {
             None => None,
-            Some(_) => Some(self.own_credential(job).await?),
+            Some(_) => match self.own_credential(job).await? {
+                Some(own) => Some(own),
+                None => return Ok(Err("the job's credential is no longer kept; make a new job".into())),
+            },
         };
-        Ok(Access {
+        Ok(Ok(Access {
             credential: own.or(known.credential),
             allowed_signers: known.allowed_signers.or_else(|| job.plan.options.allowed_signers.clone()),
-        })
+        }))
     }
 
     /// What was given with the job, for its repository alone.
-    async fn own_credential(&self, job: &Job) -> Result<Credential> {
-        let gone = || Error::Conflict("the job's credential is no longer kept; make a new job".into());
-        let (sealed, _) = store::secret(self.store(), job.id).await?.ok_or_else(gone)?;
+    async fn own_credential(&self, job: &Job) -> Result<Option<Credential>> {
+        let Some((sealed, _)) = store::secret(self.store(), job.id).await? else { return Ok(None) };
         let kept = secrets::open(self.keys(), job.id, &sealed)?;
-        kept.credential_for(&job.plan.git_repo).cloned().ok_or_else(gone)
+        Ok(kept.credential_for(&job.plan.git_repo).cloned())
     }
 }
 

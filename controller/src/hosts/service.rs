@@ -13,6 +13,7 @@ use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 use super::join_store;
 use super::known_keys::KnownKeys;
 use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
+use super::sealing_keys;
 use super::store::{self, AgentRow, ServerFilter, ServerRow};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
@@ -98,7 +99,7 @@ impl Hosts {
     /// # Errors
     /// When the database fails.
     pub async fn sealing_keys(&self, tx: &mut Tx, agents: &[AgentId]) -> Result<HashMap<AgentId, String>> {
-        Ok(store::sealing_keys(tx, agents).await?)
+        Ok(sealing_keys::of(tx, agents).await?)
     }
 
     /// How reachable these agents are.

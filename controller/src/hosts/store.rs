@@ -73,8 +73,6 @@ statements! {
     SET_SERVER_AGENT = same("UPDATE servers SET agent_id = ? WHERE hostname = ?");
     SET_SERVER_IP = same("UPDATE servers SET ip = ? WHERE hostname = ? AND ip = ''");
     DELETE_SERVER = same("DELETE FROM servers WHERE hostname = ?");
-    SEALING_KEYS = same("SELECT agent_id, sealing_key FROM agents WHERE sealing_key IS NOT NULL AND \
-            agent_id IN ({list})");
     PUBLIC_KEYS = same("SELECT agent_id, public_key FROM agents WHERE agent_id IN ({list})");
     DESCRIBED = same("SELECT ip, grp FROM servers WHERE hostname = ?");
     LABELS_OF = same("SELECT name, value FROM server_labels WHERE hostname = ? ORDER BY name");
@@ -95,7 +93,6 @@ statements! {
     INSERT_AGENT = same("INSERT INTO agents (agent_id, hostname, public_key, standing, wanted_group, sealing_key, \
             created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     SET_STANDING = same("UPDATE agents SET standing = ?, hostname = ?, updated_at = ? WHERE agent_id = ?");
-    SET_SEALING_KEY = same("UPDATE agents SET sealing_key = ? WHERE agent_id = ?");
     UPSERT_HEARTBEATS = differ(
         "INSERT INTO heartbeats (agent_id, start_id, n, received_at, clock_offset_ms, log_id, head, chain, version, \
                 features, keyring, stopping, busy, narrowed, isolation, waiting, running, cpu_usage, memory_usage, \
@@ -482,26 +479,6 @@ pub(super) async fn set_standing(
     now: Micros,
 ) -> Result<(), StoreError> {
     tx.run(SET_STANDING.bind(standing.as_str()).bind(host).bind(now).bind(id)).await.map(drop)
-}
-
-/// Keeps the key to which secrets for this agent are sealed.
-pub(super) async fn set_sealing_key(tx: &mut Tx, id: &AgentId, key: &str) -> Result<(), StoreError> {
-    tx.run(SET_SEALING_KEY.bind(key).bind(id)).await.map(drop)
-}
-
-/// The keys to which secrets for these agents are sealed, of those that showed one.
-pub(super) async fn sealing_keys(
-    tx: &mut Tx,
-    agents: &[AgentId],
-) -> Result<HashMap<AgentId, String>, StoreError> {
-    let mut all = HashMap::new();
-    for some in agents.chunks(BATCH_ROWS_MAX) {
-        let rows: Vec<(String, String)> = tx.all(SEALING_KEYS.query().list(some)).await?;
-        for (agent, key) in rows {
-            all.insert(agent.parse().map_err(corrupt)?, key);
-        }
-    }
-    Ok(all)
 }
 
 /// One heartbeat's columns, in the order of the statement.

@@ -16,6 +16,7 @@ use crate::support::{Answer, TestApp};
 
 on_both_pairs!(
     entries_come_and_go_and_show_no_secret,
+    an_entry_that_makes_no_sense_is_refused,
     a_job_keeps_to_what_is_known,
     a_credential_is_sealed_to_one_host,
     a_deploy_key_pins_its_host
@@ -86,6 +87,11 @@ async fn entries_come_and_go_and_show_no_secret(pair: Pair) {
     seen += &String::from_utf8_lossy(&sealed);
     let line = key.private().lines().nth(2).unwrap()[..40].to_owned();
     assert!(!seen.contains("planted-t0ken") && !seen.contains(&line));
+}
+
+async fn an_entry_that_makes_no_sense_is_refused(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let dir = tempfile::tempdir().unwrap();
     let locked = SshKey::locked(dir.path(), "locked", "phrase").private();
     for (body, word) in [
         (json!({ "url": "https://h/x" }), "credential"),

@@ -13,7 +13,7 @@ use signet_testkit::sshd::{Account, Sshd};
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::backend::{Backend, holds, seen_in_files, seen_in_processes};
-use super::deploys::{Site, statuses};
+use super::deploys::{Site, git, statuses};
 use super::support::TestApp;
 use super::support::capturing_bus::CapturingBus;
 
@@ -214,7 +214,7 @@ async fn mariadb_rabbitmq_a_deploy_key_is_seen_by_nobody() {
     let deploy_key =
         |hosts: Value| json!({ "kind": "deploy_key", "private_key": key.private(), "known_hosts": hosts });
     let hosts = scanned(server.port);
-    watched.knows(json!({ "url": format!("{origin}/"), "credential": deploy_key(json!(hosts)) })).await;
+    watched.knows(json!({ "url": url, "credential": deploy_key(json!(hosts)) })).await;
     let (first, log) = site.run(&job(&url, &site.place().join("a"), json!({ "batch": 1 }))).await;
     assert_eq!(statuses(&first), ["SUCCESS", "SUCCESS"], "{first} {log}");
     assert_eq!(std::fs::read_to_string(site.place().join("a/file")).unwrap(), "one");
@@ -235,4 +235,29 @@ async fn mariadb_rabbitmq_a_deploy_key_is_seen_by_nobody() {
     );
     drop((one, two));
     watched.unseen(&[&first, &lost, &refused], &[&middle]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_what_is_not_signed_is_not_deployed() {
+    let app = TestApp::start_with(Pair::MariadbRabbitmq.parts().await, |settings| {
+        settings.deploying.git_protocols.insert("file".into());
+    })
+    .await;
+    let site = Site::on(app);
+    let key = SshKey::ed25519(site.dir.path(), "signer");
+    let _agent = site.agent("h1").await;
+    let repo = site.dir.path().join("repo");
+    let signers = format!("alice@example.com namespaces=\"git\" {}\n", key.public);
+    let entry =
+        json!({ "url": format!("file://{}/", site.dir.path().display()), "allowed_signers": signers });
+    site.app.post("/api/repositories", &entry).await.expect(201);
+    let mut body = job(&format!("file://{}", repo.display()), &site.place().join("a"), json!({}));
+    body["targets"] = json!([{ "host": "h1" }]);
+    let (refused, _) = site.run(&body).await;
+    assert!(why(&refused).contains("not signed by an allowed signer"), "{refused}");
+    let signing = format!("user.signingKey={}", site.dir.path().join("signer").display());
+    let commit = ["commit", "-q", "--allow-empty", "-S", "-m", "signed"];
+    git(&repo, &[&["-c", "gpg.format=ssh", "-c", &signing][..], &commit].concat());
+    let (good, log) = site.run(&body).await;
+    assert_eq!(statuses(&good), ["SUCCESS"], "{good} {log}");
 }

@@ -14,7 +14,7 @@ pub(super) struct Site {
     pub(super) dir: tempfile::TempDir,
 }
 
-fn git(dir: &Path, arguments: &[&str]) {
+pub(super) fn git(dir: &Path, arguments: &[&str]) {
     let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
     let done = Command::new("git").current_dir(dir).args(identity).args(arguments).output().unwrap();
     assert!(done.status.success(), "{done:?}");

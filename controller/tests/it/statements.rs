@@ -27,6 +27,7 @@ async fn every_statement_is_prepared(pair: Pair) {
         leases::ALL,
         hosts::STATEMENTS,
         hosts::JOIN_STATEMENTS,
+        hosts::SEALING_STATEMENTS,
         keys::STATEMENTS,
         repositories::STATEMENTS,
     ]
