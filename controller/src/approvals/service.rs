@@ -9,7 +9,7 @@ use signet_common::statement::{Approval, Kind, NAMESPACE, Statement, StatementDi
 use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId, sshsig};
 
-use super::message::{self, Work};
+use super::message::{self, Sealer, Work};
 use super::model::{Need, State, needed};
 use super::store::{self, Decision, Given, Request};
 use super::view::hide;
@@ -137,7 +137,7 @@ impl Approvals {
         }
         let statement = asked.work.statement(asked.requester, not_after, held.agents).map_err(internal)?;
         let bytes = statement.to_bytes().map_err(internal)?;
-        message::fits(&statement, &bytes, asked.need)?;
+        message::fits(&statement, &bytes, asked.need, asked.work.credential())?;
         let request = Request {
             task_id: order.task_id.clone(),
             kind: statement.kind,
@@ -192,6 +192,7 @@ impl Approvals {
         by: &Author,
         task: &TaskId,
         word: &Word,
+        sealer: &dyn Sealer,
     ) -> Result<()> {
         let request = self.request(task).await?;
         if caller.name == request.requester {
@@ -245,7 +246,7 @@ impl Approvals {
             if !enough {
                 return Ok(false);
             }
-            self.release(tx, held, &request, &bytes, counted, now).await?;
+            self.release(tx, held, &request, &bytes, counted, sealer).await?;
             self.decide(tx, task, State::Approved, (caller, None), &bytes, now).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(true)
@@ -325,19 +326,28 @@ impl Approvals {
         request: &Request,
         bytes: &[u8],
         counted: Vec<Given>,
-        now: Micros,
+        sealer: &dyn Sealer,
     ) -> Result<()> {
+        let now = Micros::now();
         let statement = Statement::parse(bytes).map_err(internal)?;
         let approvers = counted.iter().map(|given| given.person.clone()).collect();
         let signatures = counted.into_iter().filter_map(|given| given.signature).collect();
         let approval = Approval { statement: bytes.to_vec(), approvers, signatures };
-        let body = |claims: &MessageClaims| message::body(&statement, &approval, claims);
+        let carries = |field: &str| statement.message.contains_key(field);
+        let seal = match carries(message::CREDENTIAL) {
+            true => Some(sealer.seal(tx, &statement.task_id).await?),
+            false => None,
+        };
+        let body = |claims: &MessageClaims| {
+            let credential = seal.as_ref().map(|seal| seal(claims)).transpose()?;
+            message::body(&statement, &approval, claims, credential)
+        };
         let approved = Approved {
             payload_type: message::payload_type(statement.kind),
             now,
             exp: (now.seconds() + i64::from(request.expires_in)).min(request.not_after),
             timeout: request.timeout,
-            secret: ["env", "stdin"].iter().any(|field| statement.message.contains_key(*field)),
+            secret: ["env", "stdin", message::CREDENTIAL].into_iter().any(carries),
             body: &body,
         };
         self.dispatch.release_held(tx, held, &approved).await

@@ -20,7 +20,7 @@ use crate::accounts::within;
 use crate::approvals::{Approvals, Asked, Work};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
-use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
+use crate::dispatch::{Audience, Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
 use crate::limits::{
@@ -143,6 +143,7 @@ impl Commands {
                 batch: request.batch,
                 max_failures: request.options.max_failures,
                 candidates: &candidates,
+                audience: Audience::Shared,
                 secret: !request.env.is_empty() || request.stdin.is_some(),
                 features: &features(&request),
                 body: &body,

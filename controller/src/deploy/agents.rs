@@ -2,18 +2,18 @@
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::time::Duration;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
-use signet_common::{Hostname, TaskId};
-use tokio::process::Command;
+use signet_common::{AgentId, Hostname, TaskId};
 
+use super::credentials::{self, Sealing};
 use super::model::{End, Engine, Happening, Job, RunMode, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
+use super::remote;
 use super::request::batch_size;
 use super::runner::{Reason, Stop};
 use super::service::Jobs;
@@ -25,9 +25,7 @@ use crate::dispatch::model::State;
 use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
-use crate::limits::{
-    AGENTS_LOOK_MILLISECONDS, LS_REMOTE_SECONDS_MAX, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX,
-};
+use crate::limits::{AGENTS_LOOK_MILLISECONDS, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
 use crate::store::in_transaction;
 
 /// Which of a job's messages.
@@ -145,17 +143,21 @@ async fn pinned(
         jobs.put_commit(job.id, &CommitId::to_string(&commit)).await?;
         return Ok(Ok(commit));
     }
-    let said = match ls_remote(jobs, job).await {
+    let access = match jobs.access(job).await? {
+        Ok(access) => access,
+        Err(why) => return Ok(Err(why)),
+    };
+    let said = match remote::commit(jobs, job, access.credential.as_ref()).await {
         Ok(commit) => {
             jobs.put_commit(job.id, &commit.to_string()).await?;
             return Ok(Ok(commit));
         }
         Err(said) => said,
     };
-    // The first host may be able to read what the controller can't.
+    // A host may be able to read what the controller can't.
     let resolving = task(job.id, Part::Resolve)?;
     if jobs.dispatch().targets(&resolving, 0, 1).await?.is_empty()
-        && let Err(why) = send(jobs, job, &ours[..1], Part::Resolve, None).await?
+        && let Err(why) = send(jobs, job, ours, Part::Resolve, None).await?
     {
         return Ok(Err(why));
     }
@@ -180,50 +182,6 @@ async fn pinned(
         }
         tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
     }
-}
-
-/// Asks the repository itself, without any credential.
-async fn ls_remote(jobs: &Jobs, job: &Job) -> std::result::Result<CommitId, String> {
-    let names: Vec<String> = match &job.plan.git_branch {
-        None => vec!["HEAD".into()],
-        Some(name) if name.starts_with("refs/") => vec![format!("{name}^{{}}"), name.clone()],
-        Some(name) => {
-            vec![format!("refs/heads/{name}"), format!("refs/tags/{name}^{{}}"), format!("refs/tags/{name}")]
-        }
-    };
-    let mut command = Command::new("git");
-    command
-        .args(["ls-remote", "--", &job.plan.git_repo])
-        .args(&names)
-        .env_clear()
-        .envs(
-            ["PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE"]
-                .iter()
-                .filter_map(|n| Some((n, std::env::var_os(n)?))),
-        )
-        .env("HOME", "/nonexistent")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_ALLOW_PROTOCOL", jobs.rules().protocols_for_git())
-        .env("GIT_SSH_COMMAND", "ssh -F none -o BatchMode=yes -o IdentityFile=none -o IdentityAgent=none")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
-    let limit = Duration::from_secs(LS_REMOTE_SECONDS_MAX);
-    let output = match tokio::time::timeout(limit, command.output()).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("git could not be started: {error}")),
-        Err(_) => return Err(format!("git had no answer within {} s", limit.as_secs())),
-    };
-    if !output.status.success() {
-        return Err(reason(&String::from_utf8_lossy(&output.stderr)));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found: HashMap<&str, &str> =
-        text.lines().filter_map(|l| l.split_once('\t')).map(|(c, n)| (n, c)).collect();
-    let commit = names.iter().find_map(|name| found.get(name.as_str())?.parse().ok());
-    commit.ok_or_else(|| "the repository has no such branch or tag".into())
 }
 
 /// Sends the deployment, and begins the log.
@@ -263,6 +221,11 @@ pub(super) async fn send(
         Ok(message) => message,
         Err(why) => return Ok(Err(why)),
     };
+    let access = match jobs.access(job).await? {
+        Ok(access) => access,
+        Err(why) => return Ok(Err(why)),
+    };
+    let message = Deploy { allowed_signers: access.allowed_signers, ..message };
     let task_id = message.task_id.clone();
     let asked = job.plan.options.batch.as_deref().and_then(batch_size);
     let one = (job.plan.run_mode == RunMode::Serial).then_some(BatchSize::Hosts(1));
@@ -273,12 +236,22 @@ pub(super) async fn send(
             let Ok(host) = target.host.parse::<Hostname>() else { continue };
             candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
         }
+        let sealing = match &access.credential {
+            Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
+            None => None,
+        };
+        let refuses = |agent: &AgentId| sealing.as_ref().and_then(|sealing| sealing.refuses(agent));
+        if commit.is_none() {
+            candidates = first_there(candidates, refuses);
+        }
         if candidates.is_empty() {
             return Ok(None);
         }
         let body = |claims: &MessageClaims| {
             let own = claims.clone();
-            let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message.clone() };
+            let credential = credentials::sealed(sealing.as_ref(), claims)?;
+            let message = Deploy { credential, ..message.clone() };
+            let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message };
             serde_json::to_vec(&deploy).map_err(|e| Error::Internal(e.to_string()))
         };
         let order = Order {
@@ -291,14 +264,17 @@ pub(super) async fn send(
             batch,
             max_failures: job.plan.options.max_failures.filter(|_| part == Part::Deploy),
             candidates: &candidates,
-            secret: false,
+            audience: credentials::audience(sealing.as_ref(), &refuses),
+            secret: sealing.is_some(),
             features: &["deploy"],
             body: &body,
         };
         if part == Part::Deploy
             && let Some(need) = jobs.need(tx, &candidates).await?
         {
-            return held::hold(jobs, tx, job, need, &order, &message).await.map(Some);
+            let credential = sealing.as_ref().and_then(Sealing::sample);
+            let message = Deploy { credential, ..message.clone() };
+            return held::hold(jobs, tx, job, need, &order, message).await.map(Some);
         }
         Ok(Some((jobs.dispatch().send(tx, &order).await?, false)))
     });
@@ -315,7 +291,17 @@ pub(super) async fn send(
     }
 }
 
-/// What all of a job's messages say, but their claims.
+/// Of hosts that could be asked for a commit the first that is there, else the first.
+fn first_there(hosts: Vec<Candidate>, refuses: impl Fn(&AgentId) -> Option<&'static str>) -> Vec<Candidate> {
+    let now = Micros::now();
+    let there = |host: &Candidate| {
+        host.agent.as_ref().is_some_and(|a| a.accepted && a.online(now) && refuses(&a.agent_id).is_none())
+    };
+    let at = hosts.iter().position(there).unwrap_or(0);
+    hosts.into_iter().skip(at).take(1).collect()
+}
+
+/// What all of a job's messages say, but their claims, the credential and whose signature they need.
 fn message(
     jobs: &Jobs,
     job: &Job,
@@ -342,8 +328,8 @@ fn message(
         strategy: plan.options.releases.clone().map_or(Strategy::InPlace, Strategy::Releases),
         rollback: plan.options.rollback.is_some(),
         force: plan.options.force,
-        submodules: false,
-        filters: false,
+        submodules: plan.options.submodules,
+        filters: plan.options.filters,
         allowed_signers: None,
         protocols: jobs.rules().protocols.iter().filter_map(protocol).collect(),
         credential: None,

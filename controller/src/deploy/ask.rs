@@ -9,7 +9,7 @@ use signet_common::time::Micros;
 
 use super::model::{self, Engine, Job, Plan};
 use super::request::{Asked, Checked};
-use super::secrets::{self, Login};
+use super::secrets::{self, Login, Secrets};
 use super::service::Jobs;
 use super::store::{self, NewJob};
 use crate::accounts::within;
@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::http::extract::Caller;
 use crate::limits::{JOB_SECRETS_SECONDS, JOB_TARGETS_MAX};
+use crate::repositories::{self, Credential};
 use crate::store::{Tx, in_transaction};
 
 impl Jobs {
@@ -27,7 +28,10 @@ impl Jobs {
         allowed(caller, &request.plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
         let targets = self.expanded(request.targets).await?;
-        self.make(by, caller, &request.plan, &targets, until, Origin::Request).await
+        self.signed(&request.plan, &targets, true).await?;
+        let credential = request.credential.map(|credential| (request.plan.git_repo.clone(), credential));
+        let new = New { targets, credential, until, origin: Origin::Request };
+        self.make(by, caller, &request.plan, &new).await
     }
 
     /// Every host by itself, as groups are now.
@@ -99,15 +103,8 @@ impl Jobs {
         self.approvals().needed(tx, Kind::Deploy, true, candidates).await
     }
 
-    pub(super) async fn make(
-        &self,
-        by: &Author,
-        caller: &Caller,
-        plan: &Plan,
-        targets: &[Whom],
-        until: Micros,
-        origin: Origin,
-    ) -> Result<i64> {
+    pub(super) async fn make(&self, by: &Author, caller: &Caller, plan: &Plan, new: &New) -> Result<i64> {
+        let New { targets, credential, until, origin } = new;
         let made = in_transaction!(self.store(), |tx| -> Result<i64> {
             self.admitted(tx, caller, targets).await?;
             let id = store::next_id(tx).await?;
@@ -121,8 +118,9 @@ impl Jobs {
                 targets: rows,
             };
             store::insert(tx, id, &new).await?;
-            let logins: Vec<Login> = targets.iter().filter_map(Whom::login).cloned().collect();
-            store::put_secret(tx, id, secrets::seal(self.keys(), id, &logins)?, until).await?;
+            let logins = targets.iter().filter_map(Whom::login).cloned().collect();
+            let kept = Secrets { logins, credential: credential.clone() };
+            store::put_secret(tx, id, secrets::seal(self.keys(), id, &kept)?, *until).await?;
             let object = model::shown(id);
             let note = Note::of(origin.action(), &object).new(json!({
                 "git_repo": plan.git_repo,
@@ -142,12 +140,12 @@ impl Jobs {
 
     /// The same once more, as a new job.
     pub(super) async fn retry(&self, by: &Author, caller: &Caller, id: i64) -> Result<i64> {
-        let (job, targets, until) = self.finished(caller, id).await?;
-        self.make(by, caller, &job.plan, &targets, until, Origin::Retry(id)).await
+        let (job, new) = self.finished(caller, id).await?;
+        self.make(by, caller, &job.plan, &new).await
     }
 
-    /// A job that is over, its hosts, and until when what they are logged in with is kept.
-    pub(super) async fn finished(&self, caller: &Caller, id: i64) -> Result<(Job, Vec<Whom>, Micros)> {
+    /// A job that is over, and what it takes to do the same again.
+    pub(super) async fn finished(&self, caller: &Caller, id: i64) -> Result<(Job, New)> {
         let job = self.job(id).await?;
         allowed(caller, &job.plan)?;
         if !job.status.is_final() {
@@ -158,7 +156,8 @@ impl Jobs {
             let text = "what the job logs in with is no longer kept; make a new job";
             return Err(Error::Conflict(text.into()));
         };
-        let mut logins = secrets::open(self.keys(), id, &sealed)?.into_iter();
+        let Secrets { logins, credential } = secrets::open(self.keys(), id, &sealed)?;
+        let mut logins = logins.into_iter();
         let mut targets = Vec::new();
         for target in self.targets(id).await? {
             targets.extend(match target.engine {
@@ -166,8 +165,39 @@ impl Jobs {
                 Engine::Agent => target.host.parse().ok().map(Whom::Agent),
             });
         }
-        Ok((job, targets, until))
+        self.signed(&job.plan, &targets, false).await?;
+        let origin = Origin::Retry(id);
+        Ok((job, New { targets, credential, until, origin }))
     }
+
+    /// Refuses what would go around the signatures that are known to be needed for a repository. What a job brought when
+    /// nothing was known does not count any more, and is no reason to refuse it again.
+    async fn signed(&self, plan: &Plan, targets: &[Whom], first: bool) -> Result<()> {
+        if self.repositories().known(&plan.git_repo).await?.allowed_signers.is_none() {
+            return Ok(());
+        }
+        let mut wrong = Vec::new();
+        if first && plan.options.allowed_signers.is_some() {
+            let why = "the repository has a list of its own, and only that counts";
+            wrong.push(("allowed_signers".to_owned(), why.to_owned()));
+        }
+        if targets.iter().any(|target| target.login().is_some()) {
+            let why = "the repository needs signatures, which agents check and Ansible does not";
+            wrong.push(("targets".into(), why.into()));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::InvalidFields(wrong)) }
+    }
+}
+
+/// A job that is to be made, beside what it is to do.
+#[derive(Debug)]
+pub(super) struct New {
+    pub(super) targets: Vec<Whom>,
+    /// What opens this repository.
+    credential: Option<(String, Credential)>,
+    /// How long its secrets are kept.
+    until: Micros,
+    pub(super) origin: Origin,
 }
 
 /// Where a job comes from.
@@ -227,8 +257,7 @@ impl Whom {
 /// Whether a caller may deploy this: a token may be limited to repositories, and who is limited to groups of enrolled
 /// hosts has no business on others.
 pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
-    let plain = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
-    let named = |all: &BTreeSet<String>| all.iter().any(|one| plain(one) == plain(&plan.git_repo));
+    let named = |all: &BTreeSet<String>| all.iter().any(|one| repositories::same(one, &plan.git_repo));
     if caller.repositories.as_ref().is_some_and(|all| !named(all)) {
         return Err(Error::Forbidden("this token may not deploy this repository".into()));
     }

@@ -1,19 +1,23 @@
 //! Jobs that wait for people: what they agree to is written when the commit is known, and until they decided nobody has the
 //! job. What was agreed to is released by [`crate::approvals`]; the job is then taken again, to be followed to its end.
 
+use async_trait::async_trait;
+use signet_common::TaskId;
 use signet_common::deploy::Deploy;
+use signet_common::time::Micros;
 
-use super::agents::{Part, line, task};
+use super::agents::{Part, line, part, task};
+use super::credentials::Sealing;
 use super::leases::LEASE_MICROS;
 use super::model::{Job, JobStatus};
-use super::service::Jobs;
+use super::service::{Jobs, unknown};
 use super::store;
-use crate::approvals::{Asked, Need, State, Work};
+use crate::approvals::{Asked, Need, Seal, Sealer, State, Work};
 use crate::dispatch::{Order, Sent};
 use crate::error::{Error, Result};
+use crate::hosts;
 use crate::limits::JOBS_LOOKED_AT;
 use crate::store::{Tx, in_transaction};
-use signet_common::time::Micros;
 
 /// Asks people for a job's deployment, and leaves the job to them. Says whether it waits: what no agent could do ends at once.
 pub(super) async fn hold(
@@ -22,9 +26,9 @@ pub(super) async fn hold(
     job: &Job,
     need: Need,
     order: &Order<'_>,
-    message: &Deploy,
+    message: Deploy,
 ) -> Result<(Sent, bool)> {
-    let message = Deploy { iat: order.now.seconds(), ..message.clone() };
+    let message = Deploy { iat: order.now.seconds(), ..message };
     let asked = Asked { requester: &job.account, need, order, work: Work::Deploy(&message) };
     let (sent, awaits) = jobs.approvals().hold(tx, &asked).await?;
     if !awaits {
@@ -87,5 +91,24 @@ impl Jobs {
             store::lock(tx, id, &[line(None, said.clone())]).await?;
             Ok(Some(Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job }))
         })
+    }
+}
+
+#[async_trait]
+impl Sealer for Jobs {
+    async fn seal(&self, tx: &mut Tx, task: &TaskId) -> Result<Seal> {
+        let id = part(task).map(|(id, _)| id).ok_or_else(unknown)?;
+        let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+        let access = self.access(&job).await?.map_err(Error::Conflict)?;
+        let credential = access.credential.ok_or_else(|| {
+            Error::Conflict("the repository's credential is gone; have it requested again".into())
+        })?;
+        let mut candidates = Vec::new();
+        for target in store::targets_in(tx, id).await? {
+            let Ok(host) = target.host.parse() else { continue };
+            candidates.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+        }
+        let sealing = Sealing::new(self, tx, &credential, &candidates).await?;
+        Ok(Box::new(move |claims| sealing.sealed(claims)))
     }
 }

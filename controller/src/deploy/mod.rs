@@ -2,6 +2,7 @@
 
 mod agents;
 mod ask;
+mod credentials;
 mod ending;
 mod held;
 mod leases;
@@ -10,6 +11,7 @@ pub mod model;
 mod outcomes;
 mod processes;
 mod progress;
+mod remote;
 mod request;
 mod rollback;
 mod routes;

@@ -1,7 +1,7 @@
 //! Jobs and their targets, and how they may change: pure.
 
 use serde::{Deserialize, Serialize};
-use signet_common::deploy::{CommitId, Releases};
+use signet_common::deploy::{CommitId, CredentialKind, Releases};
 use signet_common::time::Micros;
 use utoipa::ToSchema;
 
@@ -230,6 +230,19 @@ pub struct Options {
     /// It goes back to what was deployed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
+    /// Whether submodules are checked out as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
+    /// Whether the filters run that the host's git knows, such as Git LFS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filters: bool,
+    /// Lines of an OpenSSH `allowed_signers` file, where nothing is known of the repository that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_signers: Option<String>,
+    /// The kind of the credential that the job brought: `deploy_key` or `https_token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub credential: Option<CredentialKind>,
 }
 
 /// Back to what was deployed before.

@@ -31,15 +31,16 @@ impl Jobs {
         id: i64,
         commit: CommitId,
     ) -> Result<i64> {
-        let (job, targets, until) = self.finished(caller, id).await?;
-        let hosts = targets.iter().map(|target| target.row().0.to_ascii_lowercase()).collect();
+        let (job, mut new) = self.finished(caller, id).await?;
+        let hosts = new.targets.iter().map(|target| target.row().0.to_ascii_lowercase()).collect();
         if store::deployed(self.store(), commit.as_str(), &job.plan, hosts).await? == 0 {
             let why = "no finished job deployed this commit to any of the job's hosts";
             return Err(Error::InvalidFields(vec![("commit".into(), why.into())]));
         }
         let rollback = Some(Rollback { commit, job_id: model::shown(id) });
         let plan = Plan { options: model::Options { rollback, ..job.plan.options }, ..job.plan };
-        self.make(by, caller, &plan, &targets, until, Origin::Rollback).await
+        new.origin = Origin::Rollback;
+        self.make(by, caller, &plan, &new).await
     }
 }
 

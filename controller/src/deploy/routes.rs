@@ -21,6 +21,7 @@ use crate::approvals::ApprovalView;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Caller, JsonBytes, Path, Query};
 use crate::limits::{JOB_WAIT_SECONDS_MAX, JOBS_LIMIT, JOBS_LIMIT_MAX};
+use crate::repositories::CredentialRequest;
 
 /// The slice's routes.
 #[must_use]
@@ -87,6 +88,16 @@ struct JobRequest {
     max_failures: Option<u32>,
     /// Account that deploys on hosts with an agent; the agent's own unless given.
     user: Option<String>,
+    /// What lets hosts with an agent read the repository, for this job and its retries alone. Without it, what is known of
+    /// the repository counts.
+    credential: Option<CredentialRequest>,
+    /// Lines of an OpenSSH `allowed_signers` file: one of them must have signed the commit, or the tag that is deployed.
+    /// Only where nothing is known of the repository that says so.
+    allowed_signers: Option<String>,
+    /// Checks out submodules as well; only hosts with an agent.
+    submodules: Option<bool>,
+    /// Lets filters run, such as Git LFS; only hosts with an agent.
+    filters: Option<bool>,
 }
 
 /// A host of a deployment: over SSH with `username` and `auth`, or an enrolled host or group by its name alone.

@@ -173,7 +173,7 @@ async fn over_ssh(jobs: &Jobs, job: &Job, targets: Vec<Target>, resumed: bool, s
         let (sealed, _) = store::secret(jobs.store(), job.id)
             .await?
             .ok_or_else(|| Error::Internal("a job's log-ins are gone".into()))?;
-        let logins = secrets::open(jobs.keys(), job.id, &sealed)?;
+        let logins = secrets::open(jobs.keys(), job.id, &sealed)?.logins;
         ssh::run(jobs, job, targets, logins, stop).await?;
     }
     Ok(())

@@ -23,6 +23,7 @@ use crate::hosts::Hosts;
 use crate::keys::Keys;
 use crate::limits::{JOB_WAIT_LOOK_MILLISECONDS, RETENTION_JOBS_MAX};
 use crate::loops::Loops;
+use crate::repositories::Repositories;
 use crate::settings::{Deploying, Settings};
 use crate::store::{Store, in_transaction};
 
@@ -51,6 +52,7 @@ pub struct Jobs {
     hosts: Hosts,
     dispatch: Dispatch,
     approvals: Approvals,
+    repositories: Repositories,
     wake: Arc<Notify>,
     holder: Arc<str>,
 }
@@ -67,14 +69,24 @@ impl Jobs {
     pub fn new(
         store: Store,
         keys: Keys,
-        (hosts, dispatch, approvals): (Hosts, Dispatch, Approvals),
+        (hosts, dispatch, approvals, repositories): (Hosts, Dispatch, Approvals, Repositories),
         settings: &Settings,
     ) -> Self {
         let Deploying { ansible_playbook, git_protocols, host_keys } = settings.deploying.clone();
         let data_dir = settings.data_dir.clone();
         let rules = Rules { ansible_playbook, protocols: git_protocols, host_keys, data_dir };
         let holder = StartId::generate().to_string().into();
-        Self { store, keys, rules: Arc::new(rules), hosts, dispatch, approvals, wake: Arc::default(), holder }
+        Self {
+            store,
+            keys,
+            rules: Arc::new(rules),
+            hosts,
+            dispatch,
+            approvals,
+            repositories,
+            wake: Arc::default(),
+            holder,
+        }
     }
 
     /// Starts what takes jobs and runs them.
@@ -100,6 +112,10 @@ impl Jobs {
 
     pub(super) fn approvals(&self) -> &Approvals {
         &self.approvals
+    }
+
+    pub(super) fn repositories(&self) -> &Repositories {
+        &self.repositories
     }
 
     /// This controller, as the holder of leases.

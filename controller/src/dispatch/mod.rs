@@ -30,7 +30,7 @@ use signet_common::messages::{CommandResult, Stream};
 use signet_common::{Hostname, TaskId};
 
 pub use held::{Approved, Held, HeldTask};
-pub use send::{BatchSize, MessageClaims, Order, Sent};
+pub use send::{Audience, BatchSize, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};
 pub use store::ALL as STATEMENTS;

@@ -121,6 +121,16 @@ impl Script<'_> {
         self.ask("PUT /api/dispatch", "/api/dispatch", None, json!({ "paused": false })).await;
     }
 
+    async fn repositories(&mut self) {
+        let token = |secret: &str| json!({ "credential": { "kind": "https_token", "token": secret } });
+        let mut body = token("planted-in-token");
+        body["url"] = "https://git.example.com/team/".into();
+        let made = self.ask("POST /api/repositories", "/api/repositories", None, body).await;
+        let path = format!("/api/repositories/{}", made["id"].as_str().unwrap());
+        self.ask("PATCH /api/repositories/{id}", &path, None, token("planted-in-change")).await;
+        self.ask("DELETE /api/repositories/{id}", &path, None, json!({})).await;
+    }
+
     async fn jobs(&mut self) {
         let auth = json!({ "type": "password", "password": "planted-in-auth" });
         let body = json!({ "git_repo": "https://h/x.git", "dest_path": "/srv/x",
@@ -209,6 +219,7 @@ async fn every_change_leaves_an_entry_and_no_secret(pair: Pair) {
         TestApp::start_with(pair.parts().await, |s| s.deploying.ansible_playbook = program.clone()).await;
     let mut script = Script { app: &app, done: Vec::new() };
     script.commands().await;
+    script.repositories().await;
     script.jobs().await;
     script.hosts().await;
     script.accounts().await;
@@ -237,6 +248,8 @@ async fn every_change_leaves_an_entry_and_no_secret(pair: Pair) {
         "planted-in-env",
         "planted-in-stdin",
         "planted-in-auth",
+        "planted-in-token",
+        "planted-in-change",
         "signet_",
         "eyJ",
     ] {

@@ -6,5 +6,6 @@ mod support;
 
 mod hosts;
 mod leases;
+mod repositories;
 mod secrets;
 mod site;

@@ -26,6 +26,10 @@ impl Site {
             settings.deploying.git_protocols.insert("file".into());
         })
         .await;
+        Self::on(app)
+    }
+
+    pub fn on(app: TestApp) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let repo = dir.path().join("repo");
         std::fs::create_dir(&repo).unwrap();

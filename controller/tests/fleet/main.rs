@@ -13,8 +13,12 @@ mod support;
 #[path = "../accounts/visitor.rs"]
 mod visitor;
 
+#[path = "../../../agent/tests/deploy/backend.rs"]
+mod backend;
+
 mod agent;
 mod broker_users;
+mod credentials;
 mod deploys;
 mod held_jobs;
 mod hostile;

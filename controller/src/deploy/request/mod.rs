@@ -4,6 +4,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod trust;
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use crate::dispatch::BatchSize;
 use crate::error::{Error, Result};
 use crate::http::dialect::REQUIRED;
 use crate::limits::{JOB_SECONDS, JOB_SECONDS_MAX};
+use crate::repositories::{self, Credential};
 
 use self::targets::targets;
 use self::texts::{path, reference, repository, user};
@@ -36,6 +38,8 @@ pub(super) struct Checked {
     pub(super) plan: Plan,
     /// In the order of the request, each with its place there.
     pub(super) targets: Vec<(usize, Asked)>,
+    /// What opens the repository, for this job alone.
+    pub(super) credential: Option<Credential>,
 }
 
 /// Whom a deployment is for.
@@ -129,9 +133,13 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let max_failures = problems.take("max_failures".into(), whole(object, "max_failures", 0, u32::MAX));
     let account = problems.take("user".into(), get("user").and_then(|t| t.map(user).transpose()));
     let releases = releases(object, &mut problems);
+    let trust = trust::read(object, repo.as_deref(), &mut problems);
     let targets = targets(object, &mut problems);
     if releases.is_some() && targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
         problems.add("strategy", "releases are made by agents, not over SSH");
+    }
+    if targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
+        trust.for_agents_alone(&mut problems);
     }
     if targets.iter().any(|(_, target)| !matches!(target, Asked::Ssh(_))) {
         // As agents read them: what they would refuse is refused here.
@@ -141,6 +149,9 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         let why = |bad: signet_common::deploy::BadDeploy| bad.why.to_owned();
         let url = repo.as_ref().and_then(|t| t.parse::<GitUrl>().err()).map(why);
         parsed(url, "git_repo", &mut problems);
+        if repo.as_deref().is_some_and(repositories::strays) {
+            problems.add("git_repo", "must have no part . or ..");
+        }
         let name = branch.as_ref().and_then(|t| t.parse::<GitRef>().err()).map(why);
         parsed(name, "git_branch", &mut problems);
         let place = path.as_ref().and_then(|t| t.parse::<DeployPath>().err()).map(why);
@@ -158,9 +169,14 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         max_failures,
         user: account,
         rollback: None,
+        submodules: trust.submodules,
+        filters: trust.filters,
+        allowed_signers: trust.allowed_signers,
+        credential: trust.credential.as_ref().map(Credential::kind),
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
-    Ok(Checked { plan: Plan { git_repo, git_branch: branch, dest_path, run_mode, options }, targets })
+    let plan = Plan { git_repo, git_branch: branch, dest_path, run_mode, options };
+    Ok(Checked { plan, targets, credential: trust.credential })
 }
 
 /// The commit in the body of a rollback.

@@ -44,8 +44,8 @@ pub(super) fn repository(url: &str, protocols: &BTreeSet<String>) -> Result<Stri
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (userinfo, place) = authority.rsplit_once('@').map_or((None, authority), |(u, p)| (Some(u), p));
     match userinfo {
-        Some(_) if scheme != "ssh" => return Err("must not hold a credential".into()),
-        Some(name) if name.contains(':') => return Err("must not hold a password".into()),
+        Some(_) if scheme != "ssh" => return Err("must not hold a credential: use `credential`".into()),
+        Some(name) if name.contains(':') => return Err("must not hold a password: use `credential`".into()),
         Some(name) if user(name).is_err() => return Err("must be a URL for SSH or HTTPS".into()),
         _ => {}
     }

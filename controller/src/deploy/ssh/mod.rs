@@ -5,14 +5,14 @@ mod keys;
 mod playbook;
 mod results;
 
-pub(super) use files::tidy;
+pub(super) use files::{RunDir, tidy};
 pub(super) use results::Said;
 
 use std::collections::HashMap;
 
 use futures_util::{StreamExt as _, stream};
 
-use self::files::{Host, RunDir};
+use self::files::Host;
 use super::model::{Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
 use super::runner::Stop;
 use super::secrets::{self, Login};
