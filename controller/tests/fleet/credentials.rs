@@ -16,6 +16,7 @@ use super::backend::{Backend, holds, seen_in_files, seen_in_processes};
 use super::deploys::{Site, git, statuses};
 use super::support::TestApp;
 use super::support::capturing_bus::CapturingBus;
+use super::support::dump::dump;
 
 /// What the search must find: it stands where it may be seen.
 const LEAK: &str = "planted-leak";
@@ -42,20 +43,6 @@ struct Watched {
     /// Stops the look at processes.
     stop: Arc<AtomicBool>,
     processes: std::thread::JoinHandle<Vec<(String, String)>>,
-}
-
-/// As every user of the same database sees it.
-fn dump(url: &str) -> Vec<u8> {
-    let (login, place) = url.strip_prefix("mysql://").unwrap().split_once('@').unwrap();
-    let (user, password) = login.split_once(':').unwrap();
-    let (address, database) = place.split_once('/').unwrap();
-    let (host, port) = address.split_once(':').unwrap();
-    let mut command = Command::new("mariadb-dump");
-    command.args(["--no-defaults", "--protocol=tcp", "--single-transaction", "--skip-extended-insert"]);
-    command.args(["-h", host, "-P", port, "-u", user, database.split('?').next().unwrap()]);
-    let output = command.env("MYSQL_PWD", password).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    output.stdout
 }
 
 impl Watched {
