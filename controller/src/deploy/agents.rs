@@ -10,7 +10,7 @@ use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
 
-use super::credentials::{self, Sealing};
+use super::credentials::{self, Access, Sealing};
 use super::model::{End, Engine, Happening, Job, RunMode, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
 use super::remote;
@@ -217,15 +217,14 @@ pub(super) async fn send(
     part: Part,
     commit: Option<&CommitId>,
 ) -> Result<std::result::Result<Sending, String>> {
-    let message = match message(jobs, job, part, commit) {
-        Ok(message) => message,
-        Err(why) => return Ok(Err(why)),
-    };
     let access = match jobs.access(job).await? {
         Ok(access) => access,
         Err(why) => return Ok(Err(why)),
     };
-    let message = Deploy { allowed_signers: access.allowed_signers, ..message };
+    let message = match message(jobs, job, part, &access, commit) {
+        Ok(message) => message,
+        Err(why) => return Ok(Err(why)),
+    };
     let task_id = message.task_id.clone();
     let asked = job.plan.options.batch.as_deref().and_then(batch_size);
     let one = (job.plan.run_mode == RunMode::Serial).then_some(BatchSize::Hosts(1));
@@ -301,11 +300,12 @@ fn first_there(hosts: Vec<Candidate>, refuses: impl Fn(&AgentId) -> Option<&'sta
     hosts.into_iter().skip(at).take(1).collect()
 }
 
-/// What all of a job's messages say, but their claims, the credential and whose signature they need.
+/// What all of a job's messages say, but their claims and the credential, which is another for each host.
 fn message(
     jobs: &Jobs,
     job: &Job,
     part: Part,
+    access: &Access,
     commit: Option<&CommitId>,
 ) -> std::result::Result<Deploy, String> {
     let plan = &job.plan;
@@ -330,7 +330,7 @@ fn message(
         force: plan.options.force,
         submodules: plan.options.submodules,
         filters: plan.options.filters,
-        allowed_signers: None,
+        allowed_signers: access.allowed_signers.clone(),
         protocols: jobs.rules().protocols.iter().filter_map(protocol).collect(),
         credential: None,
         user: plan.options.user.clone(),

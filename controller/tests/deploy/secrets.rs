@@ -31,7 +31,7 @@ fn forms(secret: &str) -> Vec<String> {
     forms
 }
 
-fn seen(place: &[u8], secret: &str) -> bool {
+pub(crate) fn seen(place: &[u8], secret: &str) -> bool {
     forms(secret).iter().any(|form| place.windows(form.len()).any(|part| part == form.as_bytes()))
 }
 

@@ -14,8 +14,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::backend::{Backend, holds, seen_in_files, seen_in_processes};
 use super::deploys::{Site, git, statuses};
+use super::held_jobs::{asked, ended};
 use super::support::TestApp;
 use super::support::capturing_bus::CapturingBus;
+use super::support::dump::dump;
+use super::visitor::Visitor;
 
 /// What the search must find: it stands where it may be seen.
 const LEAK: &str = "planted-leak";
@@ -42,20 +45,6 @@ struct Watched {
     /// Stops the look at processes.
     stop: Arc<AtomicBool>,
     processes: std::thread::JoinHandle<Vec<(String, String)>>,
-}
-
-/// As every user of the same database sees it.
-fn dump(url: &str) -> Vec<u8> {
-    let (login, place) = url.strip_prefix("mysql://").unwrap().split_once('@').unwrap();
-    let (user, password) = login.split_once(':').unwrap();
-    let (address, database) = place.split_once('/').unwrap();
-    let (host, port) = address.split_once(':').unwrap();
-    let mut command = Command::new("mariadb-dump");
-    command.args(["--no-defaults", "--protocol=tcp", "--single-transaction", "--skip-extended-insert"]);
-    command.args(["-h", host, "-P", port, "-u", user, database.split('?').next().unwrap()]);
-    let output = command.env("MYSQL_PWD", password).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    output.stdout
 }
 
 impl Watched {
@@ -182,12 +171,27 @@ async fn mariadb_rabbitmq_a_token_is_seen_by_the_server_alone() {
     let again = site.app.post(&path, &json!({})).await.expect(200);
     let (again, log) = site.shown(again["data"]["job_id"].as_str().unwrap()).await;
     assert_eq!(statuses(&again), ["SUCCESS", "SUCCESS"], "{again} {log}");
+    // What waits for approval carries it once it is let go.
+    let rule = json!({ "target": "all", "approvals": 1, "kinds": ["deploy"] });
+    let rule = site.app.post("/api/approval-rules", &rule).await.expect(201);
+    let bob = Visitor::new(&site.app, "bob", "operator").await;
+    let own = json!({ "credential": credential(token), "batch": 1 });
+    let (id, waits) = asked(site, &job(&url, &site.place().join("e"), own)).await;
+    let path = format!("/api/approvals/{id}");
+    let shown = bob.get(&site.app, &path).await.expect(200);
+    assert_eq!(shown["message"]["credential"]["sealed"], true, "{shown}");
+    let word = json!({ "digest": waits["approval"]["digest"] });
+    bob.post(&site.app, &format!("{path}/approve"), &word).await.expect(200);
+    let (held, log) = ended(site, &id).await;
+    assert_eq!(statuses(&held), ["SUCCESS", "SUCCESS"], "{held} {log}");
+    let path = format!("/api/approval-rules/{}", rule["id"].as_str().unwrap());
+    assert_eq!(site.app.delete(&path).await.status, 204);
     let (nothing, _) = site.run(&job(&url, &site.place().join("d"), json!({}))).await;
     assert_eq!(statuses(&nothing), ["FAILED", "FAILED"], "{nothing}");
     assert!(*backend.served.lock().unwrap() > 0);
     assert_eq!(*backend.leaks.lock().unwrap(), Vec::<String>::new());
     drop((one, two));
-    watched.unseen(&[&first, &refused, &third, &again, &nothing], &[token, &other]).await;
+    watched.unseen(&[&first, &refused, &third, &again, &held, &nothing], &[token, &other]).await;
 }
 
 /// What `ssh-keyscan` says of a server.

@@ -12,7 +12,7 @@ use super::support::PATIENCE;
 use super::visitor::Visitor;
 
 /// A deployment to a host that needs one approval, once it waits.
-async fn asked(site: &Site, body: &Value) -> (String, Value) {
+pub async fn asked(site: &Site, body: &Value) -> (String, Value) {
     let made = site.app.post("/api/v1/jobs", body).await.expect(202)["data"].take();
     let id = made["job_id"].as_str().unwrap().to_owned();
     let waits = |job: &Value| job["data"]["approval"]["state"] == "awaiting";
@@ -20,7 +20,7 @@ async fn asked(site: &Site, body: &Value) -> (String, Value) {
     (id, job)
 }
 
-async fn ended(site: &Site, id: &str) -> (Value, String) {
+pub async fn ended(site: &Site, id: &str) -> (Value, String) {
     let path = format!("/api/v1/jobs/{id}");
     site.app.eventually(&path, |job| job["data"]["finished_at"].is_string()).await;
     site.shown(id).await

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of it")]
 
 pub mod capturing_bus;
+pub mod dump;
 pub mod fake_agent;
 pub mod moody_bus;
 
