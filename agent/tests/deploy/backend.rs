@@ -110,7 +110,7 @@ fn answer(stream: &TcpStream, root: &Path, wanted: &str) -> bool {
 }
 
 /// The forms in which a secret may turn up.
-fn forms(secret: &str) -> Vec<Vec<u8>> {
+fn forms(secret: &str) -> Vec<String> {
     let url: String = secret
         .bytes()
         .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
@@ -122,11 +122,13 @@ fn forms(secret: &str) -> Vec<Vec<u8>> {
         let shifted = STANDARD.encode([&vec![b'x'; before][..], secret.as_bytes()].concat());
         forms.push(shifted[4..shifted.len() - 4].to_owned());
     }
-    forms.into_iter().map(String::into_bytes).collect()
+    forms
 }
 
 pub(crate) fn holds(bytes: &[u8], secret: &str) -> bool {
-    forms(secret).iter().any(|form| bytes.windows(form.len()).any(|window| window == form))
+    // All forms are ASCII; a search in text is many times faster than one byte by byte.
+    let text = String::from_utf8_lossy(bytes);
+    forms(secret).iter().any(|form| text.contains(form))
 }
 
 /// Arguments and environments of all processes but this one that hold the secret.

@@ -32,7 +32,9 @@ fn forms(secret: &str) -> Vec<String> {
 }
 
 pub(crate) fn seen(place: &[u8], secret: &str) -> bool {
-    forms(secret).iter().any(|form| place.windows(form.len()).any(|part| part == form.as_bytes()))
+    // A search in text is many times faster than one byte by byte.
+    let text = String::from_utf8_lossy(place);
+    forms(secret).iter().any(|form| text.contains(form))
 }
 
 /// Arguments and environments of everything that runs, until told to stop.
