@@ -12,16 +12,16 @@ use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
 use tokio::process::Command;
 
-use super::model::{End, Engine, Happening, Job, RunMode, Target, TargetStatus, parse_id, shown};
+use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
-use super::request::batch_size;
+use super::rolling::turns;
 use super::runner::{Reason, Stop};
 use super::service::Jobs;
 use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
 use crate::audit::Author;
 use crate::dispatch::model::State;
-use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
+use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::limits::{
@@ -210,19 +210,26 @@ async fn send(
         Err(why) => return Ok(Err(why)),
     };
     let task_id = message.task_id.clone();
-    let asked = job.plan.options.batch.as_deref().and_then(batch_size);
-    let one = (job.plan.run_mode == RunMode::Serial).then_some(BatchSize::Hosts(1));
-    let batch = one.or(asked).filter(|_| commit.is_some());
+    let names: Vec<&str> = ours.iter().map(|target| target.host.as_str()).collect();
+    let turns = turns(&job.plan, Engine::Agent, &names, fastrand::shuffle);
+    let rolling = if commit.is_some() { turns.rolling } else { Rolling::default() };
     let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<dispatch::Sent>> {
         let mut candidates: Vec<Candidate> = Vec::new();
-        for target in ours {
-            let Ok(host) = target.host.parse::<Hostname>() else { continue };
+        for (turn, at) in turns.order.iter().enumerate() {
+            let Ok(host) = ours[*at].host.parse::<Hostname>() else { continue };
             candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+            if candidates.len() <= turn && turn < rolling.canary {
+                return Err(Error::Conflict(format!(
+                    "the canary {} is not enrolled any more",
+                    ours[*at].host
+                )));
+            }
         }
         if candidates.is_empty() {
             return Ok(None);
         }
         jobs.unheld(tx, &candidates).await?;
+        let in_steps = rolling.batch.is_some() || rolling.canary > 0;
         let body = |claims: &MessageClaims| {
             let own = claims.clone();
             let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message.clone() };
@@ -234,9 +241,8 @@ async fn send(
             payload_type: PayloadType::Deploy,
             now: Micros::now(),
             timeout: message.timeout,
-            expires_in: if batch.is_some() { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
-            batch,
-            max_failures: job.plan.options.max_failures.filter(|_| commit.is_some()),
+            expires_in: if in_steps { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
+            rolling,
             candidates: &candidates,
             secret: false,
             features: &["deploy"],
@@ -299,8 +305,8 @@ fn ended(target: &dispatch::Target) -> End {
     let delivery = &target.delivery;
     let status = match delivery.state {
         State::Succeeded => TargetStatus::Success,
-        // The failure budget is used up, and this one was not released.
-        State::Cancelled if delivery.reason == "max_failures" => TargetStatus::Skipped,
+        // The canary failed or the failure budget is used up, and this one was not released.
+        State::Cancelled if Brake::held_back(&delivery.reason) => TargetStatus::Skipped,
         State::Cancelled => TargetStatus::Cancelled,
         State::Expired | State::Lost => TargetStatus::Unreachable,
         _ => TargetStatus::Failed,

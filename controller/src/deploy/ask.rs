@@ -9,6 +9,7 @@ use signet_common::time::Micros;
 
 use super::model::{self, Engine, Plan};
 use super::request::{Asked, Checked};
+use super::rolling::misfits;
 use super::secrets::{self, Login};
 use super::service::Jobs;
 use super::store::{self, NewJob};
@@ -26,6 +27,11 @@ impl Jobs {
         allowed(caller, &request.plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
         let targets = self.expanded(request.targets).await?;
+        let hosts: Vec<String> = targets.iter().map(|target| target.row().0).collect();
+        let wrong = misfits(&request.plan, &hosts.iter().map(String::as_str).collect::<Vec<_>>());
+        if !wrong.is_empty() {
+            return Err(Error::InvalidFields(wrong));
+        }
         self.make(by, caller, &request.plan, &targets, until, None).await
     }
 

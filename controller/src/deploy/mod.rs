@@ -10,6 +10,7 @@ mod outcomes;
 mod processes;
 mod progress;
 mod request;
+mod rolling;
 mod routes;
 mod runner;
 mod secrets;

@@ -79,7 +79,7 @@ async fn mariadb_rabbitmq_agents_deploy_what_one_job_pins() {
         "auth": { "type": "password", "password": "x-secret" } });
     let mut body = site.body("app", json!([{ "group": "web" }, over_ssh]));
     // Both are on this machine: the second finds what the first one brought.
-    body["batch"] = 1.into();
+    body["run_mode"] = "serial".into();
     let (job, log) = site.run(&body).await;
     assert_eq!(statuses(&job), ["SUCCESS", "SUCCESS", "UNREACHABLE"], "{job} {log}");
     assert_eq!((&job["targets"][0]["changed"], &job["targets"][1]["changed"]), (&json!(true), &json!(false)));
