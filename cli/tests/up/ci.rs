@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use super::approvals::person;
+use super::code;
 use super::deploys::{Site, git};
-use super::{code, text};
 
 const DOCUMENT: &str = include_str!("../../../docs/ci.md");
 
@@ -60,7 +60,9 @@ impl Ci {
             .env("LOGIN", login)
             .output()
             .unwrap();
-        let made: serde_json::Value = serde_json::from_slice(&made.stdout).expect(&text(&made.stderr));
+        let (exit, made, why) = code(&made);
+        assert_eq!(exit, 0, "{made}{why}");
+        let made: serde_json::Value = serde_json::from_str(&made).unwrap();
         let token = made["token"].as_str().unwrap().to_owned();
         Self { site, token }
     }

@@ -6,5 +6,6 @@ mod support;
 
 mod hosts;
 mod leases;
+mod rolling;
 mod secrets;
 mod site;

@@ -142,3 +142,23 @@ async fn mariadb_rabbitmq_releases_and_their_ends() {
     let held = site.app.post("/api/v1/jobs", &site.body("app", host)).await;
     assert_eq!(held.status, 409, "{}", held.text);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_a_canary_goes_first() {
+    let site = Site::start().await;
+    let _agents = (site.agent("h1").await, site.agent("h2").await);
+    let mut body = site.body("app", json!([{ "group": "web" }]));
+    body["strategy"] = "releases".into();
+    body["build"] = json!(["false"]);
+    body["canary"] = json!(["h2"]);
+    body["pause"] = 1.into();
+    let (job, log) = site.run(&body).await;
+    assert_eq!(statuses(&job), ["SKIPPED", "FAILED"], "{log}");
+    assert!(log.lines().any(|l| l == "canary h2 failed: 1 host is skipped"), "{log}");
+    assert!(log.lines().any(|l| l.starts_with("h1 ") && l.contains("skipped=1")), "{log}");
+    body["build"] = json!(["true"]);
+    let (job, log) = site.run(&body).await;
+    assert_eq!(statuses(&job), ["SUCCESS", "SUCCESS"], "{job} {log}");
+    let turn = |line: &str| log.lines().position(|l| l == line).unwrap_or_else(|| panic!("no {line}: {log}"));
+    assert!(turn("changed: [h2]") < turn("pause of 1 s") && turn("pause of 1 s") < turn("ok: [h1]"), "{log}");
+}
