@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{Home, Up, code, send, text, until};
+use super::{Home, PATIENCE, Up, code, send, text, until};
 
 /// A repository, a place to deploy to, and a controller whose only host is `box`, in the group `web`.
 pub(super) struct Site {
@@ -194,20 +195,36 @@ fn ctrl_c_asks_once_to_cancel() {
 fn a_terminal_gets_colours_and_a_line_that_moves() {
     let site = Site::start();
     let binary = env!("CARGO_BIN_EXE_signet");
-    let (url, path) = (site.url(), site.place("app"));
-    // Long enough that the line is drawn at least once.
-    let words = format!("{binary} deploy {url} --to box --path {path} --releases --build 'sleep 1'");
+    let (url, path, go) = (site.url(), site.place("app"), site.home.0.path().join("go"));
+    let hook = format!("until test -e {}; do sleep 0.1; done", go.display());
+    let words = format!("{binary} deploy {url} --to box --path {path} --releases --build '{hook}'");
     let mut terminal = Command::new("script");
     terminal.args(["-qefc", &words, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
     terminal.env("XDG_DATA_HOME", site.home.0.path()).env("SIGNET_URL", &site.up.url);
     for name in ["NO_COLOR", "SIGNET_TOKEN", "SIGNET_TOKEN_FILE"] {
         terminal.env_remove(name);
     }
-    let (exit, shown, _) = code(&terminal.output().unwrap());
-    assert_eq!(exit, 0, "{shown}");
+    let mut terminal = terminal.stdout(Stdio::piped()).spawn().unwrap();
+    let mut screen = terminal.stdout.take().unwrap();
+    let (mut shown, mut some) = (Vec::new(), [0; 4_096]);
+    let begun = Instant::now();
+    loop {
+        let n = screen.read(&mut some).unwrap();
+        shown.extend_from_slice(&some[..n]);
+        let running = text(&shown).contains("0/1 hosts, 1 running");
+        if running {
+            fs::write(&go, "").unwrap();
+        }
+        if n == 0 || running {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "no line that moves: {:?}", text(&shown));
+    }
+    screen.read_to_end(&mut shown).unwrap();
+    let shown = text(&shown);
+    assert!(terminal.wait().unwrap().success(), "{shown}");
     assert!(shown.contains("\x1b[1mPLAY [all]") && shown.contains("\x1b[33mchanged: [box]"), "{shown:?}");
     assert!(shown.contains("\x1b[32mjob_1: SUCCESS"), "{shown:?}");
-    assert!(shown.contains("0/1 hosts, 1 running"), "{shown:?}");
 }
 
 /// A controller that answers with what `answer` says to a request's first line.

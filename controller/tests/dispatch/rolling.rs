@@ -126,12 +126,14 @@ const NEXT_AT: &str = "SELECT COALESCE(MAX(next_at), 0) FROM dispatches";
 async fn the_next_batch_goes_after_the_pause(pair: Pair) {
     let app = TestApp::start(pair).await;
     let [mut first, mut second] = agents(&app, ["h1", "h2"]).await;
-    let job = ask(&app, json!({ "canary": 1, "pause": 2 })).await;
+    let job = ask(&app, json!({ "canary": 1, "pause": 3_600 })).await;
     deploys(&mut first, exited(0, "", "")).await;
-    says(&app, &job, "pause of 2 s").await;
-    let next_at =
-        eventually(PATIENCE, "the pause", async || Some(app.number(NEXT_AT).await).filter(|at| *at > 0))
-            .await;
+    says(&app, &job, "pause of 3600 s").await;
+    let next_at = app.number(NEXT_AT).await;
+    assert!(next_at > Micros::now().plus_seconds(3_000).0);
+    // As if it had been shorter.
+    app.change("UPDATE dispatches SET next_at = next_at - 3598000000").await;
+    let next_at = next_at - 3_598_000_000;
     deploys(&mut second, exited(0, "", "")).await;
     assert!(Micros::now().0 >= next_at, "it went before its time");
     let (_, targets, log) = end(&app, &job).await;
