@@ -386,7 +386,7 @@ mod tests {
     fn a_statement_is_used_by_what_is_accepted_and_known_until_it_is_over() {
         let until = 50;
         let statement = json!({
-            "kind": "command", "task_id": "t", "requester": "a", "not_after": until, "agents": ["a".repeat(40)],
+            "kind": "command", "task_id": "t", "requester": "a", "requested_at": 1, "not_after": until, "agents": ["a".repeat(40)],
             "message": {},
         });
         let statement = statement.to_string().into_bytes();

@@ -13,7 +13,7 @@ use aws_lc_rs::signature::{
     VerificationAlgorithm,
 };
 use ssh_key::public::{EcdsaPublicKey, KeyData};
-use ssh_key::{Algorithm, EcdsaCurve, HashAlg, Mpint, PublicKey, SshSig};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, Mpint, PrivateKey, PublicKey, SshSig};
 
 use crate::limits::{RSA_BITS_MAX, RSA_BITS_MIN, SSH_KEY_BYTES_MAX, SSH_SIGNATURE_BYTES_MAX};
 
@@ -131,6 +131,29 @@ impl fmt::Display for SshPublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// A private key can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadPrivateKey {
+    /// It is no private key in OpenSSH's own format.
+    #[error("not a private key in OpenSSH's format")]
+    Malformed,
+    /// Nobody would be there to type its passphrase.
+    #[error("the private key has a passphrase")]
+    Locked,
+}
+
+/// The fingerprint of a private key's public half, as `ssh-keygen -l` prints it.
+///
+/// # Errors
+/// [`BadPrivateKey`]: it can't be used by a program alone.
+pub fn private_key_fingerprint(text: &str) -> Result<String, BadPrivateKey> {
+    let key = PrivateKey::from_openssh(text).map_err(|_| BadPrivateKey::Malformed)?;
+    if key.is_encrypted() {
+        return Err(BadPrivateKey::Locked);
+    }
+    Ok(key.public_key().fingerprint(HashAlg::Sha256).to_string())
 }
 
 /// The key that signed `message` for `namespace`; whose that is, the caller must know. `armored` is what `ssh-keygen -Y

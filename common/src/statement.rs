@@ -1,8 +1,9 @@
 //! What approvers agree to: one statement of everything that will happen, whose exact bytes travel in the message.
 //!
 //! ```json
-//! {"kind": "command", "task_id": "…", "requester": "alice", "not_after": 1789000000,
-//!  "agents": ["0a…", "1b…"], "message": {"command": "systemctl restart app", "timeout": 30, "user": "deploy"}}
+//! {"kind": "command", "task_id": "…", "requester": "alice", "requested_at": 1788996000,
+//!  "not_after": 1789000000, "agents": ["0a…", "1b…"],
+//!  "message": {"command": "systemctl restart app", "timeout": 30, "user": "deploy"}}
 //! ```
 //! `message` holds every field of the message but its claims, its `task_id` and the approval itself, so that a field
 //! that a later version adds is compared too. An approver signs the bytes with an SSH key (`ssh-keygen -Y sign -n
@@ -36,6 +37,8 @@ pub trait Agreeable: Serialize {
     fn task_id(&self) -> &TaskId;
     /// The hosts that may do it.
     fn aud(&self) -> &[AgentId];
+    /// When it was issued, whole seconds since 1970.
+    fn iat(&self) -> i64;
     /// The last second in which it may start.
     fn exp(&self) -> i64;
     /// What people agreed to, as it came.
@@ -53,6 +56,10 @@ impl Agreeable for Command {
 
     fn aud(&self) -> &[AgentId] {
         &self.aud
+    }
+
+    fn iat(&self) -> i64 {
+        self.iat
     }
 
     fn exp(&self) -> i64 {
@@ -75,6 +82,10 @@ impl Agreeable for Deploy {
 
     fn aud(&self) -> &[AgentId] {
         &self.aud
+    }
+
+    fn iat(&self) -> i64 {
+        self.iat
     }
 
     fn exp(&self) -> i64 {
@@ -113,6 +124,8 @@ pub struct Statement {
     pub task_id: TaskId,
     /// Who asked for it; can't approve it.
     pub requester: String,
+    /// When it was asked for, since 1970: a host counts only what was asked for after its log began.
+    pub requested_at: i64,
     /// The last second in which it may start, since 1970.
     pub not_after: i64,
     /// Every agent that may run it, sorted, at most [`STATEMENT_AGENTS_MAX`].
@@ -176,7 +189,8 @@ pub enum NotAgreed {
 }
 
 impl Statement {
-    /// The statement for a command. Claims and `task_id` come from the arguments and the command.
+    /// The statement for a command. It was asked for when its task was made, or if the task's id doesn't say that, when
+    /// the message was issued.
     ///
     /// # Errors
     /// [`NotAgreed::Malformed`] with too many agents, or none.
@@ -214,6 +228,7 @@ impl Statement {
             kind: M::KIND,
             task_id: message.task_id().clone(),
             requester: requester.to_owned(),
+            requested_at: message.task_id().seconds().unwrap_or(message.iat()),
             not_after,
             agents,
             message: agreed_fields(message)?,

@@ -9,7 +9,9 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use signet_common::allowed_signers::AllowedSigners;
-use signet_common::sshsig::{BadKey, BadSignature, SshPublicKey, verify};
+use signet_common::sshsig::{
+    BadKey, BadPrivateKey, BadSignature, SshPublicKey, private_key_fingerprint, verify,
+};
 use signet_common::statement::NAMESPACE;
 use signet_testkit::ssh::{self, SshKey};
 
@@ -316,4 +318,20 @@ fn someone_who_may_be_the_requester_counts_as_that() {
     let alice = list.people()[0];
     assert!(alice.may_be("alice") && alice.may_be("alice@elsewhere") && alice.may_be("Alice@example.com"));
     assert!(!alice.may_be("al") && !alice.may_be("bob@example.com"));
+}
+
+#[test]
+fn private_keys_of_the_real_tool() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, more) in [("ed25519", &[][..]), ("ecdsa", &["-b", "384"]), ("rsa", &["-b", "2048"])] {
+        let key = SshKey::generate(dir.path(), kind, kind, more);
+        let public: SshPublicKey = key.public.parse().unwrap();
+        assert_eq!(private_key_fingerprint(&key.private()).unwrap(), public.fingerprint(), "{kind}");
+    }
+    let locked = SshKey::locked(dir.path(), "locked", "phrase").private();
+    assert_eq!(private_key_fingerprint(&locked), Err(BadPrivateKey::Locked));
+    let pem = SshKey::generate(dir.path(), "pem", "rsa", &["-b", "2048", "-m", "PEM"]).private();
+    for bad in ["", "x", &pem, &locked[..100]] {
+        assert_eq!(private_key_fingerprint(bad), Err(BadPrivateKey::Malformed));
+    }
 }

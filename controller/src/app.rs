@@ -18,6 +18,7 @@ use crate::http::rates::Rates;
 use crate::keys::Keys;
 use crate::limits::RETRY_AFTER_SECONDS;
 use crate::live::Live;
+use crate::repositories::Repositories;
 use crate::settings::Settings;
 use crate::store::Store;
 
@@ -46,6 +47,8 @@ pub struct App {
     pub approvals: Approvals,
     /// Tasks and results.
     pub commands: Commands,
+    /// What is known of git repositories.
+    pub repositories: Repositories,
     /// Git deployments.
     pub jobs: Jobs,
     /// Bells for who watches.

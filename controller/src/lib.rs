@@ -19,6 +19,7 @@ pub mod live;
 pub mod logging;
 pub mod loops;
 pub mod network;
+pub mod repositories;
 mod retention;
 mod running;
 pub mod settings;

@@ -296,6 +296,14 @@ pub const BROKER_USERS_LOOK_SECONDS: u64 = 600;
 pub const BROKER_USER_KEPT_SECONDS: i64 = 7 * 86_400;
 /// Longest address of a repository, in bytes.
 pub const GIT_URL_BYTES_MAX: usize = 2_048;
+/// Repositories that are known by an entry of their own, or by one above them.
+pub const REPOSITORIES_MAX: i64 = 1_000;
+/// Longest list of those who may sign what is deployed, in bytes.
+pub const ALLOWED_SIGNERS_BYTES_MAX: usize = 32 * 1024;
+/// Longest list of hosts that a deploy key goes to, in bytes.
+pub const KNOWN_HOSTS_BYTES_MAX: usize = 16 * 1024;
+/// Longest name of the user that goes with a token, in characters.
+pub const GIT_USER_CHARS_MAX: usize = 255;
 /// Longest name of a branch or tag, in bytes.
 pub const GIT_REF_BYTES_MAX: usize = 255;
 /// Longest path that is deployed to, in bytes (Linux's `PATH_MAX`, with its end).
@@ -318,6 +326,8 @@ pub const BRAKE_HOSTS_SHOWN: usize = 3;
 pub const JOB_WAIT_SECONDS_MAX: u64 = 3_600;
 /// How often a request that waits for its job's end looks at it, in milliseconds.
 pub const JOB_WAIT_LOOK_MILLISECONDS: u64 = 250;
+/// Seconds in which a host takes the question whether it has a commit; who does not is away.
+pub const PREFLIGHT_ACCEPT_SECONDS: u64 = 15;
 /// Jobs in one page unless asked otherwise.
 pub const JOBS_LIMIT: usize = 20;
 /// Jobs in one page.
@@ -368,5 +378,9 @@ pub const RETENTION_JOBS_MAX: usize = 5;
 pub const AGENTS_LOOK_MILLISECONDS: u64 = 250;
 /// How long a repository may take to tell its references, in seconds.
 pub const LS_REMOTE_SECONDS_MAX: u64 = 20;
+/// What a repository may say of the references that it is asked for, in bytes: they are at most three.
+pub const LS_REMOTE_BYTES_MAX: u64 = 64 * 1024;
+/// What is kept of git's complaints about a repository, in bytes.
+pub const LS_REMOTE_COMPLAINT_BYTES_MAX: usize = 4 * 1024;
 /// How long a host may take to ask a repository for a commit, in seconds.
 pub const RESOLVE_SECONDS_MAX: u32 = 60;

@@ -27,6 +27,7 @@ use crate::http::server::Listeners;
 use crate::keys::{Keys, LoadError, MasterKey, create_or_read};
 use crate::live::Live;
 use crate::loops::Loops;
+use crate::repositories::Repositories;
 use crate::retention;
 use crate::settings::{BusSettings, Secret, Settings};
 use crate::store::{Store, StoreError};
@@ -96,17 +97,19 @@ pub async fn start_on(mut settings: Settings, bus: Arc<dyn Bus>) -> anyhow::Resu
     let accounts = Accounts::new(store.clone(), &admin_token);
     let approvals =
         Approvals::new(store.clone(), accounts.clone(), hosts.clone(), dispatch.clone(), keys.clone());
+    let repositories = Repositories::new(store.clone(), keys.clone());
     let app = App {
         audit: Audit::new(store.clone()),
         commands: Commands::new(store.clone(), hosts.clone(), dispatch.clone(), approvals.clone()),
         jobs: Jobs::new(
             store.clone(),
             keys.clone(),
-            (hosts.clone(), dispatch.clone(), approvals.clone()),
+            (hosts.clone(), dispatch.clone(), approvals.clone(), repositories.clone()),
             &settings,
         ),
         accounts,
         approvals,
+        repositories,
         rates: Arc::new(Rates::new(settings.rates)),
         settings: Arc::new(Settings { admin_token: Some(admin_token), ..settings }),
         store,

@@ -207,7 +207,7 @@ fn confirmed_segments_go_but_ids_and_open_messages_stay() {
 fn approved(jti: &Jti, not_after: i64) -> (Entry, u128) {
     use base64::Engine as _;
     let text = format!(
-        r#"{{"kind":"command","task_id":"{jti}","requester":"a","not_after":{not_after},"agents":["{}"],"message":{{}}}}"#,
+        r#"{{"kind":"command","task_id":"{jti}","requester":"a","requested_at":1,"not_after":{not_after},"agents":["{}"],"message":{{}}}}"#,
         "a".repeat(40)
     );
     let statement = base64::engine::general_purpose::STANDARD.encode(&text);

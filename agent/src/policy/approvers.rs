@@ -56,9 +56,8 @@ impl Approvers {
 
     /// Whether enough of them signed this statement, at this time.
     fn agreed(&self, approval: &Approval, statement: &Statement, here: &Here<'_>) -> Result<(), Denied> {
-        let requested = statement.task_id.seconds();
         // What a log before this one knew is gone, also which statements were used; it may have ended in this second.
-        if requested.is_none_or(|requested| requested <= here.log_began) {
+        if statement.requested_at <= here.log_began {
             return deny(
                 "it was requested before this host's log began; have it requested and approved again",
             );

@@ -187,10 +187,13 @@ fn a_task_from_before_the_log_needs_a_new_approval() {
     };
     at(now, now - 1).unwrap();
     refused(at(now, now), "before this host's log began");
-    let future = Command { approval: None, ..mine.clone() };
-    assert!(policy.is_early(&future, now - 1) && !policy.is_early(&future, now));
-    assert!(!Policy::default().is_early(&future, now - 1));
-    refused(judged(&policy, &with_task("task-1"), now), "before this host's log began");
-    let random = "6f1b0a52-3c1d-4c8e-9f50-0d6a3f1c2b7e";
-    refused(judged(&policy, &with_task(random), now), "before this host's log began");
+    assert!(policy.is_early(&mine, now - 1) && !policy.is_early(&mine, now));
+    assert!(!Policy::default().is_early(&mine, now - 1));
+    // A task whose id tells no time was asked for when its message was made.
+    judged(&policy, &with_task("job_1"), now).unwrap();
+    let old = Command { iat: now - 60, ..command.clone() };
+    let text = statement(&Command { task_id: "job_1".parse().unwrap(), ..old.clone() }, "dora");
+    let signatures = [&people.alice, &people.bob].map(|key| key.sign(NAMESPACE, &text, &[])).to_vec();
+    let late = Command { task_id: "job_1".parse().unwrap(), ..approved(&command, &text, signatures) };
+    refused(judged(&policy, &late, now), "before this host's log began");
 }

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use signet_common::glob::matches;
 use signet_common::ids::AgentId;
 use signet_common::messages::Command;
-use signet_common::statement::Agreeable;
+use signet_common::statement::{Agreeable, Statement};
 
 pub use self::approvers::Approvers;
 pub use self::check::{Answer, Question};
@@ -221,11 +221,12 @@ impl Policy {
         approvers::judge(self.approvers.as_ref(), command, here)
     }
 
-    /// Whether a message's task is younger than the host's own `clock` (seconds since 1970): where approvals count, it has to
-    /// come again. Else a statement could be used and its task still be younger than a log that begins after that.
+    /// Whether what people agreed to was asked for after the host's own `clock` (seconds since 1970): where approvals count,
+    /// it has to come again. Else a statement could be used and still be younger than a log that begins after that.
     #[must_use]
     pub fn is_early<M: Agreeable>(&self, message: &M, clock: i64) -> bool {
-        self.approvers.is_some() && message.task_id().seconds().is_some_and(|requested| requested > clock)
+        let statement = || Statement::parse(&message.approval()?.statement).ok();
+        self.approvers.is_some() && statement().is_some_and(|statement| statement.requested_at > clock)
     }
 
     /// Whether such a command may run here, if those who must agree to it do.

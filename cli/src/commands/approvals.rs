@@ -179,6 +179,7 @@ fn readable(statement: &Statement, hosts: &[Host]) -> Vec<String> {
     let mut lines = vec![
         format!("task      {}", statement.task_id),
         format!("asked by  {}", one_line(&statement.requester, usize::MAX)),
+        format!("asked at  {}", Micros::from_seconds(statement.requested_at).rfc3339()),
         format!("until     {}", Micros::from_seconds(statement.not_after).rfc3339()),
     ];
     let named = |id: &signet_common::AgentId| {
@@ -225,7 +226,7 @@ mod tests {
     fn statement() -> Statement {
         let a = "0a".repeat(20);
         let text = json!({
-            "kind": "command", "task_id": TASK, "requester": "alice", "not_after": 1_789_000_000,
+            "kind": "command", "task_id": TASK, "requester": "alice", "requested_at": 1_788_996_400, "not_after": 1_789_000_000,
             "agents": [a, "1b".repeat(20)],
             "message": {"command": "ls\nhosts     1: harmless\u{1b}[2J", "timeout": 30},
         });

@@ -116,6 +116,19 @@ pub enum CredentialKind {
     HttpsToken,
 }
 
+impl CredentialKind {
+    /// Whether it is of use there and can't be overheard on the way.
+    #[must_use]
+    pub fn fits(self, repository: &GitUrl) -> bool {
+        match (self, repository.protocol()) {
+            (Self::DeployKey, protocol) => protocol == Protocol::Ssh,
+            (Self::HttpsToken, Protocol::Https) => true,
+            (Self::HttpsToken, Protocol::Http) => repository.is_loopback(),
+            (Self::HttpsToken, _) => false,
+        }
+    }
+}
+
 /// What lets the host read the repository. A message with one has exactly one agent in `aud`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -219,14 +232,7 @@ impl Deploy {
             if self.aud.len() != 1 {
                 return bad("the credential", "is for exactly one host");
             }
-            let fits = match credential.kind {
-                CredentialKind::DeployKey => self.repository.protocol() == Protocol::Ssh,
-                CredentialKind::HttpsToken => {
-                    self.repository.protocol() == Protocol::Https
-                        || self.repository.protocol() == Protocol::Http && self.repository.is_loopback()
-                }
-            };
-            if !fits {
+            if !credential.kind.fits(&self.repository) {
                 return bad("the credential", "does not fit the repository's protocol");
             }
             let username = credential.username.as_deref().unwrap_or_default();

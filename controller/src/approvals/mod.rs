@@ -5,6 +5,7 @@
 //! their own compare every field with them and believe nobody else.
 
 mod keys;
+mod message;
 mod model;
 mod routes;
 mod rules;
@@ -15,6 +16,7 @@ mod view;
 use signet_common::TaskId;
 use utoipa_axum::router::OpenApiRouter;
 
+pub use message::{Seal, Sealer, Work};
 pub use model::{Need, Rule, RuleTarget, State};
 pub use service::{Approvals, Asked};
 pub use store::ALL as STATEMENTS;

@@ -98,7 +98,7 @@ async fn approve(
 ) -> Result<axum::Json<ApprovalView>> {
     let id = task_id(&id)?;
     let word = Word { digest: body.digest, signature: body.signature };
-    app.approvals.approve(&caller, &by, &id, &word).await?;
+    app.approvals.approve(&caller, &by, &id, &word, &app.jobs).await?;
     tracing::info!(task_id = %id, by = %caller, signed = word.signature.is_some(), "approved");
     shown(&app, &id).await
 }

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
-use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, Point};
-use signet_common::limits::{AUDIENCE_MAX, MESSAGE_BYTES_MAX, SSH_SIGNATURE_BYTES_MAX, STATEMENT_AGENTS_MAX};
-use signet_common::messages::Command;
+use signet_common::limits::STATEMENT_AGENTS_MAX;
 use signet_common::statement::{Approval, Kind, NAMESPACE, Statement, StatementDigest};
 use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId, sshsig};
 
+use super::message::{self, Sealer, Work};
 use super::model::{Need, State, needed};
 use super::store::{self, Decision, Given, Request};
 use super::view::hide;
@@ -21,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::hosts::{Candidate, Hosts};
 use crate::http::permissions::Need as Right;
 use crate::keys::Keys;
-use crate::limits::{TARGETS_SHOWN_MAX, USERNAME_BYTES_MAX};
+use crate::limits::TARGETS_SHOWN_MAX;
 use crate::store::{Store, Tx, in_transaction};
 
 /// Approvals. Cheap to clone.
@@ -40,7 +39,7 @@ impl std::fmt::Debug for Approvals {
     }
 }
 
-/// A command that is to be held.
+/// Work that is to be held.
 pub struct Asked<'a> {
     /// Who asks; can't approve it.
     pub requester: &'a str,
@@ -48,8 +47,8 @@ pub struct Asked<'a> {
     pub need: Need,
     /// As it would be sent.
     pub order: &'a Order<'a>,
-    /// The command; its claims don't count.
-    pub command: &'a Command,
+    /// What it says; its claims don't count.
+    pub work: Work<'a>,
 }
 
 /// Somebody agrees.
@@ -136,13 +135,12 @@ impl Approvals {
             );
             return Err(Error::invalid("target", text));
         }
-        let statement = Statement::of_command(asked.command, asked.requester, not_after, held.agents);
-        let statement = statement.map_err(internal)?;
+        let statement = asked.work.statement(asked.requester, not_after, held.agents).map_err(internal)?;
         let bytes = statement.to_bytes().map_err(internal)?;
-        fits(&statement, &bytes, asked.need)?;
+        message::fits(&statement, &bytes, asked.need, asked.work.credential())?;
         let request = Request {
             task_id: order.task_id.clone(),
-            kind: Kind::Command,
+            kind: statement.kind,
             requester: asked.requester.to_owned(),
             needed: asked.need.approvals,
             digest: StatementDigest::of(&bytes).to_string(),
@@ -194,6 +192,7 @@ impl Approvals {
         by: &Author,
         task: &TaskId,
         word: &Word,
+        sealer: &dyn Sealer,
     ) -> Result<()> {
         let request = self.request(task).await?;
         if caller.name == request.requester {
@@ -247,7 +246,7 @@ impl Approvals {
             if !enough {
                 return Ok(false);
             }
-            self.release(tx, held, &request, &bytes, counted, now).await?;
+            self.release(tx, held, &request, &bytes, counted, sealer).await?;
             self.decide(tx, task, State::Approved, (caller, None), &bytes, now).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(true)
@@ -327,19 +326,28 @@ impl Approvals {
         request: &Request,
         bytes: &[u8],
         counted: Vec<Given>,
-        now: Micros,
+        sealer: &dyn Sealer,
     ) -> Result<()> {
+        let now = Micros::now();
         let statement = Statement::parse(bytes).map_err(internal)?;
         let approvers = counted.iter().map(|given| given.person.clone()).collect();
         let signatures = counted.into_iter().filter_map(|given| given.signature).collect();
         let approval = Approval { statement: bytes.to_vec(), approvers, signatures };
-        let body = |claims: &MessageClaims| message(&statement, &approval, claims);
+        let carries = |field: &str| statement.message.contains_key(field);
+        let seal = match carries(message::CREDENTIAL) {
+            true => Some(sealer.seal(tx, &statement.task_id).await?),
+            false => None,
+        };
+        let body = |claims: &MessageClaims| {
+            let credential = seal.as_ref().map(|seal| seal(claims)).transpose()?;
+            message::body(&statement, &approval, claims, credential)
+        };
         let approved = Approved {
-            payload_type: PayloadType::Command,
+            payload_type: message::payload_type(statement.kind),
             now,
             exp: (now.seconds() + i64::from(request.expires_in)).min(request.not_after),
             timeout: request.timeout,
-            secret: ["env", "stdin"].iter().any(|field| statement.message.contains_key(*field)),
+            secret: ["env", "stdin", message::CREDENTIAL].into_iter().any(carries),
             body: &body,
         };
         self.dispatch.release_held(tx, held, &approved).await
@@ -416,47 +424,4 @@ async fn own_key(tx: &mut Tx, caller: &Caller, fingerprint: &str) -> Result<Stri
     own.map(|key| key.id).ok_or_else(|| {
         Error::Unprocessable(format!("signature: {fingerprint} is no approver key of this account"))
     })
-}
-
-/// A message of what was approved: the statement's fields, and the claims.
-fn message(statement: &Statement, approval: &Approval, claims: &MessageClaims) -> Result<Vec<u8>> {
-    let mut fields = statement.message.clone();
-    let claimed = [
-        ("iss", serde_json::to_value("controller")),
-        ("aud", serde_json::to_value(&claims.aud)),
-        ("iat", serde_json::to_value(claims.iat)),
-        ("exp", serde_json::to_value(claims.exp)),
-        ("jti", serde_json::to_value(&claims.jti)),
-        ("task_id", serde_json::to_value(&statement.task_id)),
-        ("approval", serde_json::to_value(approval)),
-    ];
-    for (name, value) in claimed {
-        fields.insert(name.to_owned(), value.map_err(internal)?);
-    }
-    let command: Command = serde_json::from_value(fields.into()).map_err(internal)?;
-    // As the hosts will see it.
-    claims.aud.first().map_or(Ok(()), |host| statement.covers(&command, host)).map_err(internal)?;
-    serde_json::to_vec(&command).map_err(internal)
-}
-
-/// Refuses what would be too large to be sent once it was approved, with a signature by everybody who is needed.
-fn fits(statement: &Statement, bytes: &[u8], need: Need) -> Result<()> {
-    let claims = MessageClaims {
-        aud: statement.agents.iter().take(AUDIENCE_MAX).cloned().collect(),
-        iat: statement.not_after,
-        exp: statement.not_after,
-        jti: signet_common::Jti::generate(),
-    };
-    let approvers = vec!["x".repeat(USERNAME_BYTES_MAX); need.approvals as usize];
-    let approval = Approval { statement: bytes.to_vec(), approvers, signatures: Vec::new() };
-    let plain = message(statement, &approval, &claims)?.len();
-    // As JSON each line's end counts twice; its lines are longer than 32 characters.
-    let signatures = need.approvals as usize * (SSH_SIGNATURE_BYTES_MAX + SSH_SIGNATURE_BYTES_MAX / 32);
-    if plain + signatures > MESSAGE_BYTES_MAX {
-        return Err(Error::TooLarge(format!(
-            "command, env, stdin and the hosts of what needs approval are together too large for one message of \
-             {MESSAGE_BYTES_MAX} bytes"
-        )));
-    }
-    Ok(())
 }

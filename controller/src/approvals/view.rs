@@ -64,6 +64,19 @@ pub struct ApprovalView {
     reason: Option<String>,
 }
 
+impl ApprovalView {
+    /// Where it stands.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Who agreed.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.approvals.iter().map(|given| given.name.as_str())
+    }
+}
+
 /// A host of a request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 struct HostView {

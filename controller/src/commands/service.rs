@@ -17,10 +17,10 @@ use super::request::{Checked, unknown_node};
 use super::status::{Sending, status};
 use super::store::{self, Filter, Origin, Place};
 use crate::accounts::within;
-use crate::approvals::{Approvals, Asked};
+use crate::approvals::{Approvals, Asked, Work};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
-use crate::dispatch::{Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target};
+use crate::dispatch::{Audience, Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
 use crate::limits::{
@@ -146,6 +146,7 @@ impl Commands {
                     ..Rolling::default()
                 },
                 candidates: &candidates,
+                audience: Audience::Shared,
                 secret: !request.env.is_empty() || request.stdin.is_some(),
                 features: &features(&request),
                 body: &body,
@@ -187,7 +188,8 @@ impl Commands {
             Some(need) => {
                 let claims = MessageClaims { aud: Vec::new(), iat: 0, exp: 0, jti: Jti::generate() };
                 let command = message(task, request, &claims);
-                self.approvals.hold(tx, &Asked { requester, need, order, command: &command }).await
+                let work = Work::Command(&command);
+                self.approvals.hold(tx, &Asked { requester, need, order, work }).await
             }
         }
     }

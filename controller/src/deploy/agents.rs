@@ -2,80 +2,122 @@
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
 use std::collections::HashMap;
-use std::process::Stdio;
 use std::time::Duration;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
-use signet_common::{Hostname, TaskId};
-use tokio::process::Command;
+use signet_common::{AgentId, Hostname, TaskId};
 
+use super::credentials::{self, Sealing};
 use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
-use super::rolling::turns;
+use super::remote;
+use super::rolling::{Turns, turns};
 use super::runner::{Reason, Stop};
 use super::service::Jobs;
 use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
+use super::{held, rollback};
 use crate::audit::Author;
 use crate::dispatch::model::State;
 use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
-use crate::limits::{
-    AGENTS_LOOK_MILLISECONDS, LS_REMOTE_SECONDS_MAX, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX,
-};
-use crate::store::in_transaction;
+use crate::limits::{AGENTS_LOOK_MILLISECONDS, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
+use crate::store::{Tx, in_transaction};
 
 /// Which of a job's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     /// To find out the commit.
     Resolve,
+    /// To have it on the hosts before any of them goes back to it.
+    Preflight,
     /// To deploy it.
     Deploy,
 }
 
-const RESOLVE: &str = "-resolve";
+impl Part {
+    /// What the id of its task ends with.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Resolve => "-resolve",
+            Self::Preflight => "-preflight",
+            Self::Deploy => "",
+        }
+    }
 
-fn task(job: i64, part: Part) -> Result<TaskId> {
-    let suffix = if part == Part::Resolve { RESOLVE } else { "" };
-    format!("{}{suffix}", shown(job)).parse().map_err(|_| Error::Internal("a job's task id".into()))
+    const fn phase(self) -> Phase {
+        match self {
+            Self::Resolve => Phase::Resolve,
+            Self::Preflight => Phase::Preflight,
+            Self::Deploy => Phase::Deploy,
+        }
+    }
+}
+
+pub(super) fn task(job: i64, part: Part) -> Result<TaskId> {
+    format!("{}{}", shown(job), part.suffix()).parse().map_err(|_| Error::Internal("a job's task id".into()))
 }
 
 /// The job that a task belongs to.
 pub(super) fn part(task: &TaskId) -> Option<(i64, Part)> {
-    match task.as_str().strip_suffix(RESOLVE) {
-        Some(job) => Some((parse_id(job)?, Part::Resolve)),
-        None => Some((parse_id(task.as_str())?, Part::Deploy)),
-    }
+    let of = |part: Part| Some((parse_id(task.as_str().strip_suffix(part.suffix())?)?, part));
+    [Part::Resolve, Part::Preflight, Part::Deploy].into_iter().find_map(of)
+}
+
+/// What became of a job's hosts with agents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// Each has its end, or another controller goes on.
+    Over,
+    /// The job waits for people, and is nobody's until they decide.
+    Awaits,
 }
 
 /// Brings a job's hosts with agents to their ends, or goes on with that. Returns early when the controller stops.
-pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop) -> Result<()> {
+pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop) -> Result<Run> {
     let ours: Vec<&Target> = targets.iter().filter(|t| t.engine == Engine::Agent).collect();
     if ours.is_empty() {
-        return Ok(());
+        return Ok(Run::Over);
     }
     let main = task(job.id, Part::Deploy)?;
     if jobs.dispatch().targets(&main, 0, 1).await?.is_empty() {
-        let begun = match pinned(jobs, job, &ours, stop).await? {
+        let begun = match ready(jobs, job, &ours, stop).await? {
             Ok(commit) => begin(jobs, job, &ours, &commit).await?,
             Err(why) => Err(why),
         };
         if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) {
-            return Ok(());
+            return Ok(Run::Over);
         }
-        if let Err(why) = begun {
-            return all_fail(jobs, job, &ours, &why).await;
+        match begun {
+            Ok(Sending::Sent) => {}
+            Ok(Sending::Awaits) => return Ok(Run::Awaits),
+            Err(why) => return all_fail(jobs, job, &ours, &why).await.map(|()| Run::Over),
         }
     }
-    follow(jobs, job, &main, &ours, stop).await
+    follow(jobs, job, &main, &ours, stop).await.map(|()| Run::Over)
 }
 
-fn line(host: Option<&str>, line: String) -> NewLine {
+/// The one commit of the job once it may be deployed, or why it may not: to go back to it, all hosts must have it.
+async fn ready(
+    jobs: &Jobs,
+    job: &Job,
+    ours: &[&Target],
+    stop: &Stop,
+) -> Result<std::result::Result<CommitId, String>> {
+    let commit = pinned(jobs, job, ours, stop).await?;
+    let Ok(commit) = commit else { return Ok(commit) };
+    if job.plan.options.rollback.is_none() {
+        return Ok(Ok(commit));
+    }
+    let lacking = rollback::preflight(jobs, job, ours, &commit, stop).await?;
+    Ok(lacking.map_or(Ok(commit), Err))
+}
+
+pub(super) fn line(host: Option<&str>, line: String) -> NewLine {
     NewLine { at: Micros::now(), host: host.map(str::to_owned), line }
 }
 
@@ -95,22 +137,27 @@ async fn pinned(
     ours: &[&Target],
     stop: &Stop,
 ) -> Result<std::result::Result<CommitId, String>> {
-    let known = job.commit.as_deref().or(job.plan.git_branch.as_deref()).and_then(|text| text.parse().ok());
+    let wanted = job.commit.as_deref().or(job.plan.version());
+    let known = wanted.and_then(|text| text.parse().ok());
     if let Some(commit) = known {
         jobs.put_commit(job.id, &CommitId::to_string(&commit)).await?;
         return Ok(Ok(commit));
     }
-    let said = match ls_remote(jobs, job).await {
+    let access = match jobs.access(job).await? {
+        Ok(access) => access,
+        Err(why) => return Ok(Err(why)),
+    };
+    let said = match remote::commit(jobs, job, access.credential.as_ref()).await {
         Ok(commit) => {
             jobs.put_commit(job.id, &commit.to_string()).await?;
             return Ok(Ok(commit));
         }
         Err(said) => said,
     };
-    // The first host may be able to read what the controller can't.
+    // A host may be able to read what the controller can't.
     let resolving = task(job.id, Part::Resolve)?;
     if jobs.dispatch().targets(&resolving, 0, 1).await?.is_empty()
-        && let Err(why) = send(jobs, job, &ours[..1], None).await?
+        && let Err(why) = send(jobs, job, ours, Part::Resolve, None).await?
     {
         return Ok(Err(why));
     }
@@ -137,102 +184,70 @@ async fn pinned(
     }
 }
 
-/// Asks the repository itself, without any credential.
-async fn ls_remote(jobs: &Jobs, job: &Job) -> std::result::Result<CommitId, String> {
-    let names: Vec<String> = match &job.plan.git_branch {
-        None => vec!["HEAD".into()],
-        Some(name) if name.starts_with("refs/") => vec![format!("{name}^{{}}"), name.clone()],
-        Some(name) => {
-            vec![format!("refs/heads/{name}"), format!("refs/tags/{name}^{{}}"), format!("refs/tags/{name}")]
-        }
-    };
-    let mut command = Command::new("git");
-    command
-        .args(["ls-remote", "--", &job.plan.git_repo])
-        .args(&names)
-        .env_clear()
-        .envs(
-            ["PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE"]
-                .iter()
-                .filter_map(|n| Some((n, std::env::var_os(n)?))),
-        )
-        .env("HOME", "/nonexistent")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .env("GIT_ALLOW_PROTOCOL", jobs.rules().protocols_for_git())
-        .env("GIT_SSH_COMMAND", "ssh -F none -o BatchMode=yes -o IdentityFile=none -o IdentityAgent=none")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true);
-    let limit = Duration::from_secs(LS_REMOTE_SECONDS_MAX);
-    let output = match tokio::time::timeout(limit, command.output()).await {
-        Ok(Ok(output)) => output,
-        Ok(Err(error)) => return Err(format!("git could not be started: {error}")),
-        Err(_) => return Err(format!("git had no answer within {} s", limit.as_secs())),
-    };
-    if !output.status.success() {
-        return Err(reason(&String::from_utf8_lossy(&output.stderr)));
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found: HashMap<&str, &str> =
-        text.lines().filter_map(|l| l.split_once('\t')).map(|(c, n)| (n, c)).collect();
-    let commit = names.iter().find_map(|name| found.get(name.as_str())?.parse().ok());
-    commit.ok_or_else(|| "the repository has no such branch or tag".into())
-}
-
 /// Sends the deployment, and begins the log.
 async fn begin(
     jobs: &Jobs,
     job: &Job,
     ours: &[&Target],
     commit: &CommitId,
-) -> Result<std::result::Result<(), String>> {
+) -> Result<std::result::Result<Sending, String>> {
     let lines = [
         line(None, heading("PLAY [all]")),
         line(None, format!("commit {commit}")),
         line(None, heading("TASK [git]")),
     ];
     jobs.record(job.id, &lines, &[]).await?;
-    send(jobs, job, ours, Some(commit)).await
+    send(jobs, job, ours, Part::Deploy, Some(commit)).await
 }
 
-/// Writes the messages of a deployment, or of the question for its commit. Says why it can't.
-async fn send(
+/// What became of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// They are on their way.
+    Sent,
+    /// They will be, once people agreed.
+    Awaits,
+}
+
+/// Writes the messages of a deployment, or of a question before it. Says why it can't.
+pub(super) async fn send(
     jobs: &Jobs,
     job: &Job,
     ours: &[&Target],
+    part: Part,
     commit: Option<&CommitId>,
-) -> Result<std::result::Result<(), String>> {
-    let phase = if commit.is_some() { Phase::Deploy } else { Phase::Resolve };
-    let message = match message(jobs, job, phase, commit) {
+) -> Result<std::result::Result<Sending, String>> {
+    let message = match message(jobs, job, part, commit) {
         Ok(message) => message,
         Err(why) => return Ok(Err(why)),
     };
+    let access = match jobs.access(job).await? {
+        Ok(access) => access,
+        Err(why) => return Ok(Err(why)),
+    };
+    let message = Deploy { allowed_signers: access.allowed_signers, ..message };
     let task_id = message.task_id.clone();
-    let names: Vec<&str> = ours.iter().map(|target| target.host.as_str()).collect();
-    let turns = turns(&job.plan, Engine::Agent, &names, fastrand::shuffle);
-    let rolling = if commit.is_some() { turns.rolling } else { Rolling::default() };
-    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<dispatch::Sent>> {
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for (turn, at) in turns.order.iter().enumerate() {
-            let Ok(host) = ours[*at].host.parse::<Hostname>() else { continue };
-            candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
-            if candidates.len() <= turn && turn < rolling.canary {
-                return Err(Error::Conflict(format!(
-                    "the canary {} is not enrolled any more",
-                    ours[*at].host
-                )));
-            }
+    let turns = turns_of(job, ours, part);
+    let rolling = turns.rolling;
+    let in_steps = rolling.batch.is_some() || rolling.canary > 0;
+    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>> {
+        let mut candidates = in_turn(jobs, tx, ours, &turns).await?;
+        let sealing = match &access.credential {
+            Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
+            None => None,
+        };
+        let refuses = |agent: &AgentId| sealing.as_ref().and_then(|sealing| sealing.refuses(agent));
+        if commit.is_none() {
+            candidates = first_there(candidates, refuses);
         }
         if candidates.is_empty() {
             return Ok(None);
         }
-        jobs.unheld(tx, &candidates).await?;
-        let in_steps = rolling.batch.is_some() || rolling.canary > 0;
         let body = |claims: &MessageClaims| {
             let own = claims.clone();
-            let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message.clone() };
+            let credential = credentials::sealed(sealing.as_ref(), claims)?;
+            let message = Deploy { credential, ..message.clone() };
+            let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message };
             serde_json::to_vec(&deploy).map_err(|e| Error::Internal(e.to_string()))
         };
         let order = Order {
@@ -244,33 +259,74 @@ async fn send(
             expires_in: if in_steps { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
             rolling,
             candidates: &candidates,
-            secret: false,
+            audience: credentials::audience(sealing.as_ref(), &refuses),
+            secret: sealing.is_some(),
             features: &["deploy"],
             body: &body,
         };
-        Ok(Some(jobs.dispatch().send(tx, &order).await?))
+        if part == Part::Deploy
+            && let Some(need) = jobs.need(tx, &candidates).await?
+        {
+            let credential = sealing.as_ref().and_then(Sealing::sample);
+            let message = Deploy { credential, ..message.clone() };
+            return held::hold(jobs, tx, job, need, &order, message).await.map(Some);
+        }
+        Ok(Some((jobs.dispatch().send(tx, &order).await?, false)))
     });
     match sent {
-        Ok(Some(sent)) => {
+        Ok(Some((sent, awaits))) => {
             jobs.dispatch().committed(sent);
-            Ok(Ok(()))
+            Ok(Ok(if awaits { Sending::Awaits } else { Sending::Sent }))
         }
         Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
-        Err(Error::Conflict(why)) => Ok(Err(why)),
+        Err(Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. }) => {
+            Ok(Err(why))
+        }
         Err(error) => Err(error),
     }
 }
 
-/// What all of a job's messages say, but their claims.
+/// In what order the hosts go; a question before the deployment goes to all at once.
+fn turns_of(job: &Job, ours: &[&Target], part: Part) -> Turns {
+    let names: Vec<&str> = ours.iter().map(|target| target.host.as_str()).collect();
+    let turns = turns(&job.plan, Engine::Agent, &names, fastrand::shuffle);
+    if part == Part::Deploy { turns } else { Turns { rolling: Rolling::default(), ..turns } }
+}
+
+/// The hosts in their turns, as they are now. A job does not begin without each host of its canary.
+async fn in_turn(jobs: &Jobs, tx: &mut Tx, ours: &[&Target], turns: &Turns) -> Result<Vec<Candidate>> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for (turn, at) in turns.order.iter().enumerate() {
+        let name = &ours[*at].host;
+        if let Ok(host) = name.parse::<Hostname>() {
+            candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+        }
+        if candidates.len() <= turn && turn < turns.rolling.canary {
+            return Err(Error::Conflict(format!("the canary {name} is not enrolled any more")));
+        }
+    }
+    Ok(candidates)
+}
+
+/// Of hosts that could be asked for a commit the first that is there, else the first.
+fn first_there(hosts: Vec<Candidate>, refuses: impl Fn(&AgentId) -> Option<&'static str>) -> Vec<Candidate> {
+    let now = Micros::now();
+    let there = |host: &Candidate| {
+        host.agent.as_ref().is_some_and(|a| a.accepted && a.online(now) && refuses(&a.agent_id).is_none())
+    };
+    let at = hosts.iter().position(there).unwrap_or(0);
+    hosts.into_iter().skip(at).take(1).collect()
+}
+
+/// What all of a job's messages say, but their claims, the credential and whose signature they need.
 fn message(
     jobs: &Jobs,
     job: &Job,
-    phase: Phase,
+    part: Part,
     commit: Option<&CommitId>,
 ) -> std::result::Result<Deploy, String> {
     let plan = &job.plan;
     let wrong = |bad: signet_common::deploy::BadDeploy| bad.to_string();
-    let part = if phase == Phase::Resolve { Part::Resolve } else { Part::Deploy };
     let protocol = |name: &String| serde_json::from_value::<Protocol>(name.as_str().into()).ok();
     // A commit is no name of a branch: what is fetched is the commit itself.
     let branch = plan.git_branch.as_ref().filter(|name| name.parse::<CommitId>().is_err());
@@ -281,21 +337,21 @@ fn message(
         exp: 0,
         jti: signet_common::Jti::generate(),
         task_id: task(job.id, part).map_err(|e| e.to_string())?,
-        phase,
+        phase: part.phase(),
         repository: plan.git_repo.parse::<GitUrl>().map_err(wrong)?,
         reference: branch.map(|name| name.parse::<GitRef>()).transpose().map_err(wrong)?,
         commit: commit.cloned(),
         path: plan.dest_path.parse::<DeployPath>().map_err(wrong)?,
         strategy: plan.options.releases.clone().map_or(Strategy::InPlace, Strategy::Releases),
-        rollback: false,
+        rollback: plan.options.rollback.is_some(),
         force: plan.options.force,
-        submodules: false,
-        filters: false,
+        submodules: plan.options.submodules,
+        filters: plan.options.filters,
         allowed_signers: None,
         protocols: jobs.rules().protocols.iter().filter_map(protocol).collect(),
         credential: None,
         user: plan.options.user.clone(),
-        timeout: if phase == Phase::Resolve { RESOLVE_SECONDS_MAX } else { plan.options.timeout },
+        timeout: if part == Part::Resolve { RESOLVE_SECONDS_MAX } else { plan.options.timeout },
         approval: None,
     })
 }
@@ -308,6 +364,8 @@ fn ended(target: &dispatch::Target) -> End {
         // The canary failed or the failure budget is used up, and this one was not released.
         State::Cancelled if Brake::held_back(&delivery.reason) => TargetStatus::Skipped,
         State::Cancelled => TargetStatus::Cancelled,
+        // Nobody tried to reach it.
+        State::Expired if delivery.reason.starts_with("not approved") => TargetStatus::Failed,
         State::Expired | State::Lost => TargetStatus::Unreachable,
         _ => TargetStatus::Failed,
     };
@@ -326,9 +384,10 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
         if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
             return Ok(());
         }
-        match step(jobs, job, main, ours, stop.reason().is_some() && !cancelled).await {
+        let cancel = stop.reason().is_some() && !cancelled;
+        match step(jobs, job, main, ours, cancel).await {
             Ok(true) => return close(jobs, job).await,
-            Ok(false) => cancelled |= stop.reason().is_some(),
+            Ok(false) => cancelled |= cancel,
             Err(Error::Store(error)) => {
                 tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");
             }

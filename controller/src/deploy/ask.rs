@@ -7,18 +7,20 @@ use signet_common::Hostname;
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 
-use super::model::{self, Engine, Plan};
+use super::model::{self, Engine, Job, Plan};
 use super::request::{Asked, Checked};
 use super::rolling::misfits;
-use super::secrets::{self, Login};
+use super::secrets::{self, Login, Secrets};
 use super::service::Jobs;
 use super::store::{self, NewJob};
 use crate::accounts::within;
+use crate::approvals::Need;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::http::extract::Caller;
 use crate::limits::{JOB_SECRETS_SECONDS, JOB_TARGETS_MAX};
+use crate::repositories::{self, Credential};
 use crate::store::{Tx, in_transaction};
 
 impl Jobs {
@@ -32,7 +34,10 @@ impl Jobs {
         if !wrong.is_empty() {
             return Err(Error::InvalidFields(wrong));
         }
-        self.make(by, caller, &request.plan, &targets, until, None).await
+        self.signed(&request.plan, &targets, true).await?;
+        let credential = request.credential.map(|credential| (request.plan.git_repo.clone(), credential));
+        let new = New { targets, credential, until, origin: Origin::Request };
+        self.make(by, caller, &request.plan, &new).await
     }
 
     /// Every host by itself, as groups are now.
@@ -67,9 +72,9 @@ impl Jobs {
         if wrong.is_empty() { Ok(targets) } else { Err(Error::InvalidFields(wrong)) }
     }
 
-    /// Whether a caller may deploy to these, and whether that needs no approval.
+    /// Whether a caller may deploy to these; what needs approval goes by agents alone.
     async fn admitted(&self, tx: &mut Tx, caller: &Caller, targets: &[Whom]) -> Result<()> {
-        let (mut candidates, mut held) = (Vec::new(), Vec::new());
+        let (mut candidates, mut bare) = (Vec::new(), Vec::new());
         for target in targets {
             match target {
                 Whom::Ssh(_) if caller.groups.is_some() => {
@@ -79,7 +84,7 @@ impl Jobs {
                 // An enrolled host that is reached another way is the same host to a rule.
                 Whom::Ssh(login) => {
                     if let Ok(host) = login.host.parse() {
-                        held.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+                        bare.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
                     }
                 }
                 Whom::Agent(host) => {
@@ -88,47 +93,49 @@ impl Jobs {
             }
         }
         within(caller.groups.as_ref(), candidates.iter().map(|candidate| &candidate.group))?;
-        candidates.extend(held);
-        self.unheld(tx, &candidates).await
-    }
-
-    /// Refuses what a rule holds for the approval of others: a job can't wait for that yet, and goes nowhere without. No job
-    /// has the target `all`, so that a rule for that holds every job.
-    pub(super) async fn unheld(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<()> {
-        match self.approvals().needed(tx, Kind::Deploy, true, candidates).await? {
-            None => Ok(()),
-            Some(_) => Err(Error::Conflict("deployments to some of these hosts need approval".into())),
+        candidates.extend(bare);
+        let over_ssh = targets.iter().any(|target| matches!(target, Whom::Ssh(_)));
+        if over_ssh && self.need(tx, &candidates).await?.is_some() {
+            let text = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
+                agents alone";
+            return Err(Error::Conflict(text.into()));
         }
+        Ok(())
     }
 
-    async fn make(
-        &self,
-        by: &Author,
-        caller: &Caller,
-        plan: &Plan,
-        targets: &[Whom],
-        until: Micros,
-        retry_of: Option<i64>,
-    ) -> Result<i64> {
+    /// What approval a deployment to these hosts needs. No job has the target `all`, so that a rule for that is about
+    /// every job.
+    pub(super) async fn need(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<Option<Need>> {
+        self.approvals().needed(tx, Kind::Deploy, true, candidates).await
+    }
+
+    pub(super) async fn make(&self, by: &Author, caller: &Caller, plan: &Plan, new: &New) -> Result<i64> {
+        let New { targets, credential, until, origin } = new;
         let made = in_transaction!(self.store(), |tx| -> Result<i64> {
             self.admitted(tx, caller, targets).await?;
             let id = store::next_id(tx).await?;
             let rows: Vec<_> = targets.iter().map(Whom::row).collect();
             let hosts: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
-            let new = NewJob { account: &caller.name, plan, retry_of, now: Micros::now(), targets: rows };
+            let new = NewJob {
+                account: &caller.name,
+                plan,
+                retry_of: origin.retry_of(),
+                now: Micros::now(),
+                targets: rows,
+            };
             store::insert(tx, id, &new).await?;
-            let logins: Vec<Login> = targets.iter().filter_map(Whom::login).cloned().collect();
-            store::put_secret(tx, id, secrets::seal(self.keys(), id, &logins)?, until).await?;
-            let action = if retry_of.is_some() { Action::JobRetry } else { Action::JobRun };
+            let logins = targets.iter().filter_map(Whom::login).cloned().collect();
+            let kept = Secrets { logins, credential: credential.clone() };
+            store::put_secret(tx, id, secrets::seal(self.keys(), id, &kept)?, *until).await?;
             let object = model::shown(id);
-            let note = Note::of(action, &object).new(json!({
+            let note = Note::of(origin.action(), &object).new(json!({
                 "git_repo": plan.git_repo,
                 "git_branch": plan.git_branch,
                 "dest_path": plan.dest_path,
                 "run_mode": plan.run_mode,
                 "options": plan.options,
                 "hosts": hosts,
-                "retry_of": retry_of.map(model::shown),
+                "retry_of": origin.retry_of().map(model::shown),
             }));
             audit::note(tx, by, note).await?;
             Ok(id)
@@ -139,6 +146,12 @@ impl Jobs {
 
     /// The same once more, as a new job.
     pub(super) async fn retry(&self, by: &Author, caller: &Caller, id: i64) -> Result<i64> {
+        let (job, new) = self.finished(caller, id).await?;
+        self.make(by, caller, &job.plan, &new).await
+    }
+
+    /// A job that is over, and what it takes to do the same again.
+    pub(super) async fn finished(&self, caller: &Caller, id: i64) -> Result<(Job, New)> {
         let job = self.job(id).await?;
         allowed(caller, &job.plan)?;
         if !job.status.is_final() {
@@ -149,7 +162,8 @@ impl Jobs {
             let text = "what the job logs in with is no longer kept; make a new job";
             return Err(Error::Conflict(text.into()));
         };
-        let mut logins = secrets::open(self.keys(), id, &sealed)?.into_iter();
+        let Secrets { logins, credential } = secrets::open(self.keys(), id, &sealed)?;
+        let mut logins = logins.into_iter();
         let mut targets = Vec::new();
         for target in self.targets(id).await? {
             targets.extend(match target.engine {
@@ -157,13 +171,72 @@ impl Jobs {
                 Engine::Agent => target.host.parse().ok().map(Whom::Agent),
             });
         }
-        self.make(by, caller, &job.plan, &targets, until, Some(id)).await
+        self.signed(&job.plan, &targets, false).await?;
+        let origin = Origin::Retry(id);
+        Ok((job, New { targets, credential, until, origin }))
+    }
+
+    /// Refuses what would go around the signatures that are known to be needed for a repository. What a job brought when
+    /// nothing was known does not count any more, and is no reason to refuse it again.
+    async fn signed(&self, plan: &Plan, targets: &[Whom], first: bool) -> Result<()> {
+        if self.repositories().known(&plan.git_repo).await?.allowed_signers.is_none() {
+            return Ok(());
+        }
+        let mut wrong = Vec::new();
+        if first && plan.options.allowed_signers.is_some() {
+            let why = "the repository has a list of its own, and only that counts";
+            wrong.push(("allowed_signers".to_owned(), why.to_owned()));
+        }
+        if targets.iter().any(|target| target.login().is_some()) {
+            let why = "the repository needs signatures, which agents check and Ansible does not";
+            wrong.push(("targets".into(), why.into()));
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(Error::InvalidFields(wrong)) }
+    }
+}
+
+/// A job that is to be made, beside what it is to do.
+#[derive(Debug)]
+pub(super) struct New {
+    pub(super) targets: Vec<Whom>,
+    /// What opens this repository.
+    credential: Option<(String, Credential)>,
+    /// How long its secrets are kept.
+    until: Micros,
+    pub(super) origin: Origin,
+}
+
+/// Where a job comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A request of its own.
+    Request,
+    /// The same once more.
+    Retry(i64),
+    /// Back to what was there before; the plan says to what.
+    Rollback,
+}
+
+impl Origin {
+    const fn retry_of(self) -> Option<i64> {
+        match self {
+            Self::Retry(id) => Some(id),
+            Self::Request | Self::Rollback => None,
+        }
+    }
+
+    const fn action(self) -> Action {
+        match self {
+            Self::Request => Action::JobRun,
+            Self::Retry(_) => Action::JobRetry,
+            Self::Rollback => Action::JobRollback,
+        }
     }
 }
 
 /// Whom a job is for, once it is known.
 #[derive(Debug)]
-enum Whom {
+pub(super) enum Whom {
     /// A host over SSH.
     Ssh(Login),
     /// An enrolled host.
@@ -172,7 +245,7 @@ enum Whom {
 
 impl Whom {
     /// As it is stored.
-    fn row(&self) -> (String, Option<u16>, Option<String>, Engine) {
+    pub(super) fn row(&self) -> (String, Option<u16>, Option<String>, Engine) {
         match self {
             Self::Ssh(l) => (l.host.clone(), Some(l.port), Some(l.username.clone()), Engine::Ssh),
             Self::Agent(host) => (host.to_string(), None, None, Engine::Agent),
@@ -190,8 +263,7 @@ impl Whom {
 /// Whether a caller may deploy this: a token may be limited to repositories, and who is limited to groups of enrolled
 /// hosts has no business on others.
 pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
-    let plain = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
-    let named = |all: &BTreeSet<String>| all.iter().any(|one| plain(one) == plain(&plan.git_repo));
+    let named = |all: &BTreeSet<String>| all.iter().any(|one| repositories::same(one, &plan.git_repo));
     if caller.repositories.as_ref().is_some_and(|all| !named(all)) {
         return Err(Error::Forbidden("this token may not deploy this repository".into()));
     }

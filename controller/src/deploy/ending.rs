@@ -53,8 +53,9 @@ impl Jobs {
             let now = Micros::now();
             store::cancel(tx, id, now).await?;
             audit::note(tx, by, Note::of(Action::JobCancel, &model::shown(id))).await?;
-            if job.status == JobStatus::Running {
-                return Ok(JobStatus::Running);
+            // What waits for people is taken again, to end what waits on its hosts' behalf.
+            if job.status == JobStatus::Running || job.awaits {
+                return Ok(job.status);
             }
             let end = End::bad(TargetStatus::Cancelled, "the job was cancelled");
             self.settle(tx, &Job { cancel_at: Some(now), ..job }, &end, "the job was cancelled", now).await

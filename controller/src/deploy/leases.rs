@@ -13,7 +13,7 @@ use crate::store::in_transaction;
 
 /// How long a job belongs to a controller that is not heard of.
 pub(super) const LEASE: Duration = Duration::from_secs(JOB_LEASE_SECONDS.unsigned_abs());
-const LEASE_MICROS: i64 = JOB_LEASE_SECONDS * 1_000_000;
+pub(super) const LEASE_MICROS: i64 = JOB_LEASE_SECONDS * 1_000_000;
 
 impl Jobs {
     /// Takes the oldest job that nobody has and that no other job stands in the way of.

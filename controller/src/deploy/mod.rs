@@ -2,14 +2,18 @@
 
 mod agents;
 mod ask;
+mod credentials;
 mod ending;
+mod held;
 mod leases;
 mod logs;
 pub mod model;
 mod outcomes;
 mod processes;
 mod progress;
+mod remote;
 mod request;
+mod rollback;
 mod rolling;
 mod routes;
 mod runner;

@@ -1,7 +1,7 @@
 //! Jobs and their targets, and how they may change: pure.
 
 use serde::{Deserialize, Serialize};
-use signet_common::deploy::Releases;
+use signet_common::deploy::{CommitId, CredentialKind, Releases};
 use signet_common::time::Micros;
 use utoipa::ToSchema;
 
@@ -283,6 +283,32 @@ pub struct Options {
     /// The account on hosts with an agent; absent = the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// It goes back to what was deployed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// Whether submodules are checked out as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
+    /// Whether the filters run that the host's git knows, such as Git LFS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub filters: bool,
+    /// Lines of an OpenSSH `allowed_signers` file, where nothing is known of the repository that says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_signers: Option<String>,
+    /// The kind of the credential that the job brought: `deploy_key` or `https_token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub credential: Option<CredentialKind>,
+}
+
+/// Back to what was deployed before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rollback {
+    /// To this commit, on every host.
+    #[schema(value_type = String)]
+    pub commit: CommitId,
+    /// The job whose hosts and options these are.
+    pub job_id: String,
 }
 
 /// What a job is to do; the same for a retry.
@@ -298,6 +324,17 @@ pub struct Plan {
     pub run_mode: RunMode,
     /// Everything else.
     pub options: Options,
+}
+
+impl Plan {
+    /// Branch, tag or commit that is wanted; none = the remote's default branch.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        match &self.options.rollback {
+            Some(rollback) => Some(rollback.commit.as_str()),
+            None => self.git_branch.as_deref(),
+        }
+    }
 }
 
 /// A job as it is stored.
@@ -327,6 +364,8 @@ pub struct Job {
     pub cancel_at: Option<Micros>,
     /// The one commit that every host with an agent gets.
     pub commit: Option<String>,
+    /// It waits for people to agree to it, and is nobody's meanwhile.
+    pub awaits: bool,
     /// The newest line of its log.
     pub last_line: i64,
 }

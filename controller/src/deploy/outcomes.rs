@@ -64,12 +64,18 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
             What::Output { data, .. } => cut(data).into_iter().for_each(say),
             What::Result(result) => {
                 [&result.stdout, &result.stderr].into_iter().flat_map(|data| cut(data)).for_each(&mut say);
-                if *part == Part::Deploy {
-                    let end = end(result);
-                    say(word(host, &end));
-                    ends.push((host, end));
-                } else if let Some(commit) = result.deploy.as_ref().and_then(|done| done.commit.as_ref()) {
-                    store::put_commit(tx, job, commit.as_str()).await?;
+                let end = end(result);
+                match part {
+                    Part::Deploy => {
+                        say(word(host, &end));
+                        ends.push((host, end));
+                    }
+                    Part::Preflight => say(word(host, &end)),
+                    Part::Resolve => {
+                        if let Some(commit) = &end.commit {
+                            store::put_commit(tx, job, commit).await?;
+                        }
+                    }
                 }
             }
             // The delivery says it all.

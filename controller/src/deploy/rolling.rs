@@ -135,18 +135,12 @@ fn listed(hosts: &[String]) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::model::{HostKeyPolicy, Options, RollingOptions};
+    use super::super::model::{Options, RollingOptions};
     use super::*;
 
     fn plan(run_mode: RunMode, rolling: RollingOptions) -> Plan {
-        let options = Options {
-            timeout: 60,
-            host_key_policy: HostKeyPolicy::Pin,
-            force: false,
-            releases: None,
-            rolling,
-            user: None,
-        };
+        let options = serde_json::json!({ "timeout": 60, "host_key_policy": "pin" });
+        let options = Options { rolling, ..serde_json::from_value(options).unwrap() };
         Plan { git_repo: "https://h/r".into(), git_branch: None, dest_path: "/srv".into(), run_mode, options }
     }
 

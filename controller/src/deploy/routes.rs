@@ -17,9 +17,11 @@ use super::model::{self, Job, JobStatus, Options, RunMode, Target, TargetStatus,
 use super::request;
 use super::store::Filter;
 use crate::app::App;
+use crate::approvals::ApprovalView;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Caller, JsonBytes, Path, Query};
 use crate::limits::{JOB_WAIT_SECONDS_MAX, JOBS_LIMIT, JOBS_LIMIT_MAX};
+use crate::repositories::CredentialRequest;
 
 /// The slice's routes.
 #[must_use]
@@ -29,6 +31,7 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(get_job))
         .routes(routes!(get_logs))
         .routes(routes!(retry_job))
+        .routes(routes!(rollback_job))
         .routes(routes!(cancel_job))
 }
 
@@ -92,6 +95,16 @@ struct JobRequest {
     order: Option<model::Turn>,
     /// Account that deploys on hosts with an agent; the agent's own unless given.
     user: Option<String>,
+    /// What lets hosts with an agent read the repository, for this job and its retries alone. Without it, what is known of
+    /// the repository counts.
+    credential: Option<CredentialRequest>,
+    /// Lines of an OpenSSH `allowed_signers` file: one of them must have signed the commit, or the tag that is deployed.
+    /// Only where nothing is known of the repository that says so.
+    allowed_signers: Option<String>,
+    /// Checks out submodules as well; only hosts with an agent.
+    submodules: Option<bool>,
+    /// Lets filters run, such as Git LFS; only hosts with an agent.
+    filters: Option<bool>,
 }
 
 /// A host of a deployment: over SSH with `username` and `auth`, or an enrolled host or group by its name alone.
@@ -380,6 +393,9 @@ struct DetailView {
     /// The one commit that every host with an agent gets.
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
+    /// Who must agree to it, when somebody must.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval: Option<ApprovalView>,
     /// The job that this one repeats.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<String>,
@@ -401,6 +417,7 @@ async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
     // The job first: when it is over, its targets are.
     let job = app.jobs.job(id).await?;
     let targets = app.jobs.targets(id).await?;
+    let approval = app.jobs.approval(id).await?;
     let view = DetailView {
         job_id: model::shown(id),
         status: job.status,
@@ -414,6 +431,7 @@ async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Respo
         targets: targets.into_iter().map(Into::into).collect(),
         requested_by: job.account,
         commit: job.commit,
+        approval,
         retry_of: job.retry_of.map(model::shown),
         cancelling: job.cancel_at.is_some() && !job.status.is_final(),
         reason: job.reason,
@@ -464,6 +482,34 @@ async fn retry_job(
 ) -> Result<Response> {
     let limit = query.limit()?;
     let id = app.jobs.retry(&by, &caller, job_id(&id)?).await?;
+    accepted(&app, id, limit).await
+}
+
+/// To what a job's hosts go back.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes the body")]
+struct RollbackRequest {
+    /// The whole id of a commit that a finished job deployed there.
+    commit: String,
+}
+
+/// Brings every host of a job back to a commit that was deployed there before, as a new job.
+#[utoipa::path(post, path = "/api/v1/jobs/{job_id}/rollback", request_body = RollbackRequest, tag = "jobs",
+    params(("job_id" = String, Path), WaitQuery),
+    responses((status = 202, body = Good<Brief>), (status = 200, body = Good<Brief>), (status = 404), (status = 409),
+        (status = 422)))]
+async fn rollback_job(
+    State(app): State<App>,
+    caller: Caller,
+    by: Author,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+    body: JsonBytes,
+) -> Result<Response> {
+    let limit = query.limit()?;
+    let body: Value = body.parse()?;
+    let commit = request::commit(&body)?;
+    let id = app.jobs.rollback(&by, &caller, job_id(&id)?, commit).await?;
     accepted(&app, id, limit).await
 }
 

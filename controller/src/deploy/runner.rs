@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::agents::Run;
 use super::model::{End, Engine, Job, Target, TargetStatus};
 use super::service::Jobs;
 use super::{agents, rolling, secrets, ssh, store};
@@ -110,6 +111,9 @@ async fn round(jobs: &Jobs, running: &mut JoinSet<()>, stop: &CancellationToken)
             jobs.finish(id, &lost, LOST).await?;
         }
     }
+    for job in jobs.take_decided().await? {
+        running.spawn(run(jobs.clone(), job, true, stop.clone()));
+    }
     while running.len() < JOBS_AT_ONCE && !stop.is_cancelled() {
         let Some(job) = jobs.take_next().await? else { break };
         running.spawn(run(jobs.clone(), job, false, stop.clone()));
@@ -123,8 +127,12 @@ async fn run(jobs: Jobs, job: Job, resumed: bool, stopping: CancellationToken) {
     let stop = Stop::default();
     let done = tokio::select! {
         done = targets(&jobs, &job, resumed, &stop) => done,
-        () = watch(&jobs, &job, &stop, &stopping) => Ok(()),
+        () = watch(&jobs, &job, &stop, &stopping) => Ok(Run::Over),
     };
+    if matches!(done, Ok(Run::Awaits)) {
+        tracing::info!(job = job.id, "a job waits for approval");
+        return;
+    }
     let end = match (stop.reason(), &done) {
         // It is another's to end.
         (Some(Reason::Taken), _) => return,
@@ -134,7 +142,7 @@ async fn run(jobs: Jobs, job: Job, resumed: bool, stopping: CancellationToken) {
             tracing::error!(%error, job = job.id, "a job's run failed");
             End::bad(TargetStatus::Failed, "the controller could not run the job; its own log says why")
         }
-        (None, Ok(())) => End::bad(TargetStatus::Failed, "there is no word on this host"),
+        (None, Ok(_)) => End::bad(TargetStatus::Failed, "there is no word on this host"),
     };
     let reason =
         stop.reason().map(|reason| reason.why(&job)).or_else(|| done.err().map(|_| end.reason.clone()));
@@ -149,13 +157,14 @@ async fn run(jobs: Jobs, job: Job, resumed: bool, stopping: CancellationToken) {
     tracing::info!(job = job.id, "a job ended");
 }
 
-async fn targets(jobs: &Jobs, job: &Job, resumed: bool, stop: &Stop) -> Result<()> {
+async fn targets(jobs: &Jobs, job: &Job, resumed: bool, stop: &Stop) -> Result<Run> {
     let targets = store::targets(jobs.store(), job.id).await?;
     let (ssh, agents) = tokio::join!(
         over_ssh(jobs, job, targets.clone(), resumed, stop),
         agents::run(jobs, job, &targets, stop)
     );
-    ssh.and(agents)
+    ssh?;
+    agents
 }
 
 async fn over_ssh(jobs: &Jobs, job: &Job, targets: Vec<Target>, resumed: bool, stop: &Stop) -> Result<()> {
@@ -164,7 +173,7 @@ async fn over_ssh(jobs: &Jobs, job: &Job, targets: Vec<Target>, resumed: bool, s
         let (sealed, _) = store::secret(jobs.store(), job.id)
             .await?
             .ok_or_else(|| Error::Internal("a job's log-ins are gone".into()))?;
-        let logins = secrets::open(jobs.keys(), job.id, &sealed)?;
+        let logins = secrets::open(jobs.keys(), job.id, &sealed)?.logins;
         ssh::run(jobs, job, targets, logins, stop).await?;
     }
     Ok(())

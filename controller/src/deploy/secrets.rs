@@ -1,10 +1,37 @@
-//! How a job logs in: in memory, in files for its run, and sealed at rest. Never in a log, an answer or an argument.
+//! How a job logs in, at hosts and at its repository: in memory, in files for its run, and sealed at rest. Never in a log, an answer or an argument.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
+use crate::repositories::Credential;
 use crate::settings::Secret;
+
+/// Everything that a job holds in confidence.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Secrets {
+    /// Of its targets over SSH, in their order.
+    pub(super) logins: Vec<Login>,
+    /// What opens its repository, with the address of that.
+    pub(super) credential: Option<(String, Credential)>,
+}
+
+impl Secrets {
+    /// What opens this repository: a credential goes to the address that it was given for, and nowhere else.
+    pub(super) fn credential_for(&self, repository: &str) -> Option<&Credential> {
+        self.credential.as_ref().filter(|(url, _)| url == repository).map(|(_, credential)| credential)
+    }
+}
+
+/// As they were sealed.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    /// By a controller of before there were credentials.
+    Logins(Vec<Login>),
+    /// All of them.
+    All { logins: Vec<Login>, credential: Option<(String, Credential)> },
+}
 
 /// One target over SSH.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,16 +87,26 @@ fn name(job: i64) -> String {
     format!("job-logins.{job}")
 }
 
-/// Seals a job's log-ins; only this installation can open them, and only as this job's.
-pub(super) fn seal(keys: &Keys, job: i64, logins: &[Login]) -> Result<Vec<u8>> {
-    let text = serde_json::to_vec(logins).map_err(|e| Error::Internal(e.to_string()))?;
+/// Seals a job's secrets; only this installation can open them, and only as this job's.
+pub(super) fn seal(keys: &Keys, job: i64, secrets: &Secrets) -> Result<Vec<u8>> {
+    let text = serde_json::to_vec(secrets).map_err(|e| Error::Internal(e.to_string()))?;
     keys.master().seal(&name(job), &text).map_err(|e| Error::Internal(e.to_string()))
 }
 
 /// Opens them.
-pub(super) fn open(keys: &Keys, job: i64, sealed: &[u8]) -> Result<Vec<Login>> {
+pub(super) fn open(keys: &Keys, job: i64, sealed: &[u8]) -> Result<Secrets> {
     let text = keys.master().open(&name(job), sealed).map_err(|e| Error::Internal(e.to_string()))?;
-    serde_json::from_slice(&text).map_err(|_| Error::Internal("a job's log-ins can't be read".into()))
+    match serde_json::from_slice(&text) {
+        Ok(Kept::Logins(logins)) => Ok(Secrets { logins, credential: None }),
+        Ok(Kept::All { logins, credential }) => Ok(Secrets { logins, credential }),
+        Err(_) => Err(Error::Internal("a job's log-ins can't be read".into())),
+    }
+}
+
+/// Of a credential, what must not be seen in a log.
+pub(super) fn credential_telltales(credential: &Credential) -> Vec<String> {
+    let secret = credential.secret().reveal();
+    told(secret.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned).collect())
 }
 
 /// What must not be seen in a log: every secret of these log-ins that is long enough to be told from other text.
@@ -85,8 +122,12 @@ pub(super) fn telltales(logins: &[Login]) -> Vec<String> {
             }
         }
     }
+    told(found)
+}
+
+/// Those that are long enough, a longer one first: it may hold a shorter one.
+fn told(mut found: Vec<String>) -> Vec<String> {
     found.retain(|text| text.len() >= crate::limits::TELLTALE_BYTES_MIN);
-    // A longer one first: it may hold a shorter one.
     found.sort_by_key(|text| std::cmp::Reverse(text.len()));
     found.dedup();
     found

@@ -10,11 +10,12 @@ use signet_common::ids::StartId;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
 
+use super::agents;
 use super::model::{self, Job, JobStatus, Target};
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
 use super::store::{self, Filter};
-use crate::approvals::Approvals;
+use crate::approvals::{ApprovalView, Approvals};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ use crate::hosts::Hosts;
 use crate::keys::Keys;
 use crate::limits::{JOB_WAIT_LOOK_MILLISECONDS, RETENTION_JOBS_MAX};
 use crate::loops::Loops;
+use crate::repositories::Repositories;
 use crate::settings::{Deploying, Settings};
 use crate::store::{Store, in_transaction};
 
@@ -50,6 +52,7 @@ pub struct Jobs {
     hosts: Hosts,
     dispatch: Dispatch,
     approvals: Approvals,
+    repositories: Repositories,
     wake: Arc<Notify>,
     holder: Arc<str>,
 }
@@ -66,14 +69,24 @@ impl Jobs {
     pub fn new(
         store: Store,
         keys: Keys,
-        (hosts, dispatch, approvals): (Hosts, Dispatch, Approvals),
+        (hosts, dispatch, approvals, repositories): (Hosts, Dispatch, Approvals, Repositories),
         settings: &Settings,
     ) -> Self {
         let Deploying { ansible_playbook, git_protocols, host_keys } = settings.deploying.clone();
         let data_dir = settings.data_dir.clone();
         let rules = Rules { ansible_playbook, protocols: git_protocols, host_keys, data_dir };
         let holder = StartId::generate().to_string().into();
-        Self { store, keys, rules: Arc::new(rules), hosts, dispatch, approvals, wake: Arc::default(), holder }
+        Self {
+            store,
+            keys,
+            rules: Arc::new(rules),
+            hosts,
+            dispatch,
+            approvals,
+            repositories,
+            wake: Arc::default(),
+            holder,
+        }
     }
 
     /// Starts what takes jobs and runs them.
@@ -99,6 +112,10 @@ impl Jobs {
 
     pub(super) fn approvals(&self) -> &Approvals {
         &self.approvals
+    }
+
+    pub(super) fn repositories(&self) -> &Repositories {
+        &self.repositories
     }
 
     /// This controller, as the holder of leases.
@@ -127,6 +144,11 @@ impl Jobs {
     /// The job, or 404.
     pub(super) async fn job(&self, id: i64) -> Result<Job> {
         store::one(&self.store, id).await?.ok_or_else(unknown)
+    }
+
+    /// What people are asked about a job, or were.
+    pub(super) async fn approval(&self, id: i64) -> Result<Option<ApprovalView>> {
+        self.approvals.of(&agents::task(id, agents::Part::Deploy)?).await
     }
 
     pub(super) async fn targets(&self, id: i64) -> Result<Vec<Target>> {

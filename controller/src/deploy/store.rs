@@ -10,7 +10,7 @@ macro_rules! job {
     ($rest:literal) => {
         concat!(
             "SELECT id, account, status, git_repo, git_branch, dest_path, run_mode, options, reason, targets_count, \
-                retry_of, requested_at, started_at, finished_at, cancel_at, commit_id, last_line FROM jobs ",
+                retry_of, requested_at, started_at, finished_at, cancel_at, commit_id, awaits, last_line FROM jobs ",
             $rest
         )
     };
@@ -41,7 +41,7 @@ statements! {
     LAST_LINE = same("SELECT last_line FROM jobs WHERE id = ?");
     INSERT_LINES = same("INSERT INTO job_lines (job_id, id, at, host, line) VALUES {rows:5}");
     LINES = same("SELECT id, at, host, line FROM job_lines WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?");
-    PENDING = same("SELECT id FROM jobs WHERE status = 'PENDING' AND id > ? ORDER BY id LIMIT ?");
+    PENDING = same("SELECT id FROM jobs WHERE status = 'PENDING' AND awaits = 0 AND id > ? ORDER BY id LIMIT ?");
     COLLIDES = same("SELECT j.id FROM jobs j JOIN job_targets t ON t.job_id = j.id WHERE j.status = 'RUNNING' \
             AND j.dest_path = ? AND LOWER(t.host) IN ({list}) LIMIT 1");
     CLAIM = differ(
@@ -50,6 +50,15 @@ statements! {
         "UPDATE jobs SET status = 'RUNNING', started_at = ?, holder = ?, \
             lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? WHERE id = ? AND status = 'PENDING'",
     );
+    /// It is nobody's until people have decided.
+    AWAIT = same("UPDATE jobs SET status = 'PENDING', awaits = 1, started_at = NULL, holder = '', lease_until = 0 \
+            WHERE id = ? AND holder = ? AND status = 'RUNNING'");
+    AWAITING = same("SELECT id, cancel_at FROM jobs WHERE status = 'PENDING' AND awaits = 1 AND id > ? ORDER BY id LIMIT ?");
+    DECIDED = same("UPDATE jobs SET awaits = 0 WHERE id = ? AND awaits = 1");
+    /// Hosts that a finished job brought this commit to, at this place.
+    DEPLOYED = same("SELECT COUNT(*) FROM job_targets t JOIN jobs j ON j.id = t.job_id WHERE t.commit_id = ? \
+            AND t.status = 'SUCCESS' AND j.finished_at IS NOT NULL AND j.git_repo = ? AND j.dest_path = ? \
+            AND LOWER(t.host) IN ({list})");
     RENEW = differ(
         "UPDATE jobs SET lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
             WHERE id = ? AND holder = ? AND status = 'RUNNING'",
@@ -106,6 +115,7 @@ struct JobRow {
     finished_at: Option<i64>,
     cancel_at: Option<i64>,
     commit_id: Option<String>,
+    awaits: i64,
     last_line: i64,
 }
 
@@ -132,6 +142,7 @@ impl TryFrom<JobRow> for Job {
             finished_at: row.finished_at.map(Micros),
             cancel_at: row.cancel_at.map(Micros),
             commit: row.commit_id,
+            awaits: row.awaits != 0,
             last_line: row.last_line,
         })
     }
@@ -438,6 +449,38 @@ pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), Sto
 }
 
 /// Notes the one commit of a job; the first one stays.
+/// Leaves a job of this holder to people; says whether it was this one's.
+pub(super) async fn await_decision(tx: &mut Tx, id: i64, holder: &str) -> Result<bool, StoreError> {
+    Ok(tx.run(AWAIT.bind(id).bind(holder)).await? == 1)
+}
+
+/// Jobs that wait for people, and whether each is to be cancelled.
+pub(super) async fn awaiting(
+    store: &Store,
+    after: i64,
+    limit: usize,
+) -> Result<Vec<(i64, bool)>, StoreError> {
+    let rows: Vec<(i64, Option<i64>)> = store.all(AWAITING.bind(after).bind(limit as u64)).await?;
+    Ok(rows.into_iter().map(|(id, cancel)| (id, cancel.is_some())).collect())
+}
+
+/// People decided on a job: it may be taken again.
+pub(super) async fn decided(tx: &mut Tx, id: i64) -> Result<(), StoreError> {
+    tx.run(DECIDED.bind(id)).await.map(drop)
+}
+
+/// On how many of these hosts, in lower case, a finished job of this repository left this commit at this path.
+pub(super) async fn deployed(
+    store: &Store,
+    commit: &str,
+    plan: &Plan,
+    hosts: Vec<String>,
+) -> Result<i64, StoreError> {
+    let query = DEPLOYED.bind(commit).bind(plan.git_repo.as_str()).bind(plan.dest_path.as_str());
+    let row: Option<(i64,)> = store.first(query.list(hosts)).await?;
+    Ok(row.map_or(0, |(n,)| n))
+}
+
 pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
     tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
 }

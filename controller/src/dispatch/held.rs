@@ -55,7 +55,8 @@ impl Dispatch {
     /// When the database fails.
     pub async fn hold(&self, tx: &mut Tx, order: &Order<'_>, until: Micros) -> Result<Held> {
         let mut deliveries = plan(order, until);
-        let agents: Vec<AgentId> = number(&mut deliveries).into_iter().flat_map(|(_, aud)| aud).collect();
+        let agents: Vec<AgentId> =
+            number(&mut deliveries, order.audience).into_iter().flat_map(|(_, aud)| aud).collect();
         let released = if agents.is_empty() { store::FIRST_BATCH } else { store::HELD };
         insert(tx, order, &deliveries, released).await?;
         let sent = Sent {

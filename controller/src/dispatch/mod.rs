@@ -32,7 +32,7 @@ use signet_common::{Hostname, TaskId};
 
 pub use held::{Approved, Held, HeldTask};
 pub use rolling::{BatchSize, Between, Brake, Rolling};
-pub use send::{MessageClaims, Order, Sent};
+pub use send::{Audience, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};
 pub use store::ALL as STATEMENTS;

@@ -31,6 +31,16 @@ pub struct MessageClaims {
     pub jti: Jti,
 }
 
+/// How many hosts share a message.
+#[derive(Clone, Copy)]
+pub enum Audience<'a> {
+    /// Up to 64 hosts of a batch.
+    Shared,
+    /// None: it holds what is for one host alone. Says of an agent why it can get none; then that host is refused, and the
+    /// others go on.
+    Alone(&'a (dyn Fn(&AgentId) -> Option<&'static str> + Sync)),
+}
+
 /// What a slice wants sent.
 #[derive(Clone, Copy)]
 pub struct Order<'a> {
@@ -50,6 +60,8 @@ pub struct Order<'a> {
     pub rolling: Rolling,
     /// The targets in the order in which they go, as they match now.
     pub candidates: &'a [Candidate],
+    /// Whether each host gets a message of its own.
+    pub audience: Audience<'a>,
     /// Whether its messages may hold secrets: then they are emptied once nobody may start them any more.
     pub secret: bool,
     /// What an agent must know to understand it.
@@ -81,7 +93,7 @@ impl Dispatch {
     pub async fn send(&self, tx: &mut Tx, order: &Order<'_>) -> Result<Sent> {
         let (start, last) = (order.now, order.now.plus_seconds(i64::from(order.expires_in)));
         let mut deliveries = plan(order, deadline(last, order.timeout));
-        let audiences = number(&mut deliveries);
+        let audiences = number(&mut deliveries, order.audience);
         // Signing takes a core for a millisecond a message; the database is at work meanwhile.
         let known = self.keys().fleet()?;
         let window = (start.seconds(), last.seconds());
@@ -176,13 +188,17 @@ pub(super) fn deadline(last: Micros, timeout: u32) -> Micros {
 /// Whom each message is for.
 pub(super) type Audiences = Vec<(Jti, Vec<AgentId>)>;
 
-/// Names a message for each batch, or for each 64 hosts of it, in their deliveries.
-pub(super) fn number(deliveries: &mut [Stored]) -> Audiences {
+/// Names a message for each batch, or for each 64 hosts of it, or for each host, in their deliveries.
+pub(super) fn number(deliveries: &mut [Stored], audience: Audience<'_>) -> Audiences {
+    let size = match audience {
+        Audience::Shared => signet_common::limits::AUDIENCE_MAX,
+        Audience::Alone(_) => 1,
+    };
     let mut audiences = Vec::new();
     let mut open: Vec<&mut Stored> =
         deliveries.iter_mut().filter(|d| !d.delivery.state.is_final() && d.agent_id.is_some()).collect();
     for batch in open.chunk_by_mut(|a, b| a.batch == b.batch) {
-        for some in batch.chunks_mut(signet_common::limits::AUDIENCE_MAX) {
+        for some in batch.chunks_mut(size) {
             let jti = Jti::generate();
             some.iter_mut().for_each(|d| d.jti = Some(jti.clone()));
             audiences.push((jti, some.iter().filter_map(|d| d.agent_id.clone()).collect()));
@@ -229,12 +245,19 @@ pub(super) fn plan(order: &Order<'_>, deadline: Micros) -> Vec<Stored> {
             let features = a.features.as_ref()?;
             order.features.iter().find(|f| !features.iter().any(|known| known == *f))
         });
+        let unable = |agent: &AgentId| match order.audience {
+            Audience::Shared => None,
+            Audience::Alone(unable) => unable(agent),
+        };
         let delivery = match (&candidate.agent, lacking) {
             (None, _) => Delivery::refused("no_agent", order.now),
             (Some(_), Some(feature)) => {
                 Delivery::refused(&format!("unsupported: this agent does not know {feature}"), order.now)
             }
-            (Some(_), None) => Delivery::waiting(),
+            (Some(agent), None) => match unable(&agent.agent_id) {
+                Some(why) => Delivery::refused(why, order.now),
+                None => Delivery::waiting(),
+            },
         };
         let ended = delivery.state.is_final();
         Stored {

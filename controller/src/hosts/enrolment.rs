@@ -16,6 +16,7 @@ use signet_common::{AgentId, Hostname, Jti, PublicKey};
 use super::broker_users::broker_of;
 use super::join_tokens::{self, Admission};
 use super::model::KeyStanding;
+use super::sealing_keys;
 use super::service::{DEFAULT_GROUP, group_name};
 use super::store;
 use crate::app::App;
@@ -101,7 +102,7 @@ pub(super) async fn hello(app: &App, by: &Author, ip: IpAddr, body: &DsseJson) -
         if let Some(reason) = place(app, tx, &by, &caller, local, now).await? {
             return Ok((Outcome::Pending(reason), now));
         }
-        store::set_sealing_key(tx, &caller.id, &caller.hello.sealing_key).await?;
+        sealing_keys::set(tx, &caller.id, &caller.hello.sealing_key).await?;
         // The time that the answer tells is read under the server's lock: with a new log, what was asked for before ends
         // here, and what is asked for after it carries a later time.
         let now = Micros::now();

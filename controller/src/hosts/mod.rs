@@ -11,6 +11,7 @@ mod known_keys;
 mod leaving;
 pub mod model;
 mod routes;
+mod sealing_keys;
 mod service;
 mod store;
 
@@ -19,5 +20,6 @@ pub use broker_users::{BrokerUsers, ManagementError};
 pub use join_store::ALL as JOIN_STATEMENTS;
 pub use model::{Candidate, KeyStanding, Reachable, Target};
 pub use routes::routes;
+pub use sealing_keys::ALL as SEALING_STATEMENTS;
 pub use service::Hosts;
 pub use store::ALL as STATEMENTS;

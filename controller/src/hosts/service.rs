@@ -13,6 +13,7 @@ use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 use super::join_store;
 use super::known_keys::KnownKeys;
 use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
+use super::sealing_keys;
 use super::store::{self, AgentRow, ServerFilter, ServerRow};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
@@ -91,6 +92,14 @@ impl Hosts {
     /// When the database fails.
     pub async fn public_keys(&self, agents: &[AgentId]) -> Result<HashMap<String, String>> {
         Ok(store::public_keys(&self.store, agents).await?.into_iter().collect())
+    }
+
+    /// The keys (base64) to which secrets for these agents are sealed, of those that showed one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn sealing_keys(&self, tx: &mut Tx, agents: &[AgentId]) -> Result<HashMap<AgentId, String>> {
+        Ok(sealing_keys::of(tx, agents).await?)
     }
 
     /// How reachable these agents are.

@@ -93,7 +93,6 @@ statements! {
     INSERT_AGENT = same("INSERT INTO agents (agent_id, hostname, public_key, standing, wanted_group, sealing_key, \
             created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     SET_STANDING = same("UPDATE agents SET standing = ?, hostname = ?, updated_at = ? WHERE agent_id = ?");
-    SET_SEALING_KEY = same("UPDATE agents SET sealing_key = ? WHERE agent_id = ?");
     UPSERT_HEARTBEATS = differ(
         "INSERT INTO heartbeats (agent_id, start_id, n, received_at, clock_offset_ms, log_id, head, chain, version, \
                 features, keyring, stopping, busy, narrowed, isolation, waiting, running, cpu_usage, memory_usage, \
@@ -480,11 +479,6 @@ pub(super) async fn set_standing(
     now: Micros,
 ) -> Result<(), StoreError> {
     tx.run(SET_STANDING.bind(standing.as_str()).bind(host).bind(now).bind(id)).await.map(drop)
-}
-
-/// Keeps the key to which secrets for this agent are sealed.
-pub(super) async fn set_sealing_key(tx: &mut Tx, id: &AgentId, key: &str) -> Result<(), StoreError> {
-    tx.run(SET_SEALING_KEY.bind(key).bind(id)).await.map(drop)
 }
 
 /// One heartbeat's columns, in the order of the statement.

@@ -33,6 +33,7 @@ pub fn documented() -> OpenApiRouter<App> {
         .merge(crate::hosts::routes())
         .merge(crate::commands::routes())
         .merge(crate::approvals::routes())
+        .merge(crate::repositories::routes())
         .merge(crate::deploy::routes())
         .merge(crate::accounts::routes())
         .merge(crate::audit::routes())

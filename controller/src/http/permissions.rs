@@ -110,7 +110,14 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/v1/jobs/{job_id}", Need::Read),
     (Method::GET, "/api/v1/jobs/{job_id}/logs", Need::Read),
     (Method::POST, "/api/v1/jobs/{job_id}/retry", Need::Operate),
+    (Method::POST, "/api/v1/jobs/{job_id}/rollback", Need::Operate),
     (Method::POST, "/api/v1/jobs/{job_id}/cancel", Need::Operate),
+    // repositories
+    (Method::GET, "/api/repositories", Need::Read),
+    (Method::POST, "/api/repositories", Need::Admin),
+    (Method::GET, "/api/repositories/{id}", Need::Read),
+    (Method::PATCH, "/api/repositories/{id}", Need::Admin),
+    (Method::DELETE, "/api/repositories/{id}", Need::Admin),
     // accounts
     (Method::POST, "/api/auth/login", Need::Public),
     (Method::POST, "/api/auth/refresh", Need::Public),

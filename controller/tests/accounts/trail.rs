@@ -121,6 +121,16 @@ impl Script<'_> {
         self.ask("PUT /api/dispatch", "/api/dispatch", None, json!({ "paused": false })).await;
     }
 
+    async fn repositories(&mut self) {
+        let token = |secret: &str| json!({ "credential": { "kind": "https_token", "token": secret } });
+        let mut body = token("planted-in-token");
+        body["url"] = "https://git.example.com/team/".into();
+        let made = self.ask("POST /api/repositories", "/api/repositories", None, body).await;
+        let path = format!("/api/repositories/{}", made["id"].as_str().unwrap());
+        self.ask("PATCH /api/repositories/{id}", &path, None, token("planted-in-change")).await;
+        self.ask("DELETE /api/repositories/{id}", &path, None, json!({})).await;
+    }
+
     async fn jobs(&mut self) {
         let auth = json!({ "type": "password", "password": "planted-in-auth" });
         let body = json!({ "git_repo": "https://h/x.git", "dest_path": "/srv/x",
@@ -130,6 +140,15 @@ impl Script<'_> {
         self.ask("POST /api/v1/jobs/{job_id}/cancel", &format!("{path}/cancel"), None, json!({})).await;
         self.app.eventually(&path, |job| job["data"]["status"] == "CANCELLED").await;
         self.ask("POST /api/v1/jobs/{job_id}/retry", &format!("{path}/retry"), None, json!({})).await;
+        // As if it had been deployed before.
+        self.app
+            .change(
+                "UPDATE job_targets SET status = 'SUCCESS', commit_id = \
+            '1481d4b8ad5ce0ff1481d4b8ad5ce0ff1481d4b8' WHERE job_id = 1",
+            )
+            .await;
+        let back = json!({ "commit": "1481d4b8ad5ce0ff1481d4b8ad5ce0ff1481d4b8" });
+        self.ask("POST /api/v1/jobs/{job_id}/rollback", &format!("{path}/rollback"), None, back).await;
     }
 
     async fn approvals(&mut self) {
@@ -200,6 +219,7 @@ async fn every_change_leaves_an_entry_and_no_secret(pair: Pair) {
         TestApp::start_with(pair.parts().await, |s| s.deploying.ansible_playbook = program.clone()).await;
     let mut script = Script { app: &app, done: Vec::new() };
     script.commands().await;
+    script.repositories().await;
     script.jobs().await;
     script.hosts().await;
     script.accounts().await;
@@ -228,6 +248,8 @@ async fn every_change_leaves_an_entry_and_no_secret(pair: Pair) {
         "planted-in-env",
         "planted-in-stdin",
         "planted-in-auth",
+        "planted-in-token",
+        "planted-in-change",
         "signet_",
         "eyJ",
     ] {

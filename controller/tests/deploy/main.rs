@@ -6,6 +6,7 @@ mod support;
 
 mod hosts;
 mod leases;
+mod repositories;
 mod rolling;
 mod secrets;
 mod site;

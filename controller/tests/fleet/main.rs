@@ -9,10 +9,20 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[allow(dead_code, reason = "not all of it is of use here")]
+#[path = "../accounts/visitor.rs"]
+mod visitor;
+
+#[path = "../../../agent/tests/deploy/backend.rs"]
+mod backend;
 
 mod agent;
 mod broker_users;
+mod credentials;
 mod deploys;
+mod held_jobs;
+mod hostile;
 mod joining;
 mod mariadb_rabbitmq;
+mod rollbacks;
 mod rotation;

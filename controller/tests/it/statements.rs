@@ -1,7 +1,9 @@
 //! Every statement is prepared on both databases, and both schemas say the same.
 
 use signet_controller::store::Store;
-use signet_controller::{accounts, approvals, audit, commands, deploy, dispatch, hosts, keys, leases};
+use signet_controller::{
+    accounts, approvals, audit, commands, deploy, dispatch, hosts, keys, leases, repositories,
+};
 use signet_testkit::{Pair, on_both_pairs};
 
 on_both_pairs!(every_statement_is_prepared, migrations_run_twice);
@@ -25,7 +27,9 @@ async fn every_statement_is_prepared(pair: Pair) {
         leases::ALL,
         hosts::STATEMENTS,
         hosts::JOIN_STATEMENTS,
+        hosts::SEALING_STATEMENTS,
         keys::STATEMENTS,
+        repositories::STATEMENTS,
     ]
     .into_iter()
     .flatten();

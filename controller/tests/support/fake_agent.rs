@@ -44,7 +44,8 @@ pub struct FakeAgent {
     pub n: u64,
     /// The broker's address as the last welcome told it.
     pub broker: Option<String>,
-    sealing: SealingKey,
+    /// To which secrets for it are sealed.
+    pub sealing: SealingKey,
     consumer: Option<Box<dyn Consumer>>,
 }
 

@@ -3,6 +3,7 @@
 //! Every test binary includes this by its path.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part of it")]
 
+pub mod capturing_bus;
 pub mod fake_agent;
 pub mod moody_bus;
 

@@ -5,18 +5,20 @@ mod targets;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod trust;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 use signet_common::Hostname;
-use signet_common::deploy::{DeployPath, GitRef, GitUrl, Releases};
+use signet_common::deploy::{CommitId, DeployPath, GitRef, GitUrl, Releases};
 
 use super::model::{HostKeyPolicy, Options, Plan, RunMode};
 use super::secrets::Login;
 use crate::error::{Error, Result};
 use crate::http::dialect::REQUIRED;
 use crate::limits::{JOB_SECONDS, JOB_SECONDS_MAX};
+use crate::repositories::{self, Credential};
 
 pub(super) use self::rolling::batch_size;
 use self::targets::targets;
@@ -37,6 +39,8 @@ pub(super) struct Checked {
     pub(super) plan: Plan,
     /// In the order of the request, each with its place there.
     pub(super) targets: Vec<(usize, Asked)>,
+    /// What opens the repository, for this job alone.
+    pub(super) credential: Option<Credential>,
 }
 
 /// Whom a deployment is for.
@@ -128,10 +132,14 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let force = problems.take("force".into(), flag(object, "force"));
     let account = problems.take("user".into(), get("user").and_then(|t| t.map(user).transpose()));
     let releases = releases(object, &mut problems);
+    let trust = trust::read(object, repo.as_deref(), &mut problems);
     let targets = targets(object, &mut problems);
     let rolling = rolling::rolling(object, mode, &targets, &mut problems);
     if releases.is_some() && targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
         problems.add("strategy", "releases are made by agents, not over SSH");
+    }
+    if targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
+        trust.for_agents_alone(&mut problems);
     }
     if targets.iter().any(|(_, target)| !matches!(target, Asked::Ssh(_))) {
         // As agents read them: what they would refuse is refused here.
@@ -141,6 +149,9 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         let why = |bad: signet_common::deploy::BadDeploy| bad.why.to_owned();
         let url = repo.as_ref().and_then(|t| t.parse::<GitUrl>().err()).map(why);
         parsed(url, "git_repo", &mut problems);
+        if repo.as_deref().is_some_and(repositories::strays) {
+            problems.add("git_repo", "must have no part . or ..");
+        }
         let name = branch.as_ref().and_then(|t| t.parse::<GitRef>().err()).map(why);
         parsed(name, "git_branch", &mut problems);
         let place = path.as_ref().and_then(|t| t.parse::<DeployPath>().err()).map(why);
@@ -156,9 +167,29 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         releases,
         rolling,
         user: account,
+        rollback: None,
+        submodules: trust.submodules,
+        filters: trust.filters,
+        allowed_signers: trust.allowed_signers,
+        credential: trust.credential.as_ref().map(Credential::kind),
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
-    Ok(Checked { plan: Plan { git_repo, git_branch: branch, dest_path, run_mode, options }, targets })
+    let plan = Plan { git_repo, git_branch: branch, dest_path, run_mode, options };
+    Ok(Checked { plan, targets, credential: trust.credential })
+}
+
+/// The commit in the body of a rollback.
+///
+/// # Errors
+/// [`Error::InvalidFields`].
+pub(super) fn commit(body: &Value) -> Result<CommitId> {
+    let Some(object) = body.as_object() else {
+        return Err(Error::invalid("body", "must be a JSON object"));
+    };
+    let mut problems = Problems::default();
+    let parse = |text: &str| text.parse().map_err(|_| "must be the whole id of a commit".to_owned());
+    let commit = text(object, "commit").and_then(|t| t.map(parse).transpose());
+    problems.must("commit".into(), commit).ok_or(Error::InvalidFields(problems.0))
 }
 
 /// With `"strategy": "releases"`: `keep`, `shared`, `build`, `activate` and `health`, as agents read them.

@@ -44,8 +44,8 @@ pub(super) fn repository(url: &str, protocols: &BTreeSet<String>) -> Result<Stri
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     let (userinfo, place) = authority.rsplit_once('@').map_or((None, authority), |(u, p)| (Some(u), p));
     match userinfo {
-        Some(_) if scheme != "ssh" => return Err("must not hold a credential".into()),
-        Some(name) if name.contains(':') => return Err("must not hold a password".into()),
+        Some(_) if scheme != "ssh" => return Err("must not hold a credential: use `credential`".into()),
+        Some(name) if name.contains(':') => return Err("must not hold a password: use `credential`".into()),
         Some(name) if user(name).is_err() => return Err("must be a URL for SSH or HTTPS".into()),
         _ => {}
     }
@@ -63,7 +63,7 @@ pub(super) fn reference(text: &str) -> Result<String, String> {
     let parts = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
     let good = text.len() <= GIT_REF_BYTES_MAX
         && plain(text)
-        && !text.starts_with('-')
+        && !text.starts_with(['-', '+'])
         && !text.contains(|c: char| c.is_whitespace() || "~^:?*[\\".contains(c))
         && !text.contains("..")
         && !text.contains("@{")

@@ -41,7 +41,7 @@ static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
 
 /// A directory that only this account can look into. Dropped, it is gone.
 #[derive(Debug)]
-pub(super) struct RunDir(PathBuf);
+pub(in crate::deploy) struct RunDir(PathBuf);
 
 impl Drop for RunDir {
     fn drop(&mut self) {
@@ -59,7 +59,7 @@ fn places(data_dir: &Path) -> Vec<PathBuf> {
 
 impl RunDir {
     /// A new one, in the first place that takes it.
-    pub(super) fn make(data_dir: &Path, job: i64) -> io::Result<Self> {
+    pub(in crate::deploy) fn make(data_dir: &Path, job: i64) -> io::Result<Self> {
         let name =
             format!("{PREFIX}{}-{:016x}-{job}-{:08x}", std::process::id(), *PROCESS, fastrand::u32(..));
         let mut last = io::Error::other("there is no place for a job's files");
@@ -73,16 +73,16 @@ impl RunDir {
         Err(last)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::deploy) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn at(&self, name: &str) -> PathBuf {
+    pub(in crate::deploy) fn at(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Writes a file that only this account can read.
-    pub(super) fn write(&self, name: &str, text: &[u8]) -> io::Result<PathBuf> {
+    pub(in crate::deploy) fn write(&self, name: &str, text: &[u8]) -> io::Result<PathBuf> {
         let path = self.at(name);
         let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(text)?;
@@ -99,7 +99,7 @@ impl RunDir {
         self.write(&format!("plugins/{PLUGIN_NAME}"), PLUGIN.as_bytes())?;
         let variables = json!({
             "git_repo": plan.git_repo,
-            "git_version": plan.git_branch.as_deref().unwrap_or("HEAD"),
+            "git_version": plan.version().unwrap_or("HEAD"),
             "dest_path": plan.dest_path,
             "force": plan.options.force,
             "git_protocols": protocols,

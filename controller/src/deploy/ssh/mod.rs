@@ -5,7 +5,7 @@ mod keys;
 mod playbook;
 mod results;
 
-pub(super) use files::tidy;
+pub(super) use files::{RunDir, tidy};
 pub(super) use results::Said;
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 
-use self::files::{Host, RunDir};
+use self::files::Host;
 use self::playbook::Wave;
 use super::model::{End, Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
 use super::outcomes::word;

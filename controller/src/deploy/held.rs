@@ -1,0 +1,114 @@
+//! Jobs that wait for people: what they agree to is written when the commit is known, and until they decided nobody has the
+//! job. What was agreed to is released by [`crate::approvals`]; the job is then taken again, to be followed to its end.
+
+use async_trait::async_trait;
+use signet_common::TaskId;
+use signet_common::deploy::Deploy;
+use signet_common::time::Micros;
+
+use super::agents::{Part, line, part, task};
+use super::credentials::Sealing;
+use super::leases::LEASE_MICROS;
+use super::model::{Job, JobStatus};
+use super::service::{Jobs, unknown};
+use super::store;
+use crate::approvals::{Asked, Need, Seal, Sealer, State, Work};
+use crate::dispatch::{Order, Sent};
+use crate::error::{Error, Result};
+use crate::hosts;
+use crate::limits::JOBS_LOOKED_AT;
+use crate::store::{Tx, in_transaction};
+
+/// Asks people for a job's deployment, and leaves the job to them. Says whether it waits: what no agent could do ends at once.
+pub(super) async fn hold(
+    jobs: &Jobs,
+    tx: &mut Tx,
+    job: &Job,
+    need: Need,
+    order: &Order<'_>,
+    message: Deploy,
+) -> Result<(Sent, bool)> {
+    let message = Deploy { iat: order.now.seconds(), ..message };
+    let asked = Asked { requester: &job.account, need, order, work: Work::Deploy(&message) };
+    let (sent, awaits) = jobs.approvals().hold(tx, &asked).await?;
+    if !awaits {
+        return Ok((sent, false));
+    }
+    if !store::await_decision(tx, job.id, jobs.holder()).await? {
+        return Err(Error::Internal(
+            "a job was taken by another controller while it asked for approval".into(),
+        ));
+    }
+    let others = if need.approvals == 1 {
+        "one other person".to_owned()
+    } else {
+        format!("{} others", need.approvals)
+    };
+    let text = format!("waits until {others} approved it: signet approvals show {}", order.task_id);
+    store::lock(tx, job.id, &[line(None, text)]).await?;
+    Ok((sent, true))
+}
+
+impl Jobs {
+    /// Takes the jobs on which people decided, or that are to be cancelled.
+    pub(super) async fn take_decided(&self) -> Result<Vec<Job>> {
+        let (mut taken, mut after) = (Vec::new(), 0);
+        loop {
+            let some = store::awaiting(self.store(), after, JOBS_LOOKED_AT).await?;
+            let Some((last, _)) = some.last() else { return Ok(taken) };
+            after = *last;
+            let tasks = some.iter().map(|(id, _)| task(*id, Part::Deploy)).collect::<Result<Vec<_>>>()?;
+            let held = self.dispatch().held_among(&tasks).await?;
+            for ((id, cancelled), task) in some.iter().zip(&tasks) {
+                if *cancelled || !held.contains(task) {
+                    taken.extend(self.take_one_decided(*id).await?);
+                }
+            }
+        }
+    }
+
+    async fn take_one_decided(&self, id: i64) -> Result<Option<Job>> {
+        let said = match self.approvals().of(&task(id, Part::Deploy)?).await? {
+            Some(approval) if approval.state() == State::Approved => {
+                format!("approved by {}", approval.names().collect::<Vec<_>>().join(", "))
+            }
+            Some(approval) if approval.state() == State::Awaiting => {
+                "cancelled before it was approved".into()
+            }
+            _ => "not approved".into(),
+        };
+        in_transaction!(self.store(), |tx| -> Result<Option<Job>> {
+            store::hold(tx).await?;
+            let job =
+                store::one_in(tx, id).await?.filter(|job| job.awaits && job.status == JobStatus::Pending);
+            let Some(job) = job else { return Ok(None) };
+            let now = Micros::now();
+            store::decided(tx, id).await?;
+            // Its messages may be on their way already: what stands in their way, the hosts find by their locks.
+            if !store::claim(tx, id, self.holder(), now, LEASE_MICROS).await? {
+                return Ok(None);
+            }
+            store::lock(tx, id, &[line(None, said.clone())]).await?;
+            Ok(Some(Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job }))
+        })
+    }
+}
+
+#[async_trait]
+impl Sealer for Jobs {
+    async fn seal(&self, tx: &mut Tx, task: &TaskId) -> Result<Seal> {
+        let id = part(task).map(|(id, _)| id).ok_or_else(unknown)?;
+        let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+        let access = self.access(&job).await?.map_err(Error::Conflict)?;
+        let credential = access.credential.ok_or_else(|| {
+            Error::Conflict("the repository's credential is gone; have it requested again".into())
+        })?;
+        let mut candidates = Vec::new();
+        for target in store::targets_in(tx, id).await? {
+            let Ok(host) = target.host.parse() else { continue };
+            candidates.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+        }
+        let sealing = Sealing::new(self, tx, &credential, &candidates).await?;
+        Ok(Box::new(move |claims| sealing.sealed(claims)))
+    }
+}
