@@ -54,3 +54,11 @@ pub(crate) const CLOCK_WORTH_A_WORD_MS: i64 = 2_000;
 pub(crate) const SAME_INTERRUPT: Duration = Duration::from_millis(300);
 /// Longest line of an export of the audit trail, in bytes: the keyring, with at most a thousand versions.
 pub(crate) const AUDIT_LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Jobs in one list.
+pub(crate) const JOBS_MAX: i64 = 100;
+/// Seconds that one question for a release's health may take.
+pub(crate) const HEALTH_SECONDS: u32 = 10;
+/// How often a release is asked for its health before it is given up.
+pub(crate) const HEALTH_ATTEMPTS: u32 = 5;
+/// Seconds between two such questions.
+pub(crate) const HEALTH_PAUSE_SECONDS: u32 = 2;

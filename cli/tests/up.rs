@@ -23,6 +23,10 @@ use tempfile::TempDir;
 
 #[path = "up/approvals.rs"]
 mod approvals;
+#[path = "up/ci.rs"]
+mod ci;
+#[path = "up/deploys.rs"]
+mod deploys;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +56,11 @@ impl Home {
     }
 
     fn up(&self, listen: &str, args: &[&str]) -> Up {
-        let mut command = self.signet();
+        Self::up_as(self.signet(), listen, args)
+    }
+
+    /// As [`Home::up`], with a command that was prepared.
+    fn up_as(mut command: Command, listen: &str, args: &[&str]) -> Up {
         command.args(["up", "--listen", listen, "--hostname", "box"]).args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut said = Vec::new();

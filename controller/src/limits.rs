@@ -318,6 +318,10 @@ pub const JOB_TARGETS_MAX: usize = 1_000;
 pub const JOB_SECONDS: u32 = 3_600;
 /// The longest that a job may take, in seconds.
 pub const JOB_SECONDS_MAX: u32 = 86_400;
+/// The longest pause between two batches of a job, in seconds.
+pub const JOB_PAUSE_SECONDS_MAX: u32 = 43_200;
+/// Hosts that are named where a canary failed.
+pub const BRAKE_HOSTS_SHOWN: usize = 3;
 /// The longest that a request waits for its job's end, in seconds.
 pub const JOB_WAIT_SECONDS_MAX: u64 = 3_600;
 /// How often a request that waits for its job's end looks at it, in milliseconds.

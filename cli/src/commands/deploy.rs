@@ -1,22 +1,25 @@
 //! `signet deploy`: a git repository to hosts with agents, with the job's log as it grows.
 
-use std::io::{self, Write};
-use std::thread;
+use std::io;
+use std::time::Duration;
 
-use clap::Args;
-use serde_json::{Value, json};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
+use super::job;
+use super::run::seconds;
 use super::target::Target;
-use crate::client::part;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::limits::TICK;
+use crate::limits::{HEALTH_ATTEMPTS, HEALTH_PAUSE_SECONDS, HEALTH_SECONDS};
 
 /// Deploy a git repository to enrolled hosts and follow the job's log
 ///
-/// The first Ctrl-C cancels the job, the second one leaves it alone.
+/// The first Ctrl-C cancels the job, the second one leaves it alone. Exit codes: 0 every host stands on the commit, 1 some
+/// host does not, 2 bad usage, 3 the controller is away or refuses, 4 the time of --wait has passed, 130 cancelled by
+/// Ctrl-C.
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// The repository, as https://… or git@…
@@ -33,18 +36,105 @@ pub(crate) struct Deploy {
     /// Make releases and switch to the new one at once, instead of changing the directory itself
     #[arg(long)]
     releases: bool,
-    /// Hosts at a time: a number, or a share as 20%
-    #[arg(long, value_name = "HOSTS")]
-    batch: Option<String>,
-    /// Release nothing more when more hosts than this have failed
-    #[arg(long, value_name = "NUMBER")]
-    max_failures: Option<u32>,
+    #[command(flatten)]
+    made: Made,
+    #[command(flatten)]
+    rolling: Rolling,
+    /// Account that deploys on the hosts [default: the agents' own]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// How long the job may take, as 90s, 30m or 2h; pauses come on top [default: 1h]
+    #[arg(long, value_parser = seconds, value_name = "TIME")]
+    timeout: Option<u32>,
     /// Throw away what was changed by hand
     #[arg(long)]
     force: bool,
     /// Print the job's id and don't wait
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
+    /// Follow the log no longer than this, as 90s, 30m or 2h; the job goes on
+    #[arg(long, value_parser = seconds, value_name = "TIME")]
+    wait: Option<u32>,
+}
+
+/// How releases are made.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --releases")]
+struct Made {
+    /// Releases that stay [default: 5]
+    #[arg(long, requires = "releases", value_name = "NUMBER")]
+    keep: Option<u32>,
+    /// A path that lives outside the releases and is linked into each; may be given several times
+    #[arg(long, requires = "releases", value_name = "PATH")]
+    shared: Vec<String>,
+    /// Shell text run in a new release before it is current; may be given several times
+    #[arg(long, requires = "releases", value_name = "TEXT")]
+    build: Vec<String>,
+    /// Shell text run in a new release once it is current; may be given several times
+    #[arg(long, requires = "releases", value_name = "TEXT")]
+    activate: Vec<String>,
+    /// Shell text that ends well when the new release works; else the one before is current again
+    #[arg(long, requires = "releases", conflicts_with = "health_url", value_name = "TEXT")]
+    health_command: Option<String>,
+    /// Address that the host answers with 200 when the new release works
+    #[arg(long, requires = "releases", value_name = "URL")]
+    health_url: Option<String>,
+}
+
+impl Made {
+    fn health(&self) -> Option<Value> {
+        let probe = match (&self.health_command, &self.health_url) {
+            (Some(text), _) => json!({ "command": text }),
+            (None, Some(url)) => json!({ "http": { "url": url } }),
+            (None, None) => return None,
+        };
+        Some(json!({ "probe": probe, "timeout": HEALTH_SECONDS, "attempts": HEALTH_ATTEMPTS,
+            "pause": HEALTH_PAUSE_SECONDS }))
+    }
+}
+
+/// From host to host.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "From host to host")]
+struct Rolling {
+    /// Hosts at a time: a number, or a share as 20%
+    #[arg(long, value_name = "HOSTS", conflicts_with = "serial")]
+    batch: Option<String>,
+    /// One host after the other
+    #[arg(long)]
+    serial: bool,
+    /// Hosts that go first: a number, or names with commas. Unless each of them succeeds, the rest is left out
+    #[arg(long, value_parser = canary, value_name = "HOSTS")]
+    canary: Option<Value>,
+    /// Wait between batches, as 30s or 5m
+    #[arg(long, value_parser = seconds, value_name = "TIME")]
+    pause: Option<u32>,
+    /// In what order hosts go [default: given]
+    #[arg(long, value_enum, value_name = "ORDER")]
+    order: Option<Order>,
+    /// Leave out the rest when more hosts than this have failed
+    #[arg(long, value_name = "NUMBER")]
+    max_failures: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Order {
+    /// As they are given, groups by name
+    Given,
+    /// By name
+    Name,
+    /// The other way round
+    Reverse,
+    /// Another one each time
+    Random,
+}
+
+fn canary(text: &str) -> Result<Value, String> {
+    if let Ok(number) = text.parse::<u32>() {
+        return Ok(number.into());
+    }
+    let names: Vec<&str> = text.split(',').map(str::trim).collect();
+    if names.contains(&"") { Err("write it as 1 or web1,web2".into()) } else { Ok(names.into()) }
 }
 
 impl Deploy {
@@ -55,68 +145,38 @@ impl Deploy {
             _ => Err(Failure::Usage("a deployment goes to HOST or @GROUP".into())),
         };
         let targets = self.targets.iter().map(target).collect::<Result<Vec<_>, _>>()?;
-        Ok(json!({
-            "git_repo": self.repository,
-            "git_branch": self.branch,
-            "dest_path": self.path,
-            "targets": targets,
-            "strategy": if self.releases { "releases" } else { "in_place" },
-            "batch": self.batch,
-            "max_failures": self.max_failures,
-            "force": self.force,
-        }))
+        let order = self.rolling.order.and_then(|order| order.to_possible_value());
+        let list = |texts: &[String]| (!texts.is_empty()).then(|| Value::from(texts));
+        let all = [
+            ("git_repo", Some(self.repository.as_str().into())),
+            ("git_branch", self.branch.as_deref().map(Value::from)),
+            ("dest_path", Some(self.path.as_str().into())),
+            ("targets", Some(targets.into())),
+            ("strategy", self.releases.then(|| "releases".into())),
+            ("keep", self.made.keep.map(Value::from)),
+            ("shared", list(&self.made.shared)),
+            ("build", list(&self.made.build)),
+            ("activate", list(&self.made.activate)),
+            ("health", self.made.health()),
+            ("run_mode", self.rolling.serial.then(|| "serial".into())),
+            ("batch", self.rolling.batch.as_deref().map(Value::from)),
+            ("max_failures", self.rolling.max_failures.map(Value::from)),
+            ("canary", self.rolling.canary.clone()),
+            ("pause", self.rolling.pause.map(Value::from)),
+            ("order", order.map(|order| order.get_name().into())),
+            ("user", self.user.as_deref().map(Value::from)),
+            ("timeout", self.timeout.map(Value::from)),
+            ("force", self.force.then(|| true.into())),
+        ];
+        let given = all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+        Ok(Value::Object(given.collect::<Map<_, _>>()))
     }
 
     pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let body = self.body()?;
         let interrupt = Interrupt::take_over().map_err(io::Error::from)?;
         let made = context.client.send_once(&Method::POST, "/api/v1/jobs", &body)?;
-        let id = made["data"]["job_id"].as_str().unwrap_or_default().to_owned();
-        if self.no_wait {
-            if context.json() {
-                return context.print_json(&made);
-            }
-            writeln!(io::stdout(), "{id}")?;
-            return Ok(Exit::Success);
-        }
-        follow(context, &id, &interrupt)
+        let wait = self.wait.map(|seconds| Duration::from_secs(seconds.into()));
+        job::begun(context, &made, self.no_wait, &interrupt, wait)
     }
-}
-
-/// Shows the log as it grows, until the job is over.
-fn follow(context: &Context, id: &str, interrupt: &Interrupt) -> Result<Exit, Failure> {
-    let path = format!("/api/v1/jobs/{}", part(id));
-    let (mut from, mut cancelled) = (0_i64, false);
-    loop {
-        let page = context.client.get(&format!("{path}/logs?format=json&from_id={from}"))?;
-        let lines = page["data"]["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for line in lines {
-            if context.json() {
-                writeln!(io::stdout(), "{line}")?;
-            } else {
-                writeln!(io::stdout(), "{}", line["line"].as_str().unwrap_or_default())?;
-            }
-        }
-        from = page["data"]["next_from_id"].as_i64().unwrap_or(from);
-        if page["data"]["finished"] == true {
-            break;
-        }
-        if interrupt.pressed() && !cancelled {
-            context.client.send(&Method::POST, &format!("{path}/cancel"), &[], None)?;
-            cancelled = true;
-        }
-        if lines.is_empty() {
-            thread::sleep(TICK);
-        }
-    }
-    let job = context.client.get(&path)?;
-    let status = job["data"]["status"].as_str().unwrap_or_default();
-    if !context.json() {
-        writeln!(io::stderr(), "{id}: {status}")?;
-    }
-    Ok(match status {
-        "SUCCESS" => Exit::Success,
-        "CANCELLED" if cancelled => Exit::Interrupted,
-        _ => Exit::SomeFailed,
-    })
 }

@@ -10,6 +10,7 @@ pub(crate) mod completions;
 pub(crate) mod deploy;
 pub(crate) mod doctor;
 pub(crate) mod first_command;
+pub(crate) mod job;
 pub(crate) mod join_command;
 pub(crate) mod keys;
 pub(crate) mod keys_rotation;

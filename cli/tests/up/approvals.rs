@@ -22,7 +22,7 @@ fn public(key: &Path) -> PathBuf {
 }
 
 /// Makes an operator of this name; a token of theirs.
-fn person(home: &Home, up: &Up, name: &str) -> String {
+pub(super) fn person(home: &Home, up: &Up, name: &str) -> String {
     let admin = fs::read_to_string(home.data_dir().join("admin.token")).unwrap();
     let send = |path: &str, put: bool, body: Value| -> Value {
         let url = format!("{}{path}", up.url);

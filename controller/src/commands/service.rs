@@ -20,7 +20,7 @@ use crate::accounts::within;
 use crate::approvals::{Approvals, Asked, Work};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
-use crate::dispatch::{Audience, Dispatch, Kind, MessageClaims, Order, Sent, Tallies, Target};
+use crate::dispatch::{Audience, Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
 use crate::limits::{
@@ -140,8 +140,11 @@ impl Commands {
                 now,
                 timeout: request.timeout,
                 expires_in: request.expires_in,
-                batch: request.batch,
-                max_failures: request.options.max_failures,
+                rolling: Rolling {
+                    batch: request.batch,
+                    max_failures: request.options.max_failures,
+                    ..Rolling::default()
+                },
                 candidates: &candidates,
                 audience: Audience::Shared,
                 secret: !request.env.is_empty() || request.stdin.is_some(),

@@ -11,10 +11,10 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
 
 use super::credentials::{self, Access, Sealing};
-use super::model::{End, Engine, Happening, Job, RunMode, Target, TargetStatus, parse_id, shown};
+use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
 use super::remote;
-use super::request::batch_size;
+use super::rolling::{Turns, turns};
 use super::runner::{Reason, Stop};
 use super::service::Jobs;
 use super::store::{self, NewLine};
@@ -22,11 +22,11 @@ use super::text::{heading, reason, recap};
 use super::{held, rollback};
 use crate::audit::Author;
 use crate::dispatch::model::State;
-use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
+use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::limits::{AGENTS_LOOK_MILLISECONDS, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
-use crate::store::in_transaction;
+use crate::store::{Tx, in_transaction};
 
 /// Which of a job's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -226,15 +226,11 @@ pub(super) async fn send(
         Err(why) => return Ok(Err(why)),
     };
     let task_id = message.task_id.clone();
-    let asked = job.plan.options.batch.as_deref().and_then(batch_size);
-    let one = (job.plan.run_mode == RunMode::Serial).then_some(BatchSize::Hosts(1));
-    let batch = one.or(asked).filter(|_| part == Part::Deploy);
+    let turns = turns_of(job, ours, part);
+    let rolling = turns.rolling;
+    let in_steps = rolling.batch.is_some() || rolling.canary > 0;
     let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>> {
-        let mut candidates: Vec<Candidate> = Vec::new();
-        for target in ours {
-            let Ok(host) = target.host.parse::<Hostname>() else { continue };
-            candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
-        }
+        let mut candidates = in_turn(jobs, tx, ours, &turns).await?;
         let sealing = match &access.credential {
             Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
             None => None,
@@ -259,9 +255,8 @@ pub(super) async fn send(
             payload_type: PayloadType::Deploy,
             now: Micros::now(),
             timeout: message.timeout,
-            expires_in: if batch.is_some() { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
-            batch,
-            max_failures: job.plan.options.max_failures.filter(|_| part == Part::Deploy),
+            expires_in: if in_steps { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
+            rolling,
             candidates: &candidates,
             audience: credentials::audience(sealing.as_ref(), &refuses),
             secret: sealing.is_some(),
@@ -288,6 +283,28 @@ pub(super) async fn send(
         }
         Err(error) => Err(error),
     }
+}
+
+/// In what order the hosts go; a question before the deployment goes to all at once.
+fn turns_of(job: &Job, ours: &[&Target], part: Part) -> Turns {
+    let names: Vec<&str> = ours.iter().map(|target| target.host.as_str()).collect();
+    let turns = turns(&job.plan, Engine::Agent, &names, fastrand::shuffle);
+    if part == Part::Deploy { turns } else { Turns { rolling: Rolling::default(), ..turns } }
+}
+
+/// The hosts in their turns, as they are now. A job does not begin without each host of its canary.
+async fn in_turn(jobs: &Jobs, tx: &mut Tx, ours: &[&Target], turns: &Turns) -> Result<Vec<Candidate>> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for (turn, at) in turns.order.iter().enumerate() {
+        let name = &ours[*at].host;
+        if let Ok(host) = name.parse::<Hostname>() {
+            candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+        }
+        if candidates.len() <= turn && turn < turns.rolling.canary {
+            return Err(Error::Conflict(format!("the canary {name} is not enrolled any more")));
+        }
+    }
+    Ok(candidates)
 }
 
 /// Of hosts that could be asked for a commit the first that is there, else the first.
@@ -344,8 +361,8 @@ fn ended(target: &dispatch::Target) -> End {
     let delivery = &target.delivery;
     let status = match delivery.state {
         State::Succeeded => TargetStatus::Success,
-        // The failure budget is used up, and this one was not released.
-        State::Cancelled if delivery.reason == "max_failures" => TargetStatus::Skipped,
+        // The canary failed or the failure budget is used up, and this one was not released.
+        State::Cancelled if Brake::held_back(&delivery.reason) => TargetStatus::Skipped,
         State::Cancelled => TargetStatus::Cancelled,
         // Nobody tried to reach it.
         State::Expired if delivery.reason.starts_with("not approved") => TargetStatus::Failed,

@@ -9,6 +9,7 @@ use signet_common::time::Micros;
 
 use super::model::{self, Engine, Job, Plan};
 use super::request::{Asked, Checked};
+use super::rolling::misfits;
 use super::secrets::{self, Login, Secrets};
 use super::service::Jobs;
 use super::store::{self, NewJob};
@@ -28,6 +29,11 @@ impl Jobs {
         allowed(caller, &request.plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
         let targets = self.expanded(request.targets).await?;
+        let hosts: Vec<String> = targets.iter().map(|target| target.row().0).collect();
+        let wrong = misfits(&request.plan, &hosts.iter().map(String::as_str).collect::<Vec<_>>());
+        if !wrong.is_empty() {
+            return Err(Error::InvalidFields(wrong));
+        }
         self.signed(&request.plan, &targets, true).await?;
         let credential = request.credential.map(|credential| (request.plan.git_repo.clone(), credential));
         let new = New { targets, credential, until, origin: Origin::Request };

@@ -156,7 +156,8 @@ impl Jobs {
         store::lock(tx, job.id, &lines).await?;
         let status = JobStatus::of(&statuses, job.cancel_at.is_some());
         // What went well as a whole needs no reason.
-        let reason = if status == JobStatus::Success { "" } else { reason };
+        let known = if reason.is_empty() { job.reason.as_str() } else { reason };
+        let reason = if status == JobStatus::Success { "" } else { known };
         store::finish(tx, job.id, status, reason, now).await?;
         Ok(status)
     }

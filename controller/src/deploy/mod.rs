@@ -14,6 +14,7 @@ mod progress;
 mod remote;
 mod request;
 mod rollback;
+mod rolling;
 mod routes;
 mod runner;
 mod secrets;

@@ -204,6 +204,65 @@ impl Standing {
     }
 }
 
+words! {
+    /// In what order hosts go.
+    Turn {
+        /// As they were asked for, groups by hostname.
+        Given = "given",
+        /// By name.
+        Name = "name",
+        /// The other way round than they were asked for.
+        Reverse = "reverse",
+        /// Another order each time.
+        Random = "random",
+    }
+}
+
+/// Hosts that go first, as a batch of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Canary {
+    /// The first so many.
+    Hosts(u32),
+    /// These of the targets.
+    Named(Vec<String>),
+}
+
+/// How a job goes from host to host, as it is stored and shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RollingOptions {
+    /// Hosts at a time: `5` or `20%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
+    /// Failures above which no further batch goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_failures: Option<u32>,
+    /// Hosts that go first; unless each succeeds, nothing else goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// Seconds between batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<u32>,
+    /// In what order hosts go; absent: as given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Turn>,
+}
+
+impl RollingOptions {
+    /// The fields that were given.
+    #[must_use]
+    pub fn given(&self) -> Vec<&'static str> {
+        let all = [
+            ("batch", self.batch.is_some()),
+            ("max_failures", self.max_failures.is_some()),
+            ("canary", self.canary.is_some()),
+            ("pause", self.pause.is_some()),
+            ("order", self.order.is_some()),
+        ];
+        all.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
+    }
+}
+
 /// What a job was asked for beyond the document, as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Options {
@@ -218,12 +277,9 @@ pub struct Options {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub releases: Option<Releases>,
-    /// Hosts with an agent at a time: `5` or `20%`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<String>,
-    /// Failures of hosts with an agent above which nothing more is released.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_failures: Option<u32>,
+    /// How it goes from host to host.
+    #[serde(flatten)]
+    pub rolling: RollingOptions,
     /// The account on hosts with an agent; absent = the agent's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

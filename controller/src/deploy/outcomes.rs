@@ -10,9 +10,10 @@ use signet_common::time::Micros;
 
 use super::agents::{Part, part};
 use super::model::{End, Engine, Happening, TargetStatus};
+use super::rolling;
 use super::store::{self, NewLine};
 use super::text::{self, Splitter, fatal};
-use crate::dispatch::{Happened, Outcomes, What};
+use crate::dispatch::{Between, Happened, Outcomes, What};
 use crate::error::Result;
 use crate::limits::JOB_EVENT_LINES_MAX;
 use crate::store::Tx;
@@ -32,6 +33,16 @@ impl Outcomes for DeployOutcomes {
         }
         for (job, happened) in jobs {
             take(tx, job, &happened).await?;
+        }
+        Ok(())
+    }
+
+    async fn between(&self, tx: &mut Tx, task: &TaskId, between: &Between) -> Result<()> {
+        let Some((job, Part::Deploy)) = part(task) else { return Ok(()) };
+        let said = rolling::said(between);
+        store::lock(tx, job, &[NewLine { at: Micros::now(), host: None, line: said.clone() }]).await?;
+        if matches!(between, Between::Stopped { .. }) {
+            store::put_reason(tx, job, &text::reason(&said)).await?;
         }
         Ok(())
     }

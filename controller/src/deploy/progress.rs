@@ -13,6 +13,9 @@ use super::text::{blotted, fatal};
 use crate::error::Result;
 use crate::limits::JOB_LINES_MAX;
 
+/// A line of a run's log, with what it calls its host.
+pub(super) type Line = (Option<String>, String);
+
 /// Writes down what happens to a job's targets over SSH.
 pub(super) struct Progress<'a> {
     jobs: &'a Jobs,
@@ -32,7 +35,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Lines of the log, each with what it calls its host.
-    fn new_lines(&self, lines: Vec<(Option<String>, String)>) -> Vec<NewLine> {
+    fn new_lines(&self, lines: Vec<Line>) -> Vec<NewLine> {
         let now = Micros::now();
         let before = self.written.fetch_add(lines.len(), Ordering::Relaxed);
         let room = JOB_LINES_MAX.saturating_sub(before);
@@ -57,7 +60,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Adds lines to the log.
-    pub(super) async fn lines(&self, lines: Vec<(Option<String>, String)>) -> Result<()> {
+    pub(super) async fn lines(&self, lines: Vec<Line>) -> Result<()> {
         self.jobs.record(self.job, &self.new_lines(lines), &[]).await.map(drop)
     }
 
@@ -67,7 +70,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Adds lines, and moves targets as Ansible says.
-    pub(super) async fn take(&self, lines: Vec<(Option<String>, String)>, said: &[Said]) -> Result<()> {
+    pub(super) async fn take(&self, lines: Vec<Line>, said: &[Said]) -> Result<()> {
         if lines.is_empty() && said.is_empty() {
             return Ok(());
         }
@@ -79,9 +82,9 @@ impl<'a> Progress<'a> {
         self.jobs.record(self.job, &self.new_lines(lines), &happenings).await.map(drop)
     }
 
-    /// Ends what has no end, and says so in the log.
-    pub(super) async fn end_the_rest(&self, why: &str) -> Result<()> {
-        let left = self.end_the_rest_quietly(why).await?;
+    /// Ends what has no end among these, and says so in the log.
+    pub(super) async fn end_the_rest(&self, among: &[&str], why: &str) -> Result<()> {
+        let left = self.end_the_rest_quietly(among, why).await?;
         let line = |host: String| {
             let line = fatal(&host, false, why);
             (Some(host), line)
@@ -89,17 +92,15 @@ impl<'a> Progress<'a> {
         self.lines(left.into_iter().map(line).collect()).await
     }
 
-    /// Ends what has no end; gives what the log calls these.
-    pub(super) async fn end_the_rest_quietly(&self, why: &str) -> Result<Vec<String>> {
+    /// Ends what has no end among these; gives what the log calls these.
+    pub(super) async fn end_the_rest_quietly(&self, among: &[&str], why: &str) -> Result<Vec<String>> {
         let end = Happening::Ended(End::bad(TargetStatus::Failed, why));
-        let all: Vec<(i64, Happening)> =
-            self.targets.values().map(|(ordinal, _)| (*ordinal, end.clone())).collect();
+        let known = || among.iter().filter_map(|alias| Some((*alias, self.targets.get(alias)?.0)));
+        let all: Vec<(i64, Happening)> = known().map(|(_, ordinal)| (ordinal, end.clone())).collect();
         let moved = self.jobs.record(self.job, &[], &all).await?;
-        let mut left: Vec<(i64, String)> = self
-            .targets
-            .iter()
-            .filter(|(_, (ordinal, _))| moved.contains(ordinal))
-            .map(|(alias, (ordinal, _))| (*ordinal, (*alias).to_owned()))
+        let mut left: Vec<(i64, String)> = known()
+            .filter(|(_, ordinal)| moved.contains(ordinal))
+            .map(|(alias, ordinal)| (ordinal, alias.to_owned()))
             .collect();
         left.sort();
         Ok(left.into_iter().map(|(_, alias)| alias).collect())

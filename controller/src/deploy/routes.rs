@@ -81,11 +81,18 @@ struct JobRequest {
     /// `{"probe": {"command": …} or {"http": {"url": …}}, "timeout": …, "attempts": …}`
     #[schema(value_type = Option<Object>)]
     health: Option<Value>,
-    /// Hosts with an agent at a time: a number, or a share such as `"20%"`.
+    /// Hosts at a time: a number, or a share such as `"20%"`.
     #[schema(value_type = Option<String>)]
     batch: Option<Value>,
-    /// Failures of hosts with an agent above which nothing more is released.
+    /// Failures above which no further batch goes; the rest is `SKIPPED`.
     max_failures: Option<u32>,
+    /// Hosts that go first, as a batch of their own: a number, or a list of names among the targets. Unless each of them
+    /// succeeds, the rest is `SKIPPED`.
+    canary: Option<model::Canary>,
+    /// Seconds between batches; none unless given.
+    pause: Option<u32>,
+    /// In what order hosts go; `given` unless given.
+    order: Option<model::Turn>,
     /// Account that deploys on hosts with an agent; the agent's own unless given.
     user: Option<String>,
     /// What lets hosts with an agent read the repository, for this job and its retries alone. Without it, what is known of

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::agents::Run;
 use super::model::{End, Engine, Job, Target, TargetStatus};
 use super::service::Jobs;
-use super::{agents, secrets, ssh, store};
+use super::{agents, rolling, secrets, ssh, store};
 use crate::error::{Error, Result};
 use crate::limits::{JOB_RENEW_LOOKS, JOB_WATCH_MILLISECONDS, JOBS_AT_ONCE, JOBS_LOOK_MILLISECONDS};
 
@@ -31,7 +31,7 @@ impl Reason {
     pub(super) fn why(self, job: &Job) -> String {
         match self {
             Self::Cancelled => "the job was cancelled".into(),
-            Self::TimedOut => format!("the job was not done within {} s", job.plan.options.timeout),
+            Self::TimedOut => format!("the job was not done within {} s", rolling::limit(job)),
             Self::Stopping => "the controller was stopped while the job ran".into(),
             Self::Taken => LOST.into(),
         }
@@ -192,7 +192,7 @@ async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
 
 /// Keeps the lease, and stops the run when it is time to. Never ends by itself.
 async fn watch(jobs: &Jobs, job: &Job, stop: &Stop, stopping: &CancellationToken) {
-    let limit = tokio::time::sleep(Duration::from_secs(u64::from(job.plan.options.timeout)));
+    let limit = tokio::time::sleep(Duration::from_secs(rolling::limit(job)));
     tokio::pin!(limit);
     let mut looks = 0_u32;
     let mut look = tokio::time::interval(Duration::from_millis(JOB_WATCH_MILLISECONDS));

@@ -176,6 +176,12 @@ impl Jobs {
         in_transaction!(self.store, |tx| -> Result<()> { Ok(store::put_commit(tx, id, commit).await?) })
     }
 
+    /// Notes why a job under way will not succeed as a whole.
+    pub(super) async fn put_reason(&self, id: i64, reason: &str) -> Result<()> {
+        let reason = super::text::reason(reason);
+        in_transaction!(self.store, |tx| -> Result<()> { Ok(store::put_reason(tx, id, &reason).await?) })
+    }
+
     /// Keeps keys that hosts showed for the first time.
     pub(super) async fn pin(&self, job: &Job, keys: &[(&Login, String)]) -> Result<()> {
         let by = Author::controller("jobs");

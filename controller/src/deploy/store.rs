@@ -79,6 +79,7 @@ statements! {
             WHERE id = ? AND status = 'RUNNING' AND lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
     );
     PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
+    PUT_REASON = same("UPDATE jobs SET reason = ? WHERE id = ?");
     LET_GO = same("UPDATE jobs SET lease_until = 1 WHERE id = ? AND holder = ? AND status = 'RUNNING'");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
@@ -198,6 +199,11 @@ pub(super) async fn next_id(tx: &mut Tx) -> Result<i64, StoreError> {
     tx.run(NEXT_ID.query()).await?;
     let row: Option<(i64,)> = tx.first(THIS_ID.query()).await?;
     row.map(|(id,)| id).ok_or_else(|| corrupt("there is no counter for jobs"))
+}
+
+/// Notes why a job under way will not succeed as a whole.
+pub(super) async fn put_reason(tx: &mut Tx, job: i64, reason: &str) -> Result<(), StoreError> {
+    tx.run(PUT_REASON.bind(reason).bind(job)).await.map(drop)
 }
 
 /// Waits until nobody else numbers or takes a job.

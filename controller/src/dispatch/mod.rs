@@ -16,6 +16,7 @@ pub mod model;
 mod outbox;
 mod reconciler;
 mod release;
+mod rolling;
 mod send;
 mod service;
 mod shown;
@@ -30,7 +31,8 @@ use signet_common::messages::{CommandResult, Stream};
 use signet_common::{Hostname, TaskId};
 
 pub use held::{Approved, Held, HeldTask};
-pub use send::{Audience, BatchSize, MessageClaims, Order, Sent};
+pub use rolling::{BatchSize, Between, Brake, Rolling};
+pub use send::{Audience, MessageClaims, Order, Sent};
 pub use service::{Dispatch, Tallies, Target};
 pub use standing::{HelloAnswer, Standings};
 pub use store::ALL as STATEMENTS;
@@ -111,6 +113,10 @@ pub enum What {
 pub trait Outcomes: Send + Sync + 'static {
     /// Stores its part. May be called again for the same outcome, after a rollback.
     async fn store(&self, tx: &mut Tx, happened: &[Happened]) -> Result<()>;
+    /// Takes note of what happens between two batches.
+    async fn between(&self, _: &mut Tx, _: &TaskId, _: &Between) -> Result<()> {
+        Ok(())
+    }
     /// Forgets what belongs to tasks that are past their retention.
     async fn forget(&self, tx: &mut Tx, tasks: &[TaskId]) -> Result<()>;
 }

@@ -26,7 +26,7 @@ pub enum State {
     Failed,
     /// Ended at its `timeout`.
     TimedOut,
-    /// Ended on an admin's word, or by the failure budget.
+    /// Ended on an admin's word, or by the failure budget or the canary.
     Cancelled,
     /// Refused by the agent, or never sent and never to be.
     Rejected,
@@ -179,8 +179,8 @@ pub enum Happening<'a> {
     Rejected(Micros, Rejection, &'a str),
     /// An admin cancels.
     Cancel,
-    /// The failure budget is used up, and this one was not released.
-    BudgetSpent,
+    /// Nothing more of its task goes, and this one was not released; the text says why.
+    HeldBack(&'static str),
     /// Its deadline has passed; the text says when the host was last heard of.
     Deadline(&'a str),
     /// Nobody, or too few, approved it in time.
@@ -242,9 +242,7 @@ pub fn apply(delivery: &Delivery, happening: &Happening<'_>, now: Micros) -> Opt
         Happening::Cancel if delivery.state == State::Waiting => Some(infer(State::Cancelled, "cancelled")),
         Happening::Cancel => (open && delivery.cancel_at.is_none())
             .then(|| Delivery { cancel_at: Some(now), ..delivery.clone() }),
-        Happening::BudgetSpent => {
-            (delivery.state == State::Waiting).then(|| infer(State::Cancelled, "max_failures"))
-        }
+        Happening::HeldBack(why) => (delivery.state == State::Waiting).then(|| infer(State::Cancelled, why)),
         Happening::Deadline(last_word) => open.then(|| match delivery.state {
             State::Waiting => infer(State::Expired, "never sent before it expired"),
             _ => infer(State::Lost, &format!("no word since {last_word}; it may have run")),
@@ -386,7 +384,7 @@ mod tests {
                     4 => Happening::Result(NOW, &bad),
                     5 => Happening::Rejected(NOW, Rejection::Policy, "no"),
                     6 => Happening::Cancel,
-                    7 => Happening::BudgetSpent,
+                    7 => Happening::HeldBack("max_failures"),
                     8 => Happening::Deadline("x"),
                     _ => Happening::HostGone("y"),
                 };

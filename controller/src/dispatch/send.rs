@@ -9,6 +9,7 @@ use signet_common::{AgentId, Jti, SigningKey, TaskId};
 use super::gate::Gate;
 use super::logs::Hold;
 use super::model::{Delivery, Happening, State};
+use super::rolling::Rolling;
 use super::service::Dispatch;
 use super::store::{self, Message, Stored};
 use super::{Kind, outbox};
@@ -16,27 +17,6 @@ use crate::error::{Error, Result};
 use crate::hosts::Candidate;
 use crate::limits::{DEADLINE_GRACE_SECONDS, UNACCEPTED_MAX};
 use crate::store::Tx;
-
-/// How many hosts get a message at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BatchSize {
-    /// This many.
-    Hosts(u32),
-    /// This share of the targets, 1 to 100, rounded up.
-    Percent(u32),
-}
-
-impl BatchSize {
-    /// Hosts in a batch of `targets`; at least one.
-    #[must_use]
-    pub fn hosts(self, targets: usize) -> usize {
-        let hosts = match self {
-            Self::Hosts(n) => n as usize,
-            Self::Percent(p) => (targets * p as usize).div_ceil(100),
-        };
-        hosts.max(1)
-    }
-}
 
 /// The claims that a message's body begins with.
 #[derive(Debug, Clone)]
@@ -76,11 +56,9 @@ pub struct Order<'a> {
     pub timeout: u32,
     /// Seconds from now in which it may start.
     pub expires_in: u32,
-    /// Hosts at a time; absent = all at once.
-    pub batch: Option<BatchSize>,
-    /// Failures above which nothing more is released.
-    pub max_failures: Option<u32>,
-    /// The targets by hostname, as they match now.
+    /// How it goes from batch to batch.
+    pub rolling: Rolling,
+    /// The targets in the order in which they go, as they match now.
     pub candidates: &'a [Candidate],
     /// Whether each host gets a message of its own.
     pub audience: Audience<'a>,
@@ -186,7 +164,7 @@ pub(super) async fn insert(
         kind: order.kind.as_str(),
         now: order.now,
         timeout: order.timeout,
-        max_failures: order.max_failures,
+        rolling: order.rolling,
         released_batch,
         last_batch: deliveries.iter().map(|d| d.batch).max().unwrap_or(0),
         open: deliveries.iter().any(|d| !d.delivery.state.is_final()),
@@ -260,8 +238,9 @@ pub(super) async fn signed(signing: Signing) -> Result<Vec<Message>> {
 
 /// One delivery per target, in its batch; what can never be sent is final at once.
 pub(super) fn plan(order: &Order<'_>, deadline: Micros) -> Vec<Stored> {
-    let size = order.batch.map_or(usize::MAX, |b| b.hosts(order.candidates.len()));
-    let one = |(index, candidate): (usize, &Candidate)| {
+    let sizes = order.rolling.sizes(order.candidates.len());
+    let batches = (0_i64..).zip(sizes).flat_map(|(batch, size)| std::iter::repeat_n(batch, size));
+    let one = |((index, candidate), batch): ((usize, &Candidate), i64)| {
         let lacking = candidate.agent.as_ref().and_then(|a| {
             let features = a.features.as_ref()?;
             order.features.iter().find(|f| !features.iter().any(|known| known == *f))
@@ -287,7 +266,7 @@ pub(super) fn plan(order: &Order<'_>, deadline: Micros) -> Vec<Stored> {
             ordinal: index as u64 + 1,
             agent_id: candidate.agent.as_ref().map(|a| a.agent_id.clone()),
             jti: None,
-            batch: i64::try_from(index / size).unwrap_or(i64::MAX),
+            batch,
             deadline_at: deadline,
             send_at: None,
             cancel_send_at: None,
@@ -296,18 +275,5 @@ pub(super) fn plan(order: &Order<'_>, deadline: Micros) -> Vec<Stored> {
             delivery,
         }
     };
-    order.candidates.iter().enumerate().map(one).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_at_least_one_host() {
-        assert_eq!(BatchSize::Hosts(3).hosts(10), 3);
-        assert_eq!(BatchSize::Percent(25).hosts(10), 3);
-        assert_eq!(BatchSize::Percent(1).hosts(10), 1);
-        assert_eq!(BatchSize::Percent(100).hosts(10), 10);
-    }
+    order.candidates.iter().enumerate().zip(batches).map(one).collect()
 }

@@ -7,5 +7,6 @@ mod support;
 mod hosts;
 mod leases;
 mod repositories;
+mod rolling;
 mod secrets;
 mod site;

@@ -97,7 +97,7 @@ async fn mariadb_rabbitmq_agents_deploy_what_one_job_pins() {
         "auth": { "type": "password", "password": "x-secret" } });
     let mut body = site.body("app", json!([{ "group": "web" }, over_ssh]));
     // Both are on this machine: the second finds what the first one brought.
-    body["batch"] = 1.into();
+    body["run_mode"] = "serial".into();
     let (job, log) = site.run(&body).await;
     assert_eq!(statuses(&job), ["SUCCESS", "SUCCESS", "UNREACHABLE"], "{job} {log}");
     assert_eq!((&job["targets"][0]["changed"], &job["targets"][1]["changed"]), (&json!(true), &json!(false)));
@@ -153,4 +153,24 @@ async fn mariadb_rabbitmq_releases_and_their_ends() {
         wrong.as_object().unwrap().keys().collect::<Vec<_>>(),
         ["targets[0].auth", "targets[1].group"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_a_canary_goes_first() {
+    let site = Site::start().await;
+    let _agents = (site.agent("h1").await, site.agent("h2").await);
+    let mut body = site.body("app", json!([{ "group": "web" }]));
+    body["strategy"] = "releases".into();
+    body["build"] = json!(["false"]);
+    body["canary"] = json!(["h2"]);
+    body["pause"] = 1.into();
+    let (job, log) = site.run(&body).await;
+    assert_eq!(statuses(&job), ["SKIPPED", "FAILED"], "{log}");
+    assert!(log.lines().any(|l| l == "canary h2 failed: 1 host is skipped"), "{log}");
+    assert!(log.lines().any(|l| l.starts_with("h1 ") && l.contains("skipped=1")), "{log}");
+    body["build"] = json!(["true"]);
+    let (job, log) = site.run(&body).await;
+    assert_eq!(statuses(&job), ["SUCCESS", "SUCCESS"], "{job} {log}");
+    let turn = |line: &str| log.lines().position(|l| l == line).unwrap_or_else(|| panic!("no {line}: {log}"));
+    assert!(turn("changed: [h2]") < turn("pause of 1 s") && turn("pause of 1 s") < turn("ok: [h1]"), "{log}");
 }

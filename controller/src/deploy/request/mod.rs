@@ -1,5 +1,6 @@
 //! `POST /api/v1/jobs`: parsed and checked at the edge, all fields at once.
 
+mod rolling;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -14,12 +15,12 @@ use signet_common::deploy::{CommitId, DeployPath, GitRef, GitUrl, Releases};
 
 use super::model::{HostKeyPolicy, Options, Plan, RunMode};
 use super::secrets::Login;
-use crate::dispatch::BatchSize;
 use crate::error::{Error, Result};
 use crate::http::dialect::REQUIRED;
 use crate::limits::{JOB_SECONDS, JOB_SECONDS_MAX};
 use crate::repositories::{self, Credential};
 
+pub(super) use self::rolling::batch_size;
 use self::targets::targets;
 use self::texts::{path, reference, repository, user};
 
@@ -129,12 +130,11 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let keys = problems.take("host_key_policy".into(), keys);
     let timeout = problems.take("timeout".into(), whole(object, "timeout", 1, JOB_SECONDS_MAX));
     let force = problems.take("force".into(), flag(object, "force"));
-    let batch = problems.take("batch".into(), batch(object));
-    let max_failures = problems.take("max_failures".into(), whole(object, "max_failures", 0, u32::MAX));
     let account = problems.take("user".into(), get("user").and_then(|t| t.map(user).transpose()));
     let releases = releases(object, &mut problems);
     let trust = trust::read(object, repo.as_deref(), &mut problems);
     let targets = targets(object, &mut problems);
+    let rolling = rolling::rolling(object, mode, &targets, &mut problems);
     if releases.is_some() && targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
         problems.add("strategy", "releases are made by agents, not over SSH");
     }
@@ -165,8 +165,7 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         host_key_policy: keys.unwrap_or(rules.host_keys),
         force: force.unwrap_or(false),
         releases,
-        batch,
-        max_failures,
+        rolling,
         user: account,
         rollback: None,
         submodules: trust.submodules,
@@ -191,28 +190,6 @@ pub(super) fn commit(body: &Value) -> Result<CommitId> {
     let parse = |text: &str| text.parse().map_err(|_| "must be the whole id of a commit".to_owned());
     let commit = text(object, "commit").and_then(|t| t.map(parse).transpose());
     problems.must("commit".into(), commit).ok_or(Error::InvalidFields(problems.0))
-}
-
-/// Hosts at a time: a number, or a share such as `"20%"`.
-fn batch(object: &Map<String, Value>) -> Result<Option<String>, String> {
-    let text = match object.get("batch") {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::Number(number)) => number.to_string(),
-        Some(Value::String(text)) => text.clone(),
-        Some(_) => String::new(),
-    };
-    match batch_size(&text) {
-        Some(_) => Ok(Some(text)),
-        None => Err("must be a number of hosts from 1, or a share from \"1%\" to \"100%\"".into()),
-    }
-}
-
-/// Reads what was stored as `batch`.
-pub(super) fn batch_size(text: &str) -> Option<BatchSize> {
-    if let Some(percent) = text.strip_suffix('%') {
-        return percent.parse().ok().filter(|p| (1..=100).contains(p)).map(BatchSize::Percent);
-    }
-    text.parse().ok().filter(|n| *n > 0).map(BatchSize::Hosts)
 }
 
 /// With `"strategy": "releases"`: `keep`, `shared`, `build`, `activate` and `health`, as agents read them.

@@ -97,7 +97,6 @@ impl RunDir {
         self.write("ansible.cfg", b"[defaults]\n")?;
         self.write("playbook.yml", PLAYBOOK.as_bytes())?;
         self.write(&format!("plugins/{PLUGIN_NAME}"), PLUGIN.as_bytes())?;
-        self.write("results", b"")?;
         let variables = json!({
             "git_repo": plan.git_repo,
             "git_version": plan.version().unwrap_or("HEAD"),
@@ -161,14 +160,30 @@ pub(super) fn first_key(text: &str) -> Option<String> {
     Some(format!("{} {}", words.next()?, words.next()?))
 }
 
-/// Writes the inventory, with what each host needs to let us in.
-pub(super) fn inventory(dir: &RunDir, hosts: &[Host<'_>], policy: HostKeyPolicy) -> io::Result<()> {
+/// The name of the file in which a wave's hosts stand.
+pub(super) fn inventory_name(wave: usize) -> String {
+    format!("inventory-{wave}.json")
+}
+
+/// The name of the file in which a wave's results are told.
+pub(super) fn results_name(wave: usize) -> String {
+    format!("results-{wave}")
+}
+
+/// Writes a wave's inventory, with what each host needs to let us in.
+pub(super) fn inventory(
+    dir: &RunDir,
+    wave: usize,
+    hosts: &[Host<'_>],
+    policy: HostKeyPolicy,
+) -> io::Result<()> {
     let mut all = serde_json::Map::new();
     for host in hosts {
         all.insert(host.alias.to_owned(), variables(dir, host, policy)?);
     }
     let text = json!({ "all": { "hosts": all } }).to_string();
-    dir.write("inventory.json", text.as_bytes()).map(drop)
+    dir.write(&results_name(wave), b"")?;
+    dir.write(&inventory_name(wave), text.as_bytes()).map(drop)
 }
 
 fn variables(dir: &RunDir, host: &Host<'_>, policy: HostKeyPolicy) -> io::Result<Value> {

@@ -9,16 +9,21 @@ pub(super) use files::{RunDir, tidy};
 pub(super) use results::Said;
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 
 use self::files::Host;
-use super::model::{Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
+use self::playbook::Wave;
+use super::model::{End, Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
+use super::outcomes::word;
+use super::progress::{Line, Progress};
+use super::rolling::{said, turns};
 use super::runner::Stop;
 use super::secrets::{self, Login};
 use super::service::Jobs;
-use super::text::{fatal, heading, recap};
-use super::{model::End, progress::Progress};
+use super::text::{self, fatal, heading};
+use crate::dispatch::{Between, Brake, Rolling};
 use crate::error::{Error, Result};
 use crate::limits::KEYS_AT_ONCE;
 
@@ -43,7 +48,7 @@ fn members(targets: Vec<Target>, logins: Vec<Login>) -> Vec<Member> {
     over_ssh.zip(logins).map(|(target, login)| Member { alias: name(&login), target, login }).collect()
 }
 
-/// Runs a job's targets over SSH to their ends. What has no end afterwards is the caller's to end.
+/// Runs a job's targets over SSH to their ends, wave by wave. What has no end afterwards is the caller's to end.
 ///
 /// # Errors
 /// When the database fails, or there is no place for the run's files.
@@ -57,60 +62,149 @@ pub(super) async fn run(
     let telltales = secrets::telltales(&logins);
     let members = members(targets, logins);
     let progress = Progress::new(jobs, job.id, &members, telltales);
-    let files = |e: std::io::Error| Error::Internal(format!("a job's files: {e}"));
     let dir = RunDir::make(&jobs.rules().data_dir, job.id).map_err(files)?;
     dir.prepare(&job.plan, &jobs.rules().protocols_for_git()).map_err(files)?;
-
-    let mut refused = Vec::new();
-    let mut ready = Vec::new();
-    let opening: Vec<_> =
-        members.iter().enumerate().map(|(index, m)| keys::open(&dir, index, &m.login, stop)).collect();
-    let opened: Vec<_> = stream::iter(opening).buffered(KEYS_AT_ONCE).collect().await;
-    for ((index, member), opened) in members.iter().enumerate().zip(opened) {
-        match opened {
-            Ok(()) => ready.push((index, member)),
-            Err(why) => refused.push((member, why)),
-        }
+    let run = Run { jobs, job, dir: &dir, progress: &progress, members: &members, stop };
+    let mut recap = Vec::new();
+    let done = run.waves(&mut recap).await;
+    if !recap.is_empty() {
+        let heading = [(None, String::new()), (None, heading("PLAY RECAP"))];
+        progress.lines(heading.into_iter().chain(recap).collect()).await?;
     }
-    let ended = refused.iter().map(|(member, why)| {
-        let happening = Happening::Ended(End::bad(TargetStatus::Failed, why.as_str()));
-        (member.target.ordinal, happening)
-    });
-    let early: Vec<(String, String)> =
-        refused.iter().map(|(m, why)| (m.alias.clone(), fatal(&m.alias, false, why))).collect();
-    progress.targets(ended.collect()).await?;
-    if ready.is_empty() {
-        return nobody(&progress, early).await;
-    }
-    let pinned = pins(jobs, &members).await?;
-    let key = |member: &Member| {
-        pinned.get(&(member.login.host.to_ascii_lowercase(), member.login.port)).map(String::as_str)
-    };
-    let hosts: Vec<Host<'_>> = ready
-        .iter()
-        .map(|(index, m)| Host { alias: &m.alias, index: *index, login: &m.login, pinned: key(m) })
-        .collect();
-    files::inventory(&dir, &hosts, job.plan.options.host_key_policy).map_err(files)?;
-    let ended = playbook::run(jobs, job, &dir, &progress, &early, hosts.len(), stop).await;
-    if job.plan.options.host_key_policy == HostKeyPolicy::Pin {
-        pin(jobs, job, &dir, &hosts).await?;
-    }
-    ended
+    done
 }
 
-/// The log of a run in which no host could even be tried.
-async fn nobody(progress: &Progress<'_>, early: Vec<(String, String)>) -> Result<()> {
+fn files(error: std::io::Error) -> Error {
+    Error::Internal(format!("a job's files: {error}"))
+}
+
+/// A job over SSH that is under way.
+struct Run<'a> {
+    jobs: &'a Jobs,
+    job: &'a Job,
+    dir: &'a RunDir,
+    progress: &'a Progress<'a>,
+    members: &'a [Member],
+    stop: &'a Stop,
+}
+
+impl Run<'_> {
+    /// One wave after another, until something speaks against going on. Collects the recap.
+    async fn waves(&self, recap: &mut Vec<Line>) -> Result<()> {
+        let hosts: Vec<&str> = self.members.iter().map(|m| m.login.host.as_str()).collect();
+        let turns = turns(&self.job.plan, Engine::Ssh, &hosts, fastrand::shuffle);
+        let mut done = 0;
+        for (number, size) in turns.rolling.sizes(hosts.len()).into_iter().enumerate() {
+            if number > 0 && self.stop.reason().is_none() {
+                let (gone, left) = turns.order.split_at(done);
+                if let Some(by) = self.brake(&turns.rolling, gone).await? {
+                    return self.skip(left, by, recap).await;
+                }
+                self.pause(turns.rolling.pause).await?;
+            }
+            if self.stop.reason().is_some() {
+                break;
+            }
+            recap.extend(self.wave(number, &turns.order[done..done + size]).await?);
+            done += size;
+        }
+        Ok(())
+    }
+
+    /// What speaks against another wave, after these.
+    async fn brake(&self, rolling: &Rolling, gone: &[usize]) -> Result<Option<Brake>> {
+        let targets = self.jobs.targets(self.job.id).await?;
+        let standing: HashMap<i64, TargetStatus> =
+            targets.into_iter().map(|t| (t.ordinal, t.standing.status)).collect();
+        let bad = |member: &&Member| {
+            let status = standing.get(&member.target.ordinal);
+            status.is_some_and(|status| status.is_final() && *status != TargetStatus::Success)
+        };
+        let gone: Vec<&Member> = gone.iter().map(|at| &self.members[*at]).collect();
+        let canaries = gone.iter().take(rolling.canary).copied().filter(bad);
+        let canaries = canaries.map(|member| member.alias.clone()).collect();
+        let failed = gone.iter().copied().filter(bad).count() as u64;
+        Ok(Brake::of(canaries, failed, rolling.max_failures.map(u64::from)))
+    }
+
+    /// Leaves these out.
+    async fn skip(&self, left: &[usize], by: Brake, recap: &mut Vec<Line>) -> Result<()> {
+        let end = End::bad(TargetStatus::Skipped, by.as_str());
+        let said = said(&Between::Stopped { by, left: left.len() });
+        let left: Vec<&Member> = left.iter().map(|at| &self.members[*at]).collect();
+        let named = |m: &&Member| (Some(m.alias.clone()), word(&m.alias, &end));
+        let lines = std::iter::once((None, said.clone())).chain(left.iter().map(named)).collect();
+        self.progress.lines(lines).await?;
+        let ended = |m: &&Member| (m.target.ordinal, Happening::Ended(end.clone()));
+        self.progress.targets(left.iter().map(ended).collect()).await?;
+        recap.extend(left.iter().map(|m| (Some(m.alias.clone()), text::recap(&m.alias, [0, 0, 0, 0, 1]))));
+        self.jobs.put_reason(self.job.id, &said).await
+    }
+
+    /// Waits before the next wave. What runs over SSH ends with its controller, and so does this.
+    async fn pause(&self, seconds: u32) -> Result<()> {
+        if seconds > 0 {
+            self.progress.lines(vec![(None, said(&Between::Pause(seconds.into())))]).await?;
+            tokio::select! {
+                () = self.stop.stopped() => {}
+                () = tokio::time::sleep(Duration::from_secs(seconds.into())) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// One run of the playbook, for these members; gives its recap.
+    async fn wave(&self, number: usize, members: &[usize]) -> Result<Vec<Line>> {
+        let opening: Vec<_> =
+            members.iter().map(|at| keys::open(self.dir, *at, &self.members[*at].login, self.stop)).collect();
+        let opened: Vec<_> = stream::iter(opening).buffered(KEYS_AT_ONCE).collect().await;
+        let (mut early, mut ended, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, opened) in members.iter().zip(opened) {
+            let member = &self.members[*at];
+            match opened {
+                Ok(()) => ready.push((*at, member)),
+                Err(why) => {
+                    early.push((member.alias.clone(), fatal(&member.alias, false, &why)));
+                    let end = End::bad(TargetStatus::Failed, why);
+                    ended.push((member.target.ordinal, Happening::Ended(end)));
+                }
+            }
+        }
+        self.progress.targets(ended).await?;
+        if ready.is_empty() {
+            return nobody(self.progress, early).await;
+        }
+        let pinned = pins(self.jobs, ready.iter().map(|(_, member)| *member)).await?;
+        let key = |member: &Member| {
+            pinned.get(&(member.login.host.to_ascii_lowercase(), member.login.port)).map(String::as_str)
+        };
+        let hosts: Vec<Host<'_>> = ready
+            .iter()
+            .map(|(at, m)| Host { alias: &m.alias, index: *at, login: &m.login, pinned: key(m) })
+            .collect();
+        let policy = self.job.plan.options.host_key_policy;
+        files::inventory(self.dir, number, &hosts, policy).map_err(files)?;
+        let wave = Wave { number, hosts: hosts.iter().map(|host| host.alias).collect(), early };
+        let ended = playbook::run(self.jobs, self.job, self.dir, self.progress, &wave, self.stop).await;
+        if policy == HostKeyPolicy::Pin {
+            pin(self.jobs, self.job, self.dir, &hosts).await?;
+        }
+        ended
+    }
+}
+
+/// The log of a wave in which no host could even be tried; gives its recap.
+async fn nobody(progress: &Progress<'_>, early: Vec<(String, String)>) -> Result<Vec<Line>> {
     let mut lines = vec![(None, heading("PLAY [all]")), (None, heading("TASK [git]"))];
     let hosts: Vec<String> = early.iter().map(|(host, _)| host.clone()).collect();
     lines.extend(early.into_iter().map(|(host, line)| (Some(host), line)));
-    lines.push((None, heading("PLAY RECAP")));
-    lines.extend(hosts.into_iter().map(|host| (Some(host.clone()), recap(&host, [0, 0, 0, 1, 0]))));
-    progress.lines(lines).await
+    progress.lines(lines).await?;
+    Ok(hosts.into_iter().map(|host| (Some(host.clone()), text::recap(&host, [0, 0, 0, 1, 0]))).collect())
 }
 
 /// Pinned keys by host and port.
-async fn pins(jobs: &Jobs, members: &[Member]) -> Result<HashMap<(String, u16), String>> {
-    let hosts = members.iter().map(|m| m.login.host.to_ascii_lowercase()).collect();
+async fn pins(jobs: &Jobs, members: impl Iterator<Item = &Member>) -> Result<HashMap<(String, u16), String>> {
+    let hosts = members.map(|m| m.login.host.to_ascii_lowercase()).collect();
     let rows = super::store::host_keys(jobs.store(), hosts).await?;
     let keyed = |(host, port, key): (String, i64, String)| Some(((host, u16::try_from(port).ok()?), key));
     Ok(rows.into_iter().filter_map(keyed).collect())

@@ -7,29 +7,38 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
-use super::files::RunDir;
+use super::files::{RunDir, inventory_name, results_name};
 use super::results::Results;
 use crate::deploy::model::{Job, RunMode};
 use crate::deploy::processes;
-use crate::deploy::progress::Progress;
+use crate::deploy::progress::{Line, Progress};
 use crate::deploy::runner::Stop;
 use crate::deploy::service::Jobs;
 use crate::deploy::text::{Splitter, fatal, heading, host_of, recap};
 use crate::error::{Error, Result};
 use crate::limits::{ANSIBLE_FORKS_MAX, RESULTS_LOOK_MILLISECONDS, SSH_CONNECT_SECONDS};
 
-/// Runs the playbook until it ends or is stopped. `early` are lines about hosts that were not tried.
+/// What one run of the playbook is for.
+pub(super) struct Wave<'a> {
+    /// From 0.
+    pub(super) number: usize,
+    /// What the log calls the hosts that are tried, in their order.
+    pub(super) hosts: Vec<&'a str>,
+    /// Lines about hosts that are not tried.
+    pub(super) early: Vec<(String, String)>,
+}
+
+/// Runs the playbook until it ends or is stopped; gives its recap.
 pub(super) async fn run(
     jobs: &Jobs,
     job: &Job,
     dir: &RunDir,
     progress: &Progress<'_>,
-    early: &[(String, String)],
-    hosts: usize,
+    wave: &Wave<'_>,
     stop: &Stop,
-) -> Result<()> {
+) -> Result<Vec<Line>> {
     let program = &jobs.rules().ansible_playbook;
-    let child = match command(program, dir, job, hosts).spawn() {
+    let child = match command(program, dir, job, wave).spawn() {
         Ok(child) => child,
         Err(error) => {
             let why = if error.kind() == std::io::ErrorKind::NotFound {
@@ -40,11 +49,11 @@ pub(super) async fn run(
             } else {
                 format!("{} could not be started: {error}", program.display())
             };
-            return without_ansible(progress, early, &why).await;
+            return without_ansible(progress, wave, &why).await;
         }
     };
     let marker = dir.path().display().to_string();
-    let done = watched(child, &marker, (job, program), dir, progress, early, stop).await;
+    let done = watched(child, &marker, (job, program), dir, progress, wave, stop).await;
     // Nothing that it started outlives it, whatever failed here.
     processes::end_all(marker).await;
     done
@@ -57,17 +66,17 @@ async fn watched(
     (job, program): (&Job, &std::path::Path),
     dir: &RunDir,
     progress: &Progress<'_>,
-    early: &[(String, String)],
+    wave: &Wave<'_>,
     stop: &Stop,
-) -> Result<()> {
+) -> Result<Vec<Line>> {
     let (sender, mut lines) = mpsc::channel::<String>(LINES_WAITING_MAX);
     let outputs = [
         child.stdout.take().map(|pipe| tokio::spawn(read(pipe, sender.clone()))),
         child.stderr.take().map(|pipe| tokio::spawn(read(pipe, sender.clone()))),
     ];
     drop(sender);
-    let mut log = Log { early: early.to_vec(), told: false };
-    let mut results = Results::new(dir.at("results"));
+    let mut log = Log { early: &wave.early, told: false, blank: false, recap: None };
+    let mut results = Results::new(dir.at(&results_name(wave.number)));
     let mut look = tokio::time::interval(Duration::from_millis(RESULTS_LOOK_MILLISECONDS));
     let mut killed = false;
     loop {
@@ -94,11 +103,14 @@ async fn watched(
     let code = ended(&mut child).await;
     // Its pipes are closed by its children only.
     processes::end_all(marker.to_owned()).await;
-    progress.take(log.end(), &results.read().unwrap_or_default()).await?;
+    progress.take(Vec::new(), &results.read().unwrap_or_default()).await?;
     if let Some(reason) = stop.reason() {
-        return progress.lines(vec![(None, format!("The run was ended: {}", reason.why(job)))]).await;
+        progress.lines(vec![(None, format!("The run was ended: {}", reason.why(job)))]).await?;
+    } else {
+        let why = format!("{} ended ({code}) without a word on this host", program.display());
+        progress.end_the_rest(&wave.hosts, &why).await?;
     }
-    progress.end_the_rest(&format!("{} ended ({code}) without a word on this host", program.display())).await
+    Ok(log.end())
 }
 
 /// Lines that wait to be stored; a run that writes faster waits.
@@ -106,15 +118,15 @@ const LINES_WAITING_MAX: usize = 1_024;
 /// Lines that are stored together.
 const LINES_AT_ONCE: usize = 256;
 
-fn command(program: &std::path::Path, dir: &RunDir, job: &Job, hosts: usize) -> Command {
+fn command(program: &std::path::Path, dir: &RunDir, job: &Job, wave: &Wave<'_>) -> Command {
     let forks = match job.plan.run_mode {
-        RunMode::Parallel => hosts.min(ANSIBLE_FORKS_MAX),
+        RunMode::Parallel => wave.hosts.len().min(ANSIBLE_FORKS_MAX),
         RunMode::Serial => 1,
     };
     let mut command = Command::new(program);
     command
         .arg("--inventory")
-        .arg(dir.at("inventory.json"))
+        .arg(dir.at(&inventory_name(wave.number)))
         .arg("--extra-vars")
         .arg(format!("@{}", dir.at("variables.json").display()))
         .arg("--forks")
@@ -144,7 +156,7 @@ fn command(program: &std::path::Path, dir: &RunDir, job: &Job, hosts: usize) -> 
         .env("ANSIBLE_SSH_RETRIES", "0")
         // By this its processes are found.
         .env(processes::MARK, dir.path())
-        .env("SIGNET_JOB_RESULTS", dir.at("results"))
+        .env("SIGNET_JOB_RESULTS", dir.at(&results_name(wave.number)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -182,17 +194,37 @@ async fn ended(child: &mut Child) -> String {
     }
 }
 
-/// Ansible's lines, with those about hosts that were not tried where they belong.
-struct Log {
-    early: Vec<(String, String)>,
+/// Ansible's lines, with those about hosts that were not tried where they belong. The recap comes once, after the last
+/// wave.
+struct Log<'a> {
+    early: &'a [(String, String)],
     told: bool,
+    /// An empty line that was not passed on: it may be the recap's.
+    blank: bool,
+    /// Once it began.
+    recap: Option<Vec<Line>>,
 }
 
-impl Log {
-    fn with_early(&mut self, lines: Vec<String>) -> Vec<(Option<String>, String)> {
+impl Log<'_> {
+    fn with_early(&mut self, lines: Vec<String>) -> Vec<Line> {
         let mut out = Vec::new();
         for line in lines {
             let host = host_of(&line).map(str::to_owned);
+            if line.starts_with("PLAY RECAP ***") {
+                (self.blank, self.recap) = (false, Some(Vec::new()));
+                continue;
+            }
+            if let (Some(recap), true) = (&mut self.recap, host.is_some()) {
+                recap.push((host, line));
+                continue;
+            }
+            let blank = line.is_empty();
+            if std::mem::replace(&mut self.blank, blank) && !blank {
+                out.push((None, String::new()));
+            }
+            if blank {
+                continue;
+            }
             let after = line.starts_with("TASK [");
             out.push((host, line));
             if after && !std::mem::replace(&mut self.told, true) {
@@ -202,20 +234,20 @@ impl Log {
         out
     }
 
-    /// The end of the recap.
-    fn end(&self) -> Vec<(Option<String>, String)> {
-        self.early.iter().map(|(host, _)| (Some(host.clone()), recap(host, [0, 0, 0, 1, 0]))).collect()
+    /// The recap.
+    fn end(self) -> Vec<Line> {
+        let early = self.early.iter().map(|(host, _)| (Some(host.clone()), recap(host, [0, 0, 0, 1, 0])));
+        self.recap.unwrap_or_default().into_iter().chain(early).collect()
     }
 }
 
-/// Every host fails, and the log says why.
-async fn without_ansible(progress: &Progress<'_>, early: &[(String, String)], why: &str) -> Result<()> {
-    let left = progress.end_the_rest_quietly(why).await?;
+/// Every host fails, and the log says why; gives the recap.
+async fn without_ansible(progress: &Progress<'_>, wave: &Wave<'_>, why: &str) -> Result<Vec<Line>> {
+    let left = progress.end_the_rest_quietly(&wave.hosts, why).await?;
     let mut lines = vec![(None, heading("PLAY [all]")), (None, heading("TASK [git]"))];
-    lines.extend(early.iter().map(|(host, line)| (Some(host.clone()), line.clone())));
+    lines.extend(wave.early.iter().map(|(host, line)| (Some(host.clone()), line.clone())));
     lines.extend(left.iter().map(|host| (Some(host.clone()), fatal(host, false, why))));
-    lines.push((None, heading("PLAY RECAP")));
-    let all = early.iter().map(|(host, _)| host).chain(&left);
-    lines.extend(all.map(|host| (Some(host.clone()), recap(host, [0, 0, 0, 1, 0]))));
-    progress.lines(lines).await
+    progress.lines(lines).await?;
+    let all = wave.early.iter().map(|(host, _)| host).chain(&left);
+    Ok(all.map(|host| (Some(host.clone()), recap(host, [0, 0, 0, 1, 0]))).collect())
 }

@@ -7,6 +7,7 @@ use signet_common::time::Micros;
 use signet_common::{Jti, TaskId};
 
 use super::*;
+use crate::dispatch::rolling::Rolling;
 use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
 use crate::store::{Statement, Store, StoreError, Tx, Value, corrupt};
 
@@ -24,6 +25,12 @@ pub(crate) struct Dispatch {
     pub kind: String,
     /// Failures above which nothing more is released.
     pub max_failures: Option<i64>,
+    /// Hosts of the first batch, if that is a canary; else 0.
+    pub canary: i64,
+    /// Seconds between batches.
+    pub pause: i64,
+    /// When the next batch may go, while there is a pause.
+    pub next_at: Option<i64>,
     /// Batches up to this one may be sent; [`HELD`] while it awaits approval.
     pub released_batch: i64,
     /// The last batch.
@@ -79,7 +86,7 @@ pub(crate) struct NewDispatch<'a> {
     pub(crate) kind: &'a str,
     pub(crate) now: Micros,
     pub(crate) timeout: u32,
-    pub(crate) max_failures: Option<u32>,
+    pub(crate) rolling: Rolling,
     pub(crate) released_batch: i64,
     pub(crate) last_batch: i64,
     pub(crate) open: bool,
@@ -88,8 +95,9 @@ pub(crate) struct NewDispatch<'a> {
 /// Writes what a task's deliveries share.
 pub(crate) async fn insert_dispatch(tx: &mut Tx, new: &NewDispatch<'_>) -> Result<(), StoreError> {
     let query = INSERT_DISPATCH.bind(new.task).bind(new.kind).bind(new.now).bind(new.timeout);
-    let query = query.bind(new.max_failures).bind(new.released_batch);
-    tx.run(query.bind(new.last_batch).bind(new.open)).await.map(drop)
+    let rolling = new.rolling;
+    let query = query.bind(rolling.max_failures).bind(rolling.canary as u64).bind(rolling.pause);
+    tx.run(query.bind(new.released_batch).bind(new.last_batch).bind(new.open)).await.map(drop)
 }
 
 /// `messages.kept` of a body that is emptied once nobody may start it any more: it may hold secrets.
@@ -188,6 +196,17 @@ pub(crate) async fn settle(tx: &mut Tx, locked: &HashMap<TaskId, Dispatch>) -> R
 /// Lets the batches up to `batch` go.
 pub(crate) async fn set_released(tx: &mut Tx, task: &TaskId, batch: i64) -> Result<(), StoreError> {
     tx.run(SET_RELEASED.bind(batch).bind(task)).await.map(drop)
+}
+
+/// Lets nothing more go before this.
+pub(crate) async fn set_next(tx: &mut Tx, task: &TaskId, at: Micros) -> Result<(), StoreError> {
+    tx.run(SET_NEXT.bind(at).bind(task)).await.map(drop)
+}
+
+/// Hosts of a task's first batch that ended and did not succeed.
+pub(crate) async fn canaries_failed(tx: &mut Tx, task: &TaskId) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<(String,)> = tx.all(CANARIES_FAILED.bind(task)).await?;
+    Ok(rows.into_iter().map(|(host,)| host).collect())
 }
 
 /// Which of these tasks await approval.

@@ -28,13 +28,14 @@ macro_rules! columns {
                 behind_since"
     };
     (dispatch) => {
-        "d.task_id, d.kind, d.timeout, d.max_failures, d.released_batch, d.last_batch, d.open, d.live_seq"
+        "d.task_id, d.kind, d.timeout, d.max_failures, d.canary, d.pause, d.next_at, d.released_batch, \
+                d.last_batch, d.open, d.live_seq"
     };
 }
 
 statements! {
     INSERT_DISPATCH = same("INSERT INTO dispatches (task_id, kind, created_at, timeout, max_failures, \
-            released_batch, last_batch, open, live_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)");
+            canary, pause, released_batch, last_batch, open, live_seq) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)");
     INSERT_MESSAGES = same("INSERT INTO messages (jti, task_id, payload_type, keyid, sig, body, exp, kept) \
             VALUES {rows:8}");
     INSERT_DELIVERIES = same("INSERT INTO deliveries (task_id, hostname, ordinal, agent_id, jti, batch, \
@@ -102,7 +103,11 @@ statements! {
     /// A batch is never below 0; see HELD.
     SELECT_HELD = same("SELECT task_id FROM dispatches WHERE task_id IN ({list}) AND released_batch < 0 AND open = 1");
     SET_DEADLINE = same("UPDATE deliveries SET deadline_at = ? WHERE task_id = ? AND state = 'waiting'");
-    SET_RELEASED = same("UPDATE dispatches SET released_batch = ? WHERE task_id = ?");
+    SET_RELEASED = same("UPDATE dispatches SET released_batch = ?, next_at = NULL WHERE task_id = ?");
+    SET_NEXT = same("UPDATE dispatches SET next_at = ? WHERE task_id = ?");
+    /// The canary is the first batch.
+    CANARIES_FAILED = same("SELECT hostname FROM deliveries WHERE task_id = ? AND batch = 0 AND \
+            state NOT IN ('waiting', 'sent', 'accepted', 'running', 'succeeded') ORDER BY ordinal");
     COUNT_FAILURES = same("SELECT COUNT(*) AS number FROM deliveries WHERE task_id = ? AND batch <= ? AND \
             state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
     SELECT_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE jti IN \
