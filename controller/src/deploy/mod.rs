@@ -1,6 +1,9 @@
 //! Git deployments: `/api/v1/jobs`, and what carries them to hosts.
 
 mod agents;
+mod ask;
+mod ending;
+mod leases;
 mod logs;
 pub mod model;
 mod outcomes;

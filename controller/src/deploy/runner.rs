@@ -208,7 +208,7 @@ async fn watch(jobs: &Jobs, job: &Job, stop: &Stop, stopping: &CancellationToken
                     }
                     Ok(None) => stop.stop(Reason::Taken),
                     // Nobody can renew it; others that reach the database may take it.
-                    Err(_) if since.elapsed() > super::service::LEASE => stop.stop(Reason::Taken),
+                    Err(_) if since.elapsed() > super::leases::LEASE => stop.stop(Reason::Taken),
                     Err(error) => tracing::warn!(%error, job = job.id, "a job under way could not be looked at"),
                 }
             }

@@ -1,0 +1,193 @@
+//! Making a job: who may, for which hosts, and the same once more.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use signet_common::Hostname;
+use signet_common::statement::Kind;
+use signet_common::time::Micros;
+
+use super::model::{self, Engine, Plan};
+use super::request::{Asked, Checked};
+use super::secrets::{self, Login};
+use super::service::Jobs;
+use super::store::{self, NewJob};
+use crate::accounts::within;
+use crate::audit::{self, Action, Author, Note};
+use crate::error::{Error, Result};
+use crate::hosts::{self, Candidate};
+use crate::http::extract::Caller;
+use crate::limits::{JOB_SECRETS_SECONDS, JOB_TARGETS_MAX};
+use crate::store::{Tx, in_transaction};
+
+impl Jobs {
+    /// Makes a job; it begins by itself.
+    pub(super) async fn ask(&self, by: &Author, caller: &Caller, request: Checked) -> Result<i64> {
+        allowed(caller, &request.plan)?;
+        let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
+        let targets = self.expanded(request.targets).await?;
+        self.make(by, caller, &request.plan, &targets, until, None).await
+    }
+
+    /// Every host by itself, as groups are now.
+    async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<Vec<Whom>> {
+        let mut targets = Vec::new();
+        let mut wrong = Vec::new();
+        let mut known: BTreeSet<Hostname> = BTreeSet::new();
+        for (index, asked) in asked {
+            let (target, field, why) = match asked {
+                Asked::Ssh(login) => {
+                    targets.push(Whom::Ssh(login));
+                    continue;
+                }
+                Asked::Host(host) => {
+                    let why = format!("required: {host} is no enrolled host");
+                    (hosts::Target::Node(host), "auth", why)
+                }
+                Asked::Group(group) => {
+                    (hosts::Target::Group(group), "group", "names no enrolled host".into())
+                }
+            };
+            let found = self.hosts().candidates(&mut self.store().begin().await?, &target).await?;
+            let found: Vec<Hostname> = found.into_iter().map(|candidate| candidate.hostname).collect();
+            if found.is_empty() {
+                wrong.push((format!("targets[{index}].{field}"), why));
+            }
+            targets.extend(found.into_iter().filter(|host| known.insert(host.clone())).map(Whom::Agent));
+        }
+        if targets.len() > JOB_TARGETS_MAX {
+            wrong.push(("targets".into(), format!("must name at most {JOB_TARGETS_MAX} hosts")));
+        }
+        if wrong.is_empty() { Ok(targets) } else { Err(Error::InvalidFields(wrong)) }
+    }
+
+    /// Whether a caller may deploy to these, and whether that needs no approval.
+    async fn admitted(&self, tx: &mut Tx, caller: &Caller, targets: &[Whom]) -> Result<()> {
+        let (mut candidates, mut held) = (Vec::new(), Vec::new());
+        for target in targets {
+            match target {
+                Whom::Ssh(_) if caller.groups.is_some() => {
+                    let text = "this account may only deploy to the hosts of its groups";
+                    return Err(Error::Forbidden(text.into()));
+                }
+                // An enrolled host that is reached another way is the same host to a rule.
+                Whom::Ssh(login) => {
+                    if let Ok(host) = login.host.parse() {
+                        held.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+                    }
+                }
+                Whom::Agent(host) => {
+                    candidates.extend(self.hosts().candidates(tx, &hosts::Target::Node(host.clone())).await?);
+                }
+            }
+        }
+        within(caller.groups.as_ref(), candidates.iter().map(|candidate| &candidate.group))?;
+        candidates.extend(held);
+        self.unheld(tx, &candidates).await
+    }
+
+    /// Refuses what a rule holds for the approval of others: a job can't wait for that yet, and goes nowhere without. No job
+    /// has the target `all`, so that a rule for that holds every job.
+    pub(super) async fn unheld(&self, tx: &mut Tx, candidates: &[Candidate]) -> Result<()> {
+        match self.approvals().needed(tx, Kind::Deploy, true, candidates).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::Conflict("deployments to some of these hosts need approval".into())),
+        }
+    }
+
+    async fn make(
+        &self,
+        by: &Author,
+        caller: &Caller,
+        plan: &Plan,
+        targets: &[Whom],
+        until: Micros,
+        retry_of: Option<i64>,
+    ) -> Result<i64> {
+        let made = in_transaction!(self.store(), |tx| -> Result<i64> {
+            self.admitted(tx, caller, targets).await?;
+            let id = store::next_id(tx).await?;
+            let rows: Vec<_> = targets.iter().map(Whom::row).collect();
+            let hosts: Vec<String> = rows.iter().map(|row| row.0.clone()).collect();
+            let new = NewJob { account: &caller.name, plan, retry_of, now: Micros::now(), targets: rows };
+            store::insert(tx, id, &new).await?;
+            let logins: Vec<Login> = targets.iter().filter_map(Whom::login).cloned().collect();
+            store::put_secret(tx, id, secrets::seal(self.keys(), id, &logins)?, until).await?;
+            let action = if retry_of.is_some() { Action::JobRetry } else { Action::JobRun };
+            let object = model::shown(id);
+            let note = Note::of(action, &object).new(json!({
+                "git_repo": plan.git_repo,
+                "git_branch": plan.git_branch,
+                "dest_path": plan.dest_path,
+                "run_mode": plan.run_mode,
+                "options": plan.options,
+                "hosts": hosts,
+                "retry_of": retry_of.map(model::shown),
+            }));
+            audit::note(tx, by, note).await?;
+            Ok(id)
+        })?;
+        self.ring();
+        Ok(made)
+    }
+
+    /// The same once more, as a new job.
+    pub(super) async fn retry(&self, by: &Author, caller: &Caller, id: i64) -> Result<i64> {
+        let job = self.job(id).await?;
+        allowed(caller, &job.plan)?;
+        if !job.status.is_final() {
+            return Err(Error::Conflict("the job is still under way".into()));
+        }
+        let kept = store::secret(self.store(), id).await?.filter(|(_, until)| *until > Micros::now());
+        let Some((sealed, until)) = kept else {
+            let text = "what the job logs in with is no longer kept; make a new job";
+            return Err(Error::Conflict(text.into()));
+        };
+        let mut logins = secrets::open(self.keys(), id, &sealed)?.into_iter();
+        let mut targets = Vec::new();
+        for target in self.targets(id).await? {
+            targets.extend(match target.engine {
+                Engine::Ssh => logins.next().map(Whom::Ssh),
+                Engine::Agent => target.host.parse().ok().map(Whom::Agent),
+            });
+        }
+        self.make(by, caller, &job.plan, &targets, until, Some(id)).await
+    }
+}
+
+/// Whom a job is for, once it is known.
+#[derive(Debug)]
+enum Whom {
+    /// A host over SSH.
+    Ssh(Login),
+    /// An enrolled host.
+    Agent(Hostname),
+}
+
+impl Whom {
+    /// As it is stored.
+    fn row(&self) -> (String, Option<u16>, Option<String>, Engine) {
+        match self {
+            Self::Ssh(l) => (l.host.clone(), Some(l.port), Some(l.username.clone()), Engine::Ssh),
+            Self::Agent(host) => (host.to_string(), None, None, Engine::Agent),
+        }
+    }
+
+    fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Ssh(login) => Some(login),
+            Self::Agent(_) => None,
+        }
+    }
+}
+
+/// Whether a caller may deploy this: a token may be limited to repositories, and who is limited to groups of enrolled
+/// hosts has no business on others.
+pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
+    let plain = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_owned();
+    let named = |all: &BTreeSet<String>| all.iter().any(|one| plain(one) == plain(&plan.git_repo));
+    if caller.repositories.as_ref().is_some_and(|all| !named(all)) {
+        return Err(Error::Forbidden("this token may not deploy this repository".into()));
+    }
+    Ok(())
+}

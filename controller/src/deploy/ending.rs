@@ -1,0 +1,162 @@
+//! What moves a job and its targets forward, up to their ends.
+
+use std::collections::BTreeSet;
+
+use signet_common::time::Micros;
+
+use super::ask::allowed;
+use super::model::{self, End, Engine, Happening, Job, JobStatus, TargetStatus};
+use super::service::{Jobs, unknown};
+use super::store::{self, NewLine};
+use super::text::fatal;
+use crate::accounts::within;
+use crate::audit::{self, Action, Author, Note};
+use crate::error::{Error, Result};
+use crate::hosts;
+use crate::http::extract::Caller;
+use crate::store::{Tx, in_transaction};
+
+impl Jobs {
+    /// Refuses who is limited to groups of hosts and may not touch all of a job's.
+    async fn touchable(&self, tx: &mut Tx, caller: &Caller, id: i64) -> Result<()> {
+        if caller.groups.is_none() {
+            return Ok(());
+        }
+        let refused =
+            || Error::Forbidden("this account may not do anything on some of the job's hosts".into());
+        for target in store::targets_in(tx, id).await? {
+            let host =
+                target.host.parse().ok().filter(|_| target.engine == Engine::Agent).ok_or_else(refused)?;
+            let found = self.hosts().candidates(tx, &hosts::Target::Node(host)).await?;
+            // Of a host that is no more nobody knows the group.
+            let host = found.first().ok_or_else(refused)?;
+            within(caller.groups.as_ref(), [&host.group])?;
+        }
+        Ok(())
+    }
+
+    /// Cancels a job; one that nobody took is over at once.
+    pub(super) async fn cancel(&self, by: &Author, caller: &Caller, id: i64) -> Result<JobStatus> {
+        let status = in_transaction!(self.store(), |tx| -> Result<JobStatus> {
+            store::hold(tx).await?;
+            store::lock(tx, id, &[]).await?;
+            let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            allowed(caller, &job.plan)?;
+            self.touchable(tx, caller, id).await?;
+            match job.status {
+                JobStatus::Cancelled => return Ok(JobStatus::Cancelled),
+                JobStatus::Success | JobStatus::Failed => {
+                    return Err(Error::Conflict("the job is already over".into()));
+                }
+                JobStatus::Pending | JobStatus::Running => {}
+            }
+            let now = Micros::now();
+            store::cancel(tx, id, now).await?;
+            audit::note(tx, by, Note::of(Action::JobCancel, &model::shown(id))).await?;
+            if job.status == JobStatus::Running {
+                return Ok(JobStatus::Running);
+            }
+            let end = End::bad(TargetStatus::Cancelled, "the job was cancelled");
+            self.settle(tx, &Job { cancel_at: Some(now), ..job }, &end, "the job was cancelled", now).await
+        })?;
+        self.ring();
+        Ok(status)
+    }
+
+    /// Adds lines to a log and moves targets; gives those that moved.
+    pub(super) async fn record(
+        &self,
+        id: i64,
+        lines: &[NewLine],
+        happenings: &[(i64, Happening)],
+    ) -> Result<BTreeSet<i64>> {
+        let now = Micros::now();
+        in_transaction!(self.store(), |tx| -> Result<BTreeSet<i64>> {
+            store::lock(tx, id, lines).await?;
+            let mut moved = BTreeSet::new();
+            if happenings.is_empty() {
+                return Ok(moved);
+            }
+            for mut target in store::targets_in(tx, id).await? {
+                let own = happenings.iter().filter(|(ordinal, _)| *ordinal == target.ordinal);
+                let mut changed = false;
+                for (_, happening) in own {
+                    if let Some(next) = target.standing.apply(happening, now) {
+                        target.standing = next;
+                        changed = true;
+                    }
+                }
+                if changed {
+                    store::put_target(tx, id, target.ordinal, &target.standing).await?;
+                    moved.insert(target.ordinal);
+                }
+            }
+            Ok(moved)
+        })
+    }
+
+    /// Ends what is open of a job over SSH; says whether hosts with agents are open still.
+    pub(super) async fn end_over_ssh(&self, id: i64, end: &End) -> Result<bool> {
+        let (mut ends, mut open) = (Vec::new(), false);
+        let mut lines = Vec::new();
+        for target in self.targets(id).await?.into_iter().filter(|t| !t.standing.status.is_final()) {
+            match target.engine {
+                Engine::Agent => open = true,
+                Engine::Ssh => {
+                    ends.push((target.ordinal, Happening::Ended(end.clone())));
+                    let line = fatal(&target.host, false, &end.reason);
+                    lines.push(NewLine { at: Micros::now(), host: Some(target.host), line });
+                }
+            }
+        }
+        if open && !ends.is_empty() {
+            self.record(id, &lines, &ends).await?;
+        }
+        Ok(open)
+    }
+
+    /// Ends a job: what has no end gets this one.
+    pub(super) async fn finish(&self, id: i64, rest: &End, reason: &str) -> Result<JobStatus> {
+        let now = Micros::now();
+        in_transaction!(self.store(), |tx| -> Result<JobStatus> {
+            store::lock(tx, id, &[]).await?;
+            let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            if job.status.is_final() {
+                return Ok(job.status);
+            }
+            self.settle(tx, &job, rest, reason, now).await
+        })
+    }
+
+    /// Ends a job whose row this transaction holds.
+    async fn settle(
+        &self,
+        tx: &mut Tx,
+        job: &Job,
+        rest: &End,
+        reason: &str,
+        now: Micros,
+    ) -> Result<JobStatus> {
+        let mut statuses = Vec::new();
+        let mut lines = Vec::new();
+        for target in store::targets_in(tx, job.id).await? {
+            let Some(next) = target.standing.apply(&Happening::Ended(rest.clone()), now) else {
+                statuses.push(target.standing.status);
+                continue;
+            };
+            statuses.push(next.status);
+            store::put_target(tx, job.id, target.ordinal, &next).await?;
+            let line = match rest.status {
+                TargetStatus::Cancelled => format!("cancelled: [{}]", target.host),
+                _ => fatal(&target.host, false, &rest.reason),
+            };
+            lines.push(NewLine { at: now, host: Some(target.host), line });
+        }
+        store::lock(tx, job.id, &lines).await?;
+        let status = JobStatus::of(&statuses, job.cancel_at.is_some());
+        // What went well as a whole needs no reason.
+        let reason = if status == JobStatus::Success { "" } else { reason };
+        store::finish(tx, job.id, status, reason, now).await?;
+        Ok(status)
+    }
+}

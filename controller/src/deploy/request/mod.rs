@@ -1,0 +1,213 @@
+//! `POST /api/v1/jobs`: parsed and checked at the edge, all fields at once.
+
+mod targets;
+#[cfg(test)]
+mod tests;
+mod texts;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+use signet_common::Hostname;
+use signet_common::deploy::{DeployPath, GitRef, GitUrl, Releases};
+
+use super::model::{HostKeyPolicy, Options, Plan, RunMode};
+use super::secrets::Login;
+use crate::dispatch::BatchSize;
+use crate::error::{Error, Result};
+use crate::http::dialect::REQUIRED;
+use crate::limits::{JOB_SECONDS, JOB_SECONDS_MAX};
+
+use self::targets::targets;
+use self::texts::{path, reference, repository, user};
+
+/// What the operator allows and presumes.
+#[derive(Debug, Clone)]
+pub(super) struct Rules<'a> {
+    /// Transports that a repository's address may name, as `https`.
+    pub(super) protocols: &'a BTreeSet<String>,
+    /// Unless the request says otherwise.
+    pub(super) host_keys: HostKeyPolicy,
+}
+
+/// A request that makes sense.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) plan: Plan,
+    /// In the order of the request, each with its place there.
+    pub(super) targets: Vec<(usize, Asked)>,
+}
+
+/// Whom a deployment is for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A host over SSH.
+    Ssh(Login),
+    /// An enrolled host.
+    Host(Hostname),
+    /// All enrolled hosts of a group.
+    Group(String),
+}
+
+/// What is wrong, by field.
+#[derive(Debug, Default)]
+struct Problems(Vec<(String, String)>);
+
+impl Problems {
+    fn add(&mut self, field: impl Into<String>, why: impl Into<String>) {
+        self.0.push((field.into(), why.into()));
+    }
+
+    /// The value, unless there is none or it is wrong; then that is written down.
+    fn take<T>(&mut self, field: String, value: Result<Option<T>, String>) -> Option<T> {
+        value.unwrap_or_else(|why| {
+            self.add(field, why);
+            None
+        })
+    }
+
+    fn must<T>(&mut self, field: String, value: Result<Option<T>, String>) -> Option<T> {
+        self.take(field, value.and_then(|found| found.map(Some).ok_or_else(|| REQUIRED.to_owned())))
+    }
+}
+
+/// A field that is a text; `null` and, where it must be there, the empty text count as absent.
+fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err("must be a string".into()),
+    }
+}
+
+fn whole(object: &Map<String, Value>, name: &str, min: u32, max: u32) -> Result<Option<u32>, String> {
+    let bad = || format!("must be a whole number from {min} to {max}");
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
+            number.filter(|n| (min..=max).contains(n)).map(Some).ok_or_else(bad)
+        }
+    }
+}
+
+fn flag(object: &Map<String, Value>, name: &str) -> Result<Option<bool>, String> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_bool().map(Some).ok_or_else(|| "must be true or false".into()),
+    }
+}
+
+/// Checks everything.
+///
+/// # Errors
+/// [`Error::InvalidFields`], naming each field that is wrong.
+pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
+    let Some(object) = body.as_object() else {
+        return Err(Error::invalid("body", "must be a JSON object"));
+    };
+    let mut problems = Problems::default();
+    let get = |name| text(object, name);
+    let repo = get("git_repo").and_then(|t| t.map(|t| repository(t, rules.protocols)).transpose());
+    let repo = problems.must("git_repo".into(), repo);
+    let branch = get("git_branch").and_then(|t| t.map(reference).transpose());
+    let branch = problems.take("git_branch".into(), branch);
+    let path = problems.must("dest_path".into(), get("dest_path").and_then(|t| t.map(path).transpose()));
+    let word = |name: &str, values: &str| format!("{name} must be {values}");
+    let mode = get("run_mode").and_then(|t| {
+        t.map(|t| RunMode::parse(t).ok_or_else(|| "must be parallel or serial".to_owned())).transpose()
+    });
+    let mode = problems.take("run_mode".into(), mode);
+    let keys = get("host_key_policy").and_then(|t| {
+        t.map(|t| HostKeyPolicy::parse(t).ok_or_else(|| word("it", "pin, strict or off"))).transpose()
+    });
+    let keys = problems.take("host_key_policy".into(), keys);
+    let timeout = problems.take("timeout".into(), whole(object, "timeout", 1, JOB_SECONDS_MAX));
+    let force = problems.take("force".into(), flag(object, "force"));
+    let batch = problems.take("batch".into(), batch(object));
+    let max_failures = problems.take("max_failures".into(), whole(object, "max_failures", 0, u32::MAX));
+    let account = problems.take("user".into(), get("user").and_then(|t| t.map(user).transpose()));
+    let releases = releases(object, &mut problems);
+    let targets = targets(object, &mut problems);
+    if releases.is_some() && targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
+        problems.add("strategy", "releases are made by agents, not over SSH");
+    }
+    if targets.iter().any(|(_, target)| !matches!(target, Asked::Ssh(_))) {
+        // As agents read them: what they would refuse is refused here.
+        let parsed = |wrong: Option<String>, field: &str, problems: &mut Problems| {
+            wrong.into_iter().for_each(|why| problems.add(field, why));
+        };
+        let why = |bad: signet_common::deploy::BadDeploy| bad.why.to_owned();
+        let url = repo.as_ref().and_then(|t| t.parse::<GitUrl>().err()).map(why);
+        parsed(url, "git_repo", &mut problems);
+        let name = branch.as_ref().and_then(|t| t.parse::<GitRef>().err()).map(why);
+        parsed(name, "git_branch", &mut problems);
+        let place = path.as_ref().and_then(|t| t.parse::<DeployPath>().err()).map(why);
+        parsed(place, "dest_path", &mut problems);
+    }
+    let (Some(git_repo), Some(dest_path), true) = (repo, path, problems.0.is_empty()) else {
+        return Err(Error::InvalidFields(problems.0));
+    };
+    let options = Options {
+        timeout: timeout.unwrap_or(JOB_SECONDS),
+        host_key_policy: keys.unwrap_or(rules.host_keys),
+        force: force.unwrap_or(false),
+        releases,
+        batch,
+        max_failures,
+        user: account,
+    };
+    let run_mode = mode.unwrap_or(RunMode::Parallel);
+    Ok(Checked { plan: Plan { git_repo, git_branch: branch, dest_path, run_mode, options }, targets })
+}
+
+/// Hosts at a time: a number, or a share such as `"20%"`.
+fn batch(object: &Map<String, Value>) -> Result<Option<String>, String> {
+    let text = match object.get("batch") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::String(text)) => text.clone(),
+        Some(_) => String::new(),
+    };
+    match batch_size(&text) {
+        Some(_) => Ok(Some(text)),
+        None => Err("must be a number of hosts from 1, or a share from \"1%\" to \"100%\"".into()),
+    }
+}
+
+/// Reads what was stored as `batch`.
+pub(super) fn batch_size(text: &str) -> Option<BatchSize> {
+    if let Some(percent) = text.strip_suffix('%') {
+        return percent.parse().ok().filter(|p| (1..=100).contains(p)).map(BatchSize::Percent);
+    }
+    text.parse().ok().filter(|n| *n > 0).map(BatchSize::Hosts)
+}
+
+/// With `"strategy": "releases"`: `keep`, `shared`, `build`, `activate` and `health`, as agents read them.
+fn releases(object: &Map<String, Value>, problems: &mut Problems) -> Option<Releases> {
+    match problems.take("strategy".into(), text(object, "strategy"))? {
+        "in_place" => return None,
+        "releases" => {}
+        _ => {
+            problems.add("strategy", "must be in_place or releases");
+            return None;
+        }
+    }
+    let names = ["keep", "shared", "build", "activate", "health"];
+    let given = names.into_iter().filter_map(|name| Some((name.to_owned(), object.get(name)?.clone())));
+    let given: Map<String, Value> = given.filter(|(_, value)| !value.is_null()).collect();
+    match serde_path_to_error::deserialize::<_, Releases>(Value::Object(given)) {
+        Ok(releases) => match releases.check() {
+            Ok(()) => Some(releases),
+            Err(bad) => {
+                problems.add(bad.what, bad.why);
+                None
+            }
+        },
+        Err(error) => {
+            problems.add(error.path().to_string(), error.inner().to_string());
+            None
+        }
+    }
+}

@@ -1,0 +1,116 @@
+use super::*;
+use serde_json::json;
+
+fn checked(body: &Value) -> Result<Checked, Vec<(String, String)>> {
+    let protocols = ["https", "ssh"].map(str::to_owned).into();
+    check(body, &Rules { protocols: &protocols, host_keys: HostKeyPolicy::Pin }).map_err(|e| match e {
+        Error::InvalidFields(all) => all,
+        Error::Invalid { field, message } => vec![(field, message)],
+        other => panic!("{other}"),
+    })
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let auth = json!({ "type": "password", "password": "x" });
+    let mut body = json!({ "git_repo": "git@github.com:org/repo.git", "dest_path": "/srv/app",
+        "targets": [{ "host": "192.0.2.1", "username": "u", "auth": auth }] });
+    body[field] = value;
+    body
+}
+
+#[test]
+fn all_fields_are_named_at_once() {
+    let body = json!({ "git_branch": 1, "dest_path": "srv", "run_mode": "x", "targets": [
+        { "host": "a", "username": "u", "auth": { "type": "private_key" } },
+        { "host": "b", "username": "u", "auth": { "type": "password" } },
+        { "port": "22" },
+        { "host": "h", "username": "u", "auth": { "type": "password", "password": "x" } },
+        { "host": "H", "username": "v", "auth": { "type": "password", "password": "x" } },
+    ] });
+    let found: Vec<String> = checked(&body).unwrap_err().into_iter().map(|(field, _)| field).collect();
+    let wanted = [
+        "git_repo",
+        "git_branch",
+        "dest_path",
+        "run_mode",
+        "targets[0].auth.private_key",
+        "targets[1].auth.password",
+        "targets[2].host",
+        "targets[2].port",
+        "targets[2].username",
+        "targets[2].auth",
+        "targets[4].host",
+    ];
+    assert_eq!(found, wanted);
+    assert_eq!(checked(&json!({})).unwrap_err().len(), 3);
+    assert_eq!(checked(&with("targets", json!([]))).unwrap_err()[0].0, "targets");
+    assert_eq!(checked(&json!([])).unwrap_err()[0].0, "body");
+}
+
+#[test]
+fn addresses_of_repositories() {
+    let good = [
+        "git@github.com:org/repo.git",
+        "https://github.com/org/repo.git",
+        "ssh://git@h:2222/org/repo",
+        "ssh://[::1]:22/x",
+        "https://h:8443/x",
+    ];
+    for url in good {
+        assert!(checked(&with("git_repo", url.into())).is_ok(), "{url}");
+    }
+    let bad = [
+        "ext::sh -c id",
+        "ext::sh",
+        "-oProxyCommand=id",
+        "--upload-pack=id",
+        "/srv/repo",
+        "file:///srv/repo",
+        "http://h/x",
+        "git://h/x",
+        "https://",
+        "https://h",
+        "https:///x",
+        "https://user:pw@h/x",
+        "https://token@h/x",
+        "ssh://u:pw@h/x",
+        "ssh://-oProxyCommand=id/x",
+        "git@-oProxyCommand=id:x",
+        "git@h:-x",
+        "git@h",
+        "https://h/{{ x }}",
+        "https://h/{% x %}",
+        "https://h/a b",
+        "https://h/a\nb",
+        "https://h/\u{1b}[31m",
+    ];
+    for url in bad {
+        assert_eq!(checked(&with("git_repo", url.into())).unwrap_err()[0].0, "git_repo", "{url}");
+    }
+}
+
+#[test]
+fn references_and_paths() {
+    for name in ["main", "v1.2", "feature/x-y", "release@2", "1481d4b8ad5ce0ff"] {
+        assert!(checked(&with("git_branch", name.into())).is_ok(), "{name}");
+    }
+    for name in [
+        "-x", "a..b", "a b", "a~1", "a^", "a:b", "x.lock", "/a", "a/", "a//b", "@{u}", "@", "{{x}}", "a\u{7}",
+    ] {
+        assert_eq!(checked(&with("git_branch", name.into())).unwrap_err()[0].0, "git_branch", "{name}");
+    }
+    for (given, kept) in [("/srv/app", "/srv/app"), ("//srv/./app//", "/srv/app"), ("/a b", "/a b")] {
+        assert_eq!(checked(&with("dest_path", given.into())).unwrap().plan.dest_path, kept);
+    }
+    for path in ["app", "/", "//", "/srv/../etc", "/srv/{{ x }}", "/srv/a\nb", "~/app"] {
+        assert_eq!(checked(&with("dest_path", path.into())).unwrap_err()[0].0, "dest_path", "{path}");
+    }
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    let body = with("git_branch", Value::Null);
+    let mut body = body;
+    body["targets"][0]["auth"]["password"] = "s3cret-pw".into();
+    assert!(!format!("{:?}", checked(&body).unwrap()).contains("s3cret-pw"));
+}
