@@ -14,6 +14,7 @@ use tokio::process::Command;
 
 use super::model::{End, Engine, Happening, Job, RunMode, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
+use super::pace::Pace;
 use super::request::batch_size;
 use super::runner::{Reason, Stop};
 use super::service::Jobs;
@@ -24,9 +25,7 @@ use crate::dispatch::model::State;
 use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
-use crate::limits::{
-    AGENTS_LOOK_MILLISECONDS, LS_REMOTE_SECONDS_MAX, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX,
-};
+use crate::limits::{LS_REMOTE_SECONDS_MAX, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
 use crate::store::in_transaction;
 
 /// Which of a job's messages.
@@ -114,6 +113,7 @@ async fn pinned(
     {
         return Ok(Err(why));
     }
+    let pace = Pace::begin();
     loop {
         let asked = jobs.dispatch().targets(&resolving, 0, 1).await?;
         let ended = asked.first().filter(|t| t.delivery.state.is_final());
@@ -133,7 +133,7 @@ async fn pinned(
         if stop.reason().is_some() {
             return Ok(Err("the job was ended before its commit was known".into()));
         }
-        tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
+        pace.next().await;
     }
 }
 
@@ -316,6 +316,7 @@ fn ended(target: &dispatch::Target) -> End {
 /// to look is no end of theirs.
 async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &Stop) -> Result<()> {
     let mut cancelled = false;
+    let pace = Pace::begin();
     loop {
         if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
             return Ok(());
@@ -328,7 +329,7 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
+        pace.next().await;
     }
 }
 

@@ -11,6 +11,7 @@ use signet_common::time::Micros;
 use tokio::sync::Notify;
 
 use super::model::{self, Job, JobStatus, Target};
+use super::pace::Pace;
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
 use super::store::{self, Filter};
@@ -20,7 +21,7 @@ use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
 use crate::hosts::Hosts;
 use crate::keys::Keys;
-use crate::limits::{JOB_WAIT_LOOK_MILLISECONDS, RETENTION_JOBS_MAX};
+use crate::limits::RETENTION_JOBS_MAX;
 use crate::loops::Loops;
 use crate::settings::{Deploying, Settings};
 use crate::store::{Store, in_transaction};
@@ -140,12 +141,13 @@ impl Jobs {
     /// Waits for the job's end, for so long at most.
     pub(super) async fn wait(&self, id: i64, limit: Duration) -> Result<JobStatus> {
         let until = tokio::time::Instant::now() + limit;
+        let pace = Pace::begin();
         loop {
             let status = self.job(id).await?.status;
             if status.is_final() || tokio::time::Instant::now() >= until {
                 return Ok(status);
             }
-            tokio::time::sleep(Duration::from_millis(JOB_WAIT_LOOK_MILLISECONDS)).await;
+            pace.next().await;
         }
     }
 
