@@ -67,7 +67,7 @@ pub(super) async fn measure(options: &Options) -> anyhow::Result<Vec<Line>> {
         ensure!(plain.commit()? == ssh.commit()?, "ansible left something else than git");
     }
     let first = first.lines(FIRST, "`git clone`", 1.5, 0.5);
-    let again = again.lines(AGAIN, "`git fetch && git status`", 2.5, 0.25);
+    let again = again.lines(AGAIN, "`git fetch && git status`", 2.5, 0.1);
     Ok(first.into_iter().chain(again).collect())
 }
 
