@@ -8,7 +8,7 @@ use signet_common::messages::Outcome;
 
 use crate::agent::Agent;
 use crate::deploy::{self, Last};
-use crate::limits::DRIFT_EVERY;
+use crate::limits::{DRIFT_AFTER, DRIFT_EVERY};
 use crate::run::RunEvent;
 
 /// Looks until the agent stops.
@@ -17,7 +17,8 @@ pub(crate) async fn run(agent: Arc<Agent>) {
     loop {
         tokio::select! {
             _ = every.tick() => {}
-            () = agent.deployed.notified() => {}
+            // Not at once: it would take from the next deployment, and from what was just deployed and starts.
+            () = after(&agent) => {}
             () = agent.stop.cancelled() => return,
         }
         tokio::select! {
@@ -25,6 +26,12 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             () = agent.stop.cancelled() => return,
         }
     }
+}
+
+/// A while after a deployment.
+async fn after(agent: &Agent) {
+    agent.deployed.notified().await;
+    tokio::time::sleep(DRIFT_AFTER).await;
 }
 
 /// One after the other: nobody waits for it.

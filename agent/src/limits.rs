@@ -126,6 +126,8 @@ pub const JOIN_LOOK: Duration = Duration::from_millis(500);
 pub const DEPLOYED_PATHS_MAX: usize = 64;
 /// Largest file that remembers them, in bytes: each may hold a message's hooks.
 pub const DEPLOYED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long after a deployment deployed paths are looked at.
+pub const DRIFT_AFTER: Duration = Duration::from_secs(1);
 /// How often deployed paths are looked at.
 pub const DRIFT_EVERY: Duration = Duration::from_secs(600);
 /// How long a look at one may take.

@@ -6,9 +6,9 @@ use anyhow::{Context as _, ensure};
 use reqwest::{Client, RequestBuilder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::limits::{LOOK_EVERY, PATIENCE, STORED_EVERY};
+use crate::limits::{JOB_PATIENCE, LOOK_EVERY, PATIENCE, STORED_EVERY};
 
 /// One controller's API.
 #[derive(Clone)]
@@ -34,6 +34,33 @@ struct Task {
 #[derive(Deserialize)]
 pub(crate) struct TaskResult {
     pub(crate) exit_code: i64,
+}
+
+/// What document 004 wraps its answers in.
+#[derive(Deserialize)]
+struct Good<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    job_id: String,
+}
+
+/// A job's detail.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Job {
+    pub(crate) status: String,
+    pub(crate) targets: Vec<JobTarget>,
+}
+
+/// How a deployment ended on one host.
+#[derive(Debug, Deserialize)]
+pub(crate) struct JobTarget {
+    pub(crate) changed: Option<bool>,
+    /// Empty unless it failed.
+    #[serde(default)]
+    pub(crate) reason: String,
 }
 
 #[derive(Deserialize)]
@@ -93,6 +120,16 @@ impl Api {
             ensure!(begun.elapsed() < PATIENCE, "task {task} has no result");
             tokio::time::sleep(STORED_EVERY).await;
         }
+    }
+
+    /// Asks for a job and waits for its end in the same request; gives how long that took, and its detail.
+    pub(crate) async fn deploy(&self, body: &Value) -> anyhow::Result<(Duration, Job)> {
+        let request = self.client.post(format!("{}/api/v1/jobs?wait={}", self.base, JOB_PATIENCE.as_secs()));
+        let begun = Instant::now();
+        let made: Good<Made> = self.ask(request.timeout(JOB_PATIENCE + PATIENCE).json(body)).await?;
+        let took = begun.elapsed();
+        let path = format!("{}/api/v1/jobs/{}", self.base, made.data.job_id);
+        Ok((took, self.ask::<Good<Job>>(self.client.get(path)).await?.data))
     }
 
     /// Waits until so many servers are online.

@@ -40,3 +40,19 @@ pub(crate) const STOPPED_EVERY: Duration = Duration::from_millis(5);
 pub(crate) const ACCESSES: usize = 2_000;
 /// Refused log-ins of one run.
 pub(crate) const LOG_INS: usize = 20;
+/// Hosts of one deployment.
+pub(crate) const DEPLOY_HOSTS: usize = 10;
+/// Files of the repository that is deployed, of `DEPLOY_FILE_BYTES` each: 20 MB.
+pub(crate) const DEPLOY_FILES: usize = 4_000;
+/// Bytes of one of these.
+pub(crate) const DEPLOY_FILE_BYTES: usize = 5_000;
+/// Files in one of its directories.
+pub(crate) const DEPLOY_DIRECTORY_FILES: usize = 50;
+/// Commits after the first one.
+pub(crate) const DEPLOY_COMMITS: usize = 20;
+/// Files that each of these changes.
+pub(crate) const DEPLOY_COMMIT_FILES: usize = 20;
+/// How long one job may take.
+pub(crate) const JOB_PATIENCE: Duration = Duration::from_secs(600);
+/// What a deployment leaves to do, such as a look at the tree, is over after this long.
+pub(crate) const DEPLOY_REST: Duration = Duration::from_secs(2);

@@ -20,7 +20,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum as _};
 
 use crate::figures::{Figure, Options};
-use crate::table::Row;
+use crate::table::Line;
 
 /// Prints what Signet takes, beside its floors and a plain design
 ///
@@ -68,19 +68,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         [] => Figure::value_variants(),
         some => some,
     };
-    let mut rows = Vec::new();
+    let mut lines = Vec::new();
     println!("{}", table::HEAD);
     for figure in wanted {
-        for row in figure.measure(&options).await? {
-            println!("{row}");
-            rows.push(row);
+        for line in figure.measure(&options).await? {
+            println!("{line}");
+            lines.push(line);
         }
     }
     if let Some(file) = &arguments.json {
-        let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        std::fs::write(file, serde_json::to_vec_pretty(&rows)?)?;
+        let all: Vec<_> = lines.iter().map(Line::json).collect();
+        std::fs::write(file, serde_json::to_vec_pretty(&all)?)?;
     }
-    let missed = rows.iter().filter(|row| !row.met()).count();
-    println!("\n{} of {} targets met", rows.len() - missed, rows.len());
+    let met = lines.iter().filter(|line| line.met()).count();
+    println!("\n{met} of {} targets met", lines.len());
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Where Signet is measured: its programs, with a database and a vhost of their own.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -56,8 +57,17 @@ impl Stage {
         Self::of("signet-controller", wire).await
     }
 
+    /// The same with further settings in the controller's environment.
+    pub(crate) async fn set(settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::start("signet-controller", Wire::Plain, settings).await
+    }
+
     /// Starts this program as the controller and waits until it is ready.
     pub(crate) async fn of(name: &str, wire: Wire) -> anyhow::Result<Self> {
+        Self::start(name, wire, &[]).await
+    }
+
+    async fn start(name: &str, wire: Wire, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let ground = Ground::new().await?;
         let mut controller = command(program(name)?);
         controller
@@ -66,7 +76,8 @@ impl Stage {
             .env("SIGNET_LISTEN", "127.0.0.1:0")
             .env("SIGNET_DATA_DIR", ground.path().join("controller"))
             .env("SIGNET_ADMIN_TOKEN", ADMIN_TOKEN)
-            .env("SIGNET_JOIN_TOKEN", JOIN_TOKEN);
+            .env("SIGNET_JOIN_TOKEN", JOIN_TOKEN)
+            .envs(settings.iter().copied());
         if wire == Wire::Tls {
             controller.env("SIGNET_AGENT_AMQP_URL", ground.vhost.tls_url());
         }
@@ -78,7 +89,18 @@ impl Stage {
 
     /// Starts a true agent with this name and waits until it is online.
     pub(crate) async fn agent(&mut self, hostname: &str) -> anyhow::Result<()> {
-        let mut agent = command(program("signet-agent")?);
+        self.agent_by(command(program("signet-agent")?), hostname).await
+    }
+
+    /// The same in a mount namespace in which this directory is `/srv`. That takes root.
+    pub(crate) async fn agent_with_srv(&mut self, hostname: &str, srv: &Path) -> anyhow::Result<()> {
+        let mut agent = command("unshare");
+        let script = "mount --bind \"$1\" /srv && shift && exec \"$@\"";
+        agent.args(["--mount", "sh", "-c", script, "sh"]).arg(srv).arg(program("signet-agent")?);
+        self.agent_by(agent, hostname).await
+    }
+
+    async fn agent_by(&mut self, mut agent: Command, hostname: &str) -> anyhow::Result<()> {
         agent
             .args(["--controller", self.api.base(), "--join-token", JOIN_TOKEN, "--hostname", hostname])
             .arg("--data-dir")

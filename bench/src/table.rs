@@ -50,7 +50,7 @@ impl fmt::Display for Target {
 /// What ours stands beside.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Other {
-    /// `floor` or `peer`.
+    /// `floor`, `peer`, or what else it is.
     pub(crate) name: &'static str,
     /// Its figures, from the same rounds.
     pub(crate) runs: Runs,
@@ -88,6 +88,44 @@ impl Row {
     /// Whether the target is met, by medians.
     pub(crate) fn met(&self) -> bool {
         self.target.met(self.ours.median(), self.ratio())
+    }
+}
+
+/// What a figure prints.
+#[derive(Debug, Clone)]
+pub(crate) enum Line {
+    /// It was measured.
+    Measured(Row),
+    /// It could not be: no target is met by that.
+    LeftOut {
+        /// What was to be measured.
+        figure: String,
+        /// Why it was not.
+        why: String,
+    },
+}
+
+impl Line {
+    /// Everything, with what follows from it.
+    pub(crate) fn json(&self) -> Value {
+        match self {
+            Self::Measured(row) => row.json(),
+            Self::LeftOut { figure, why } => json!({ "figure": figure, "left_out": why, "met": false }),
+        }
+    }
+
+    /// Whether the target is met.
+    pub(crate) fn met(&self) -> bool {
+        matches!(self, Self::Measured(row) if row.met())
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Measured(row) => row.fmt(f),
+            Self::LeftOut { figure, why } => write!(f, "| {figure} | left out: {why} | | | | **not met** |"),
+        }
     }
 }
 
@@ -150,6 +188,14 @@ mod tests {
             assert_eq!(row(target).met(), met, "{target}");
         }
         assert!(!Row { other: None, ..row(Target::Above) }.met(), "without a ratio nothing is shown");
+    }
+
+    #[test]
+    fn what_is_left_out_says_why_and_is_not_met() {
+        let line = Line::LeftOut { figure: "x".into(), why: "not root".into() };
+        assert_eq!(line.to_string(), "| x | left out: not root | | | | **not met** |");
+        assert!(!line.met() && line.json()["met"] == false && line.json()["left_out"] == "not root");
+        assert!(Line::Measured(row(Target::RatioAtMost(2.0))).met());
     }
 
     #[test]

@@ -324,10 +324,14 @@ pub const JOB_PAUSE_SECONDS_MAX: u32 = 43_200;
 pub const BRAKE_HOSTS_SHOWN: usize = 3;
 /// The longest that a request waits for its job's end, in seconds.
 pub const JOB_WAIT_SECONDS_MAX: u64 = 3_600;
-/// How often a request that waits for its job's end looks at it, in milliseconds.
-pub const JOB_WAIT_LOOK_MILLISECONDS: u64 = 250;
 /// Seconds in which a host takes the question whether it has a commit; who does not is away.
 pub const PREFLIGHT_ACCEPT_SECONDS: u64 = 15;
+/// The shortest pause between two looks at a job under way, in milliseconds.
+pub const JOB_LOOK_MILLISECONDS_MIN: u64 = 20;
+/// The longest one.
+pub const JOB_LOOK_MILLISECONDS_MAX: u64 = 250;
+/// Between the two, the pause is this part of the time that it took so far.
+pub const JOB_LOOK_PART: u32 = 10;
 /// Jobs in one page unless asked otherwise.
 pub const JOBS_LIMIT: usize = 20;
 /// Jobs in one page.
@@ -374,8 +378,6 @@ pub const RESULTS_LOOK_MILLISECONDS: u64 = 200;
 pub const JOB_KILL_MILLISECONDS: u64 = 5_000;
 /// Jobs deleted in one transaction of the retention.
 pub const RETENTION_JOBS_MAX: usize = 5;
-/// How often deliveries of a job are looked at, in milliseconds.
-pub const AGENTS_LOOK_MILLISECONDS: u64 = 250;
 /// How long a repository may take to tell its references, in seconds.
 pub const LS_REMOTE_SECONDS_MAX: u64 = 20;
 /// What a repository may say of the references that it is asked for, in bytes: they are at most three.

@@ -22,12 +22,13 @@ pub struct Account<'a> {
     pub key: Option<&'a str>,
 }
 
-/// A server, heard on 127.0.0.1 to 127.0.0.9. Dropped, it is gone.
+/// A server, heard on 127.0.0.1 to 127.0.0.10. Dropped, it is gone.
 pub struct Sshd {
     dir: tempfile::TempDir,
     child: Child,
     /// Where it listens.
     pub port: u16,
+    srv: Option<PathBuf>,
 }
 
 impl Drop for Sshd {
@@ -58,9 +59,15 @@ impl Sshd {
         root
     }
 
-    /// Starts one with these accounts.
+    /// Starts one with these accounts and an empty `/srv`, to which anybody may write.
     #[must_use]
     pub fn start(accounts: &[Account<'_>]) -> Self {
+        Self::start_on(accounts, None)
+    }
+
+    /// Starts one with these accounts and this directory as `/srv`.
+    #[must_use]
+    pub fn start_on(accounts: &[Account<'_>], srv: Option<&Path>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("others may look in");
@@ -83,8 +90,8 @@ impl Sshd {
         fs::write(at("shadow"), shadow).expect("passwords");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         drop(SshKey::ed25519(dir.path(), "host"));
-        let child = run(dir.path(), port);
-        Self { dir, child, port }
+        let child = run(dir.path(), port, srv);
+        Self { dir, child, port, srv: srv.map(Path::to_owned) }
     }
 
     /// Starts it again on the same port with another key, as a machine that was replaced.
@@ -94,7 +101,7 @@ impl Sshd {
             fs::remove_file(self.dir.path().join(name)).expect("the old key goes");
         }
         drop(SshKey::ed25519(self.dir.path(), "host"));
-        self.child = run(self.dir.path(), self.port);
+        self.child = run(self.dir.path(), self.port, self.srv.as_deref());
     }
 
     /// A path as the server sees it.
@@ -122,10 +129,10 @@ fn hashed(password: &str) -> String {
     String::from_utf8(output.stdout).expect("a text").trim().to_owned()
 }
 
-fn run(dir: &Path, port: u16) -> Child {
+fn run(dir: &Path, port: u16, srv: Option<&Path>) -> Child {
     let at = |name: &str| dir.join(name).display().to_string();
     let mut settings = format!("Port {port}\n");
-    (1..10).for_each(|n| settings.push_str(&format!("ListenAddress 127.0.0.{n}\n")));
+    (1..=10).for_each(|n| settings.push_str(&format!("ListenAddress 127.0.0.{n}\n")));
     settings.push_str(&format!(
         "HostKey {}\nPidFile none\nUsePAM no\nPasswordAuthentication yes\nKbdInteractiveAuthentication no\n\
          StrictModes no\nMaxStartups 100\nAuthorizedKeysFile {}/%u.keys\n",
@@ -134,12 +141,14 @@ fn run(dir: &Path, port: u16) -> Child {
     ));
     fs::write(dir.join("settings"), settings).expect("settings");
     let script = "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/shadow\" /etc/shadow && \
-        mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && mount -t tmpfs -o mode=1777 tmpfs /srv && \
+        mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd && \
+        if test \"$3\"; then mount --bind \"$3\" /srv; else mount -t tmpfs -o mode=1777 tmpfs /srv; fi && \
         exec \"$2\" -D -e -f \"$1/settings\"";
     let child = Command::new("unshare")
         .args(["--mount", "sh", "-c", script, "sh"])
         .arg(dir)
         .arg(program())
+        .arg(srv.unwrap_or(Path::new("")))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(fs::File::create(dir.join("log")).expect("a log"))

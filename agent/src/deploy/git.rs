@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use nix::sys::prctl::set_dumpable;
 use signet_common::deploy::{CommitId, CredentialKind, Deploy, GitRef};
 
 use super::plan::{Fault, Secret, shown};
@@ -48,6 +49,7 @@ pub(super) struct Git {
     protocols: String,
     filters: bool,
     looks: bool,
+    guarded: bool,
     access: Option<Access>,
 }
 
@@ -74,6 +76,7 @@ impl Git {
             protocols: protocols.join(":"),
             filters: deploy.filters,
             looks: false,
+            guarded: deploy.user.is_some(),
             access: Some(access(deploy, secret)?),
         })
     }
@@ -81,12 +84,21 @@ impl Git {
     /// From here on nothing is written, and no remote is reached.
     pub(super) fn only_look(&mut self) {
         self.looks = true;
-        self.forget_credential();
+        self.access = None;
     }
 
-    /// From here on no remote is reached, and the credential is gone.
-    pub(super) fn forget_credential(&mut self) {
+    /// From here on no remote is reached, and the credential is gone. Nor can what runs as the same user read it in what
+    /// is left of it in this process's memory, when that is another user than the agent's.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn forget_credential(&mut self) -> Result<(), Fault> {
         self.access = None;
+        if self.guarded {
+            // Not before: git reads files in this process's memory through /proc.
+            set_dumpable(false).map_err(Fault::of("this process's memory can't be guarded"))?;
+        }
+        Ok(())
     }
 
     fn command(&self, at: Option<&Repository>) -> Command {

@@ -17,8 +17,6 @@ const GIT: &str = ".git";
 /// There from the first step to the last: what is found changed later was not changed by hand. Empty until files may
 /// have changed, and then it holds the commit on which they stood, or the first that was wanted.
 const BUSY: &str = "busy";
-/// From where the tree came last.
-const REMOTE: &str = "remote";
 
 /// What is found at the path.
 #[derive(Debug, Default)]
@@ -53,9 +51,7 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
         (told.deployed.before, told.deployed.commit) = (found.head.clone(), found.head.clone());
     }
     if found.head.as_ref() == Some(&commit) && found.changed.is_empty() && !found.interrupted {
-        if let Some(signers) = &job.deploy.allowed_signers {
-            job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
-        }
+        store::verify(&job.git, &at, &job.deploy, &commit)?;
         say(&format!("{} stands on {commit} already", job.path.display()));
         return Ok(());
     }
@@ -64,9 +60,7 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
         store::fetch(&job.git, &at, &job.deploy, &commit)?;
     }
     fault::hit(DeployPoint::Fetched);
-    if let Some(signers) = &job.deploy.allowed_signers {
-        job.git.verify(&at, &commit, job.deploy.reference.as_ref(), signers)?;
-    }
+    store::verify(&job.git, &at, &job.deploy, &commit)?;
     let busy = state.join(BUSY);
     let before = found.begun.as_ref().or(found.head.as_ref()).unwrap_or(&commit);
     if found.begun.is_none() {
@@ -87,7 +81,7 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     fault::hit(DeployPoint::CheckedOut);
     store::submodules(&job.git, &at, &job.deploy)?;
     complete(job, &at, before, &commit)?;
-    fs::write(state.join(REMOTE), job.deploy.repository.as_str()).map_err(Fault::of(state.display()))?;
+    store::note_remote(&at, &job.deploy)?;
     fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
     let mut told = job.told();
     (told.deployed.commit, told.deployed.changed) = (Some(commit), true);
@@ -219,7 +213,7 @@ fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
         store::init(&job.git, at, &job.deploy, commit)?;
         return Ok(Found { interrupted: true, begun, ..Found::default() });
     }
-    same_remote(job, at, &state)?;
+    store::same_remote(&job.git, at, &job.deploy)?;
     let found = Found { interrupted, begun, ..status(job, at)? };
     if !found.changed.is_empty() && !interrupted && !job.deploy.force {
         return Err(Fault::new(format!(
@@ -248,29 +242,6 @@ fn foreign(job: &Job) -> Result<(), Fault> {
         job.path.display(),
         shown(names.iter().map(String::as_str))
     )))
-}
-
-/// Refuses the clone of another repository.
-fn same_remote(job: &Job, at: &Repository, state: &Path) -> Result<(), Fault> {
-    let wanted = job.deploy.repository.as_str();
-    if fs::read_to_string(state.join(REMOTE)).is_ok_and(|remote| remote == wanted) {
-        return Ok(());
-    }
-    let found = job.git.run(Some(at), &["config", "--get", "remote.origin.url"]);
-    let found = found.map(|url| url.trim().to_owned()).unwrap_or_default();
-    if found != wanted && job.deploy.force {
-        job.git.run(Some(at), &["config", "remote.origin.url", wanted])?;
-    }
-    if found == wanted || job.deploy.force {
-        return fs::write(state.join(REMOTE), wanted).map_err(Fault::of(state.display()));
-    }
-    // It may hold a password.
-    let shown = match (found.split_once("://"), found.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
-        _ if found.is_empty() => "nothing".to_owned(),
-        _ => found,
-    };
-    Err(Fault::new(format!("{} is a clone of {shown}", job.path.display())))
 }
 
 /// One look with one process: where it stands, and what was changed.

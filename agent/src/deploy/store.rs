@@ -2,13 +2,20 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use signet_common::deploy::{CommitId, Deploy, GitRef};
 
 use super::git::{Git, Repository};
+use super::place::STATE;
 use super::plan::Fault;
 
+/// From where what is there came last.
+const REMOTE: &str = "remote";
+const EVERY_BRANCH: &str = "+refs/heads/*:refs/remotes/origin/*";
+const EVERY_TAG: &str = "+refs/tags/*:refs/tags/*";
+/// So begins what fetches tags.
+const TAGS: &str = "+refs/tags/";
 /// Said by git, and no reason to give up yet.
 const NO_SUCH_REF: &str = "couldn't find remote ref";
 
@@ -81,6 +88,76 @@ fn name_remote(repository: &Path, deploy: &Deploy) -> Result<(), Fault> {
     append().map_err(Fault::of(config.display()))
 }
 
+/// Refuses the clone of another repository, unless it is asked to become one of this.
+///
+/// # Errors
+/// It is one, or git's.
+pub(super) fn same_remote(git: &Git, at: &Repository, deploy: &Deploy) -> Result<(), Fault> {
+    let wanted = deploy.repository.as_str();
+    if fs::read_to_string(remote(at)).is_ok_and(|remote| remote == wanted) {
+        return Ok(());
+    }
+    let found = git.ask(at, &["config", "--get", "remote.origin.url"])?.unwrap_or_default();
+    match found.trim() {
+        same if same == wanted => note_remote(at, deploy),
+        _ if deploy.force => take_remote(git, at, deploy),
+        other => Err(Fault::new(format!(
+            "{} is a clone of {}",
+            at.tree.as_deref().unwrap_or(&at.directory).display(),
+            without_password(other)
+        ))),
+    }
+}
+
+/// Has the repository be a clone of this one.
+///
+/// # Errors
+/// git's, or the system's.
+pub(super) fn take_remote(git: &Git, at: &Repository, deploy: &Deploy) -> Result<(), Fault> {
+    git.run(Some(at), &["config", "remote.origin.url", deploy.repository.as_str()])?;
+    note_remote(at, deploy)
+}
+
+/// Notes of what it is a clone, so that git need not be asked.
+///
+/// # Errors
+/// The system's.
+pub(super) fn note_remote(at: &Repository, deploy: &Deploy) -> Result<(), Fault> {
+    let file = remote(at);
+    fs::write(&file, deploy.repository.as_str()).map_err(Fault::of(file.display()))
+}
+
+fn remote(at: &Repository) -> PathBuf {
+    at.directory.join(STATE).join(REMOTE)
+}
+
+fn without_password(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, rest))) => format!("{scheme}://***@{rest}"),
+        _ if url.is_empty() => "nothing".to_owned(),
+        _ => url.to_owned(),
+    }
+}
+
+/// Demands that the commit is signed by one of the allowed signers, or a tag that leads to it.
+///
+/// # Errors
+/// It is not, or git's.
+pub(super) fn verify(git: &Git, at: &Repository, deploy: &Deploy, commit: &CommitId) -> Result<(), Fault> {
+    let Some(signers) = &deploy.allowed_signers else { return Ok(()) };
+    let reference = deploy.reference.as_ref();
+    let refused = match git.verify(at, commit, reference, signers) {
+        Ok(()) => return Ok(()),
+        Err(fault) => fault,
+    };
+    // The commit may have come before its tag did, or before that was signed.
+    let tags: Vec<String> = named(reference).into_iter().filter(|spec| spec.starts_with(TAGS)).collect();
+    match tags.is_empty() || !fetched(git, at, deploy, &tags).unwrap_or(false) {
+        true => Err(refused),
+        false => git.verify(at, commit, reference, signers),
+    }
+}
+
 /// Whether the commit is there.
 ///
 /// # Errors
@@ -96,12 +173,10 @@ pub(super) fn has(git: &Git, at: &Repository, commit: &CommitId) -> Result<bool,
 /// # Errors
 /// git's, or the remote doesn't have it.
 pub(super) fn fetch(git: &Git, at: &Repository, deploy: &Deploy, commit: &CommitId) -> Result<(), Fault> {
-    let everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"].map(str::to_owned);
-    let mut tries: Vec<Vec<String>> =
-        named(deploy.reference.as_ref()).into_iter().map(|one| vec![one]).collect();
-    tries.push(everything.to_vec());
-    for refspecs in tries {
-        if fetched(git, at, deploy, &refspecs)? && has(git, at, commit)? {
+    let mut tries = named(deploy.reference.as_ref());
+    tries.extend([EVERY_BRANCH, EVERY_TAG].map(str::to_owned));
+    for refspec in tries {
+        if fetched(git, at, deploy, &[refspec])? && has(git, at, commit)? {
             return Ok(());
         }
     }
@@ -142,6 +217,10 @@ fn fetched(git: &Git, at: &Repository, deploy: &Deploy, refspecs: &[String]) -> 
         // Nothing to tidy up yet.
         arguments.push("--no-auto-maintenance");
     }
+    // Branches that are gone stand in the way of others. Tags of a working tree may be somebody's own.
+    if refspecs.iter().all(|spec| spec == EVERY_BRANCH || at.tree.is_none() && spec == EVERY_TAG) {
+        arguments.push("--prune");
+    }
     if deploy.submodules {
         arguments.extend(["--recurse-submodules=no"]);
     }
@@ -150,6 +229,8 @@ fn fetched(git: &Git, at: &Repository, deploy: &Deploy, refspecs: &[String]) -> 
     match git.run(Some(at), &arguments) {
         Ok(_) => Ok(true),
         Err(fault) if fault.to_string().contains(NO_SUCH_REF) => Ok(false),
+        // Where a branch is gone in whose place there is a directory of branches now, or the other way round.
+        Err(fault) if fault.to_string().contains("local refs could not be updated") => Ok(false),
         // A server that knows ids only of branches says this of others.
         Err(fault) if fault.to_string().contains("not our ref") => Ok(false),
         Err(fault) => Err(fault),

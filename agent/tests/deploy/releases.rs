@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{World, git};
 
 /// Hooks that note where they ran.
 fn releases(world: &World, change: Value) -> Value {
@@ -231,4 +231,77 @@ async fn the_link_goes_back_to_where_it_led() {
     let done = world.deploy(again).await.failed("exit code 1");
     assert_eq!((done.commit.unwrap().to_string(), done.changed), (first, false));
     assert_eq!(world.read("current/version"), "one");
+}
+
+#[tokio::test]
+async fn a_hook_of_another_user_can_not_look_into_the_driver() {
+    let world = World::new();
+    let srv = world.dir.path().join("srv");
+    fs::create_dir_all(&srv).unwrap();
+    chown(&srv, Some(65534), Some(65534)).unwrap();
+    fs::write(world.home.join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
+    // One's own processes are not that shy.
+    let look = "sleep 60 & head -c 1 /proc/$!/environ > /dev/null; own=$?; kill $!
+        head -c 1 /proc/$PPID/environ || head -c 1 /proc/$PPID/mem || ls /proc/$PPID/fd || exit $own";
+    let how = json!({ "releases": { "build": [look], "activate": [look] } });
+    world.deploy(json!({ "user": "nobody", "strategy": how })).await.succeeded();
+    // As root nothing is hidden, and a look that finds something fails.
+    let seen = json!({ "releases": { "build": ["! head -c 1 /proc/$PPID/environ"] } });
+    fs::remove_dir_all(&world.path).unwrap();
+    chown(&srv, Some(0), Some(0)).unwrap();
+    world.deploy(json!({ "strategy": seen })).await.failed("build hook 1 failed");
+}
+
+#[tokio::test]
+async fn a_mirror_of_another_repository_is_not_mixed_with_this_one() {
+    let world = World::new();
+    world.deploy(releases(&world, json!({}))).await.succeeded();
+    let other = world.dir.path().join("other");
+    git(
+        world.dir.path(),
+        &["clone", "-q", "--bare", world.origin.to_str().unwrap(), other.to_str().unwrap()],
+    );
+    let from_other = |change: Value| {
+        let mut all = releases(&world, json!({}));
+        all["repository"] = format!("file://{}", other.display()).into();
+        all.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        all
+    };
+    let why = format!("repo.git is a clone of file://{}", world.origin.display());
+    world.deploy(from_other(json!({}))).await.failed(&why);
+    world.commit("two");
+    world.deploy(from_other(json!({}))).await.failed(&why);
+    world.deploy(from_other(json!({ "phase": "preflight" }))).await.failed(&why);
+    assert_eq!(world.read("current/version"), "one");
+    git(&other, &["fetch", "-q", world.origin.to_str().unwrap(), "+refs/heads/*:refs/heads/*"]);
+    world.deploy(from_other(json!({ "force": true }))).await.succeeded();
+    assert_eq!(world.read("current/version"), "two");
+    assert!(!world.deploy(from_other(json!({}))).await.succeeded().changed);
+    world
+        .deploy(releases(&world, json!({})))
+        .await
+        .failed(&format!("is a clone of file://{}", other.display()));
+}
+
+#[tokio::test]
+async fn a_branch_that_is_gone_stands_in_no_others_way() {
+    let world = World::new();
+    let tree = world.dir.path().join("srv/tree");
+    for names in [["old", "old/new"], ["deep/er", "deep"]] {
+        let mut gone = None;
+        for name in names {
+            git(&world.origin, &["checkout", "-q", "--detach"]);
+            if let Some(gone) = gone.replace(name) {
+                git(&world.origin, &["branch", "-q", "-D", gone]);
+            }
+            git(&world.origin, &["checkout", "-q", "-b", name]);
+            world.commit(name);
+            for mut how in [releases(&world, json!({})), json!({ "path": tree })] {
+                how["reference"] = name.into();
+                world.deploy(how).await.succeeded();
+            }
+            assert_eq!(world.read("current/version"), name);
+            assert_eq!(fs::read_to_string(tree.join("version")).unwrap(), name);
+        }
+    }
 }

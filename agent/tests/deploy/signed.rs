@@ -37,7 +37,7 @@ async fn only_what_an_allowed_signer_signed_is_deployed() {
     let good = sign(&world, "alice", &["commit", "-q", "--allow-empty", "-S", "-m", "x"]);
     world.deploy(demand(json!({}))).await.succeeded();
     world.deploy(demand(releases.clone())).await.succeeded();
-    assert!(!world.deploy(demand(releases)).await.succeeded().changed);
+    assert!(!world.deploy(demand(releases.clone())).await.succeeded().changed);
 
     // A signed tag stands for its commit, and for no other.
     let plain = world.commit("two");
@@ -51,6 +51,23 @@ async fn only_what_an_allowed_signer_signed_is_deployed() {
     world.deploy(json!({})).await.succeeded();
     world.deploy(demand(json!({}))).await.failed("not signed");
     world.deploy(demand(json!({ "commit": good }))).await.succeeded();
+    // Also by a tag that came, or was signed, after it did.
+    let newer = world.commit("four");
+    for path in [world.path.clone(), world.dir.path().join("srv/releases")] {
+        let mut how = json!({ "path": path });
+        if path != world.path {
+            how["strategy"] = releases["strategy"].clone();
+        }
+        world.deploy(how.clone()).await.succeeded();
+        how["commit"] = newer.clone().into();
+        how["reference"] = "v4".into();
+        git(&world.origin, &["tag", "-f", "v4"]);
+        world.deploy(demand(how.clone())).await.failed("not signed");
+        sign(&world, "mallory", &["tag", "-f", "-s", "v4", "-m", "v4"]);
+        world.deploy(demand(how.clone())).await.failed("not signed");
+        sign(&world, "alice", &["tag", "-f", "-s", "v4", "-m", "v4"]);
+        assert!(!world.deploy(demand(how)).await.succeeded().changed);
+    }
 }
 
 #[tokio::test]

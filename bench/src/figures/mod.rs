@@ -3,6 +3,7 @@
 mod access;
 mod agent_idle;
 mod audit;
+mod deploy;
 mod fan_out;
 mod heartbeats;
 mod post;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::table::Row;
+use crate::table::Line;
 
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,6 +34,8 @@ pub(crate) enum Figure {
     AgentIdle,
     /// The controller's CPU and memory with 5,000 simulated agents that say that they live
     Heartbeats,
+    /// One repository to 10 hosts, by agents and over SSH, beside plain git. Takes root, sshd and ansible-playbook
+    Deploy,
     /// `signet up`: memory, and how long it takes until it is ready
     Up,
 }
@@ -52,16 +55,18 @@ pub(crate) struct Options {
 
 impl Figure {
     /// Measures it.
-    pub(crate) async fn measure(self, options: &Options) -> anyhow::Result<Vec<Row>> {
-        match self {
-            Self::Post => post::measure(options).await,
-            Self::Throughput => throughput::measure(options).await,
-            Self::Audit => audit::measure(options).await,
-            Self::Access => access::measure(options).await,
-            Self::FanOut => fan_out::measure(options).await,
-            Self::AgentIdle => agent_idle::measure(options).await,
-            Self::Heartbeats => heartbeats::measure(options).await,
-            Self::Up => up::measure(options).await,
-        }
+    pub(crate) async fn measure(self, options: &Options) -> anyhow::Result<Vec<Line>> {
+        let rows = match self {
+            Self::Post => post::measure(options).await?,
+            Self::Throughput => throughput::measure(options).await?,
+            Self::Audit => audit::measure(options).await?,
+            Self::Access => access::measure(options).await?,
+            Self::FanOut => fan_out::measure(options).await?,
+            Self::AgentIdle => agent_idle::measure(options).await?,
+            Self::Heartbeats => heartbeats::measure(options).await?,
+            Self::Deploy => return deploy::measure(options).await,
+            Self::Up => up::measure(options).await?,
+        };
+        Ok(rows.into_iter().map(Line::Measured).collect())
     }
 }

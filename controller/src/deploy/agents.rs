@@ -2,7 +2,6 @@
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
@@ -13,6 +12,7 @@ use signet_common::{AgentId, Hostname, TaskId};
 use super::credentials::{self, Access, Sealing};
 use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
+use super::pace::Pace;
 use super::remote;
 use super::rolling::{Turns, turns};
 use super::runner::{Reason, Stop};
@@ -25,7 +25,7 @@ use crate::dispatch::model::State;
 use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
-use crate::limits::{AGENTS_LOOK_MILLISECONDS, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
+use crate::limits::{RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
 use crate::store::{Tx, in_transaction};
 
 /// Which of a job's messages.
@@ -161,6 +161,7 @@ async fn pinned(
     {
         return Ok(Err(why));
     }
+    let pace = Pace::begin();
     loop {
         let asked = jobs.dispatch().targets(&resolving, 0, 1).await?;
         let ended = asked.first().filter(|t| t.delivery.state.is_final());
@@ -180,7 +181,7 @@ async fn pinned(
         if stop.reason().is_some() {
             return Ok(Err("the job was ended before its commit was known".into()));
         }
-        tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
+        pace.next().await;
     }
 }
 
@@ -380,6 +381,7 @@ fn ended(target: &dispatch::Target) -> End {
 /// to look is no end of theirs.
 async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &Stop) -> Result<()> {
     let mut cancelled = false;
+    let pace = Pace::begin();
     loop {
         if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
             return Ok(());
@@ -393,7 +395,7 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
+        pace.next().await;
     }
 }
 

@@ -9,6 +9,7 @@ mod leases;
 mod logs;
 pub mod model;
 mod outcomes;
+mod pace;
 mod processes;
 mod progress;
 mod remote;

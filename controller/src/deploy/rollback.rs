@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::agents::{Part, Sending, line, send, task};
 use super::ask::Origin;
 use super::model::{self, Job, Plan, Rollback, Target};
+use super::pace::Pace;
 use super::runner::Stop;
 use super::service::Jobs;
 use super::store;
@@ -16,7 +17,7 @@ use crate::audit::Author;
 use crate::dispatch::{self, model::State};
 use crate::error::{Error, Result};
 use crate::http::extract::Caller;
-use crate::limits::{AGENTS_LOOK_MILLISECONDS, PREFLIGHT_ACCEPT_SECONDS, TARGETS_SHOWN_MAX};
+use crate::limits::{PREFLIGHT_ACCEPT_SECONDS, TARGETS_SHOWN_MAX};
 
 impl Jobs {
     /// Brings every host of a job that is over back to a commit, as a new job.
@@ -62,6 +63,7 @@ pub(super) async fn preflight(
     }
     // Who has not even taken the question by then is away, and is asked again by the deployment itself.
     let patience = Instant::now() + Duration::from_secs(PREFLIGHT_ACCEPT_SECONDS);
+    let pace = Pace::begin();
     loop {
         let asked = jobs.dispatch().targets(&asking, 0, TARGETS_SHOWN_MAX).await?;
         let in_state = |states: &[State]| asked.iter().any(|t| states.contains(&t.delivery.state));
@@ -75,7 +77,7 @@ pub(super) async fn preflight(
         if stop.reason().is_some() {
             return Ok(Some("the job was ended before every host had the commit".into()));
         }
-        tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
+        pace.next().await;
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::agents;
 use super::model::{self, Job, JobStatus, Target};
+use super::pace::Pace;
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
 use super::store::{self, Filter};
@@ -21,7 +22,7 @@ use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
 use crate::hosts::Hosts;
 use crate::keys::Keys;
-use crate::limits::{JOB_WAIT_LOOK_MILLISECONDS, RETENTION_JOBS_MAX};
+use crate::limits::RETENTION_JOBS_MAX;
 use crate::loops::Loops;
 use crate::repositories::Repositories;
 use crate::settings::{Deploying, Settings};
@@ -162,12 +163,13 @@ impl Jobs {
     /// Waits for the job's end, for so long at most.
     pub(super) async fn wait(&self, id: i64, limit: Duration) -> Result<JobStatus> {
         let until = tokio::time::Instant::now() + limit;
+        let pace = Pace::begin();
         loop {
             let status = self.job(id).await?.status;
             if status.is_final() || tokio::time::Instant::now() >= until {
                 return Ok(status);
             }
-            tokio::time::sleep(Duration::from_millis(JOB_WAIT_LOOK_MILLISECONDS)).await;
+            pace.next().await;
         }
     }
 

@@ -33,6 +33,10 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
     let layout = Layout::of(&job.path, job.deploy.force)?;
     let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
     fault::hit(DeployPoint::Locked);
+    let whole = whole(&layout);
+    if whole {
+        store::same_remote(&job.git, &mirror(&layout), &job.deploy)?;
+    }
     let current = layout.current()?;
     let record = current.as_deref().and_then(|name| layout.record(name));
     {
@@ -44,7 +48,7 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
     let stands = record.is_some_and(|record| record.good && record.commit == commit) && !job.deploy.force;
     if !stands || job.deploy.allowed_signers.is_some() {
         place::unlock_git(&layout.mirror)?;
-        prepare(job, &layout, &commit)?;
+        prepare(job, &layout, &commit, whole)?;
     }
     if stands {
         say(&format!("{} stands on {commit} already", job.path.display()));
@@ -70,22 +74,23 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
 }
 
 /// The mirror has the commit, and whoever must have signed it did.
-fn prepare(job: &Job, layout: &Layout, commit: &CommitId) -> Result<(), Fault> {
+fn prepare(job: &Job, layout: &Layout, commit: &CommitId, whole: bool) -> Result<(), Fault> {
     let at = mirror(layout);
-    // What git makes last.
-    let whole = ["HEAD", "config", "objects/pack"].iter().all(|part| layout.mirror.join(part).exists());
     if !whole {
         store::init(&job.git, &at, &job.deploy, commit)?;
+        store::take_remote(&job.git, &at, &job.deploy)?;
     }
     if !store::has(&job.git, &at, commit)? {
         say(&format!("fetching {commit} from {}", job.deploy.repository));
         store::fetch(&job.git, &at, &job.deploy, commit)?;
     }
     fault::hit(DeployPoint::Fetched);
-    if let Some(signers) = &job.deploy.allowed_signers {
-        job.git.verify(&at, commit, job.deploy.reference.as_ref(), signers)?;
-    }
-    Ok(())
+    store::verify(&job.git, &at, &job.deploy, commit)
+}
+
+/// Whether the mirror is there, with what git makes last.
+fn whole(layout: &Layout) -> bool {
+    ["HEAD", "config", "objects/pack"].iter().all(|part| layout.mirror.join(part).exists())
 }
 
 fn mirror(layout: &Layout) -> Repository {
@@ -115,7 +120,7 @@ fn fill(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name:
     shared::link(&how.shared, &layout.shared, &directory)?;
     fault::hit(DeployPoint::Linked);
     // What hooks run may be the repository's own.
-    job.git.forget_credential();
+    job.git.forget_credential()?;
     Stage { path: &layout.path, release: &directory, commit }.run("build", &how.build)?;
     // What hooks and links changed was not changed by hand. A release serves also when that can't be noted.
     job.git.ask(&at, &["add", "--update"])?;
@@ -132,7 +137,7 @@ fn switch(
     commit: &CommitId,
     release: &str,
 ) -> Result<(), Fault> {
-    job.git.forget_credential();
+    job.git.forget_credential()?;
     let undo = layout.undo(release)?;
     fault::hit(DeployPoint::BeforeSwitch);
     {
@@ -219,6 +224,7 @@ pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
         let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
         place::unlock_git(&layout.mirror)?;
         let at = mirror(&layout);
+        store::same_remote(&job.git, &at, &job.deploy)?;
         if !store::has(&job.git, &at, &commit)? {
             store::fetch(&job.git, &at, &job.deploy, &commit)?;
         }

@@ -1,0 +1,51 @@
+//! How often what is under way is looked at: the longer it takes already, the less a little more of waiting is.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::limits::{JOB_LOOK_MILLISECONDS_MAX, JOB_LOOK_MILLISECONDS_MIN, JOB_LOOK_PART};
+
+/// Since when something is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace(Instant);
+
+impl Pace {
+    /// From now on.
+    pub(super) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Sleeps until it is time for the next look.
+    pub(super) async fn next(self) {
+        tokio::time::sleep(pause(self.0.elapsed())).await;
+    }
+}
+
+fn pause(waited: Duration) -> Duration {
+    let [least, most] = [JOB_LOOK_MILLISECONDS_MIN, JOB_LOOK_MILLISECONDS_MAX].map(Duration::from_millis);
+    (waited / JOB_LOOK_PART).clamp(least, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_become_rarer() {
+        let looks = |limit: Duration| {
+            let (mut waited, mut looks) = (Duration::ZERO, 0_u64);
+            while waited < limit {
+                waited += pause(waited);
+                looks += 1;
+            }
+            looks
+        };
+        assert_eq!(pause(Duration::ZERO), Duration::from_millis(JOB_LOOK_MILLISECONDS_MIN));
+        assert_eq!(pause(Duration::from_secs(3_600)), Duration::from_millis(JOB_LOOK_MILLISECONDS_MAX));
+        assert!(
+            looks(Duration::from_secs(60)) * JOB_LOOK_MILLISECONDS_MAX < 78_000,
+            "hardly more than always so"
+        );
+    }
+}
