@@ -1,7 +1,7 @@
 //! The engine "agent": one commit is pinned first, then every host gets it in a signed message. What becomes of it is told
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ use crate::dispatch::{self, BatchSize, Kind, MessageClaims, Order};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::limits::{
-    AGENTS_LOOK_MILLISECONDS, LS_REMOTE_SECONDS_MAX, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX,
+    AGENTS_LOOK_MILLISECONDS, AGENTS_LOOK_MILLISECONDS_MAX, LS_REMOTE_SECONDS_MAX, RESOLVE_SECONDS_MAX,
+    TARGETS_SHOWN_MAX,
 };
 use crate::store::in_transaction;
 
@@ -316,11 +317,14 @@ fn ended(target: &dispatch::Target) -> End {
 /// to look is no end of theirs.
 async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &Stop) -> Result<()> {
     let mut cancelled = false;
+    let mut known = BTreeSet::new();
+    let mut pause = AGENTS_LOOK_MILLISECONDS;
     loop {
         if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
             return Ok(());
         }
-        match step(jobs, job, main, ours, stop.reason().is_some() && !cancelled).await {
+        let before = (known.len(), cancelled);
+        match step(jobs, job, main, ours, stop.reason().is_some() && !cancelled, &mut known).await {
             Ok(true) => return close(jobs, job).await,
             Ok(false) => cancelled |= stop.reason().is_some(),
             Err(Error::Store(error)) => {
@@ -328,12 +332,26 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(Duration::from_millis(AGENTS_LOOK_MILLISECONDS)).await;
+        // Hosts that are away may be for hours.
+        let quiet = before == (known.len(), cancelled);
+        pause = if quiet { (pause * 2).min(AGENTS_LOOK_MILLISECONDS_MAX) } else { AGENTS_LOOK_MILLISECONDS };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            () = stop.stopped(), if stop.reason().is_none() => {}
+        }
     }
 }
 
-/// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final.
-async fn step(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], cancel: bool) -> Result<bool> {
+/// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final. `known` is what was
+/// written down of them: the place of each that runs or is over, and whether it is over.
+async fn step(
+    jobs: &Jobs,
+    job: &Job,
+    main: &TaskId,
+    ours: &[&Target],
+    cancel: bool,
+    known: &mut BTreeSet<(i64, bool)>,
+) -> Result<bool> {
     let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
     let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
     let mut started = Vec::new();
@@ -350,13 +368,18 @@ async fn step(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], cancel: b
     let happenings: Vec<_> = started
         .into_iter()
         .chain(ends.iter().map(|(ordinal, target)| (*ordinal, Happening::Ended(ended(target)))))
+        .filter(|(ordinal, happening)| !known.contains(&(*ordinal, *happening != Happening::Started)))
         .collect();
-    let moved = jobs.record(job.id, &[], &happenings).await?;
-    // Those that told their end themselves stand in the log already.
-    let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
-    let lines: Vec<NewLine> =
-        silent.map(|(_, t)| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)))).collect();
-    jobs.record(job.id, &lines, &[]).await?;
+    if !happenings.is_empty() {
+        let moved = jobs.record(job.id, &[], &happenings).await?;
+        // Those that told their end themselves stand in the log already.
+        let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
+        let said =
+            |t: &dispatch::Target| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)));
+        let lines: Vec<NewLine> = silent.map(|(_, t)| said(t)).collect();
+        jobs.record(job.id, &lines, &[]).await?;
+        known.extend(happenings.iter().map(|(ordinal, one)| (*ordinal, *one != Happening::Started)));
+    }
     if cancel && !over {
         jobs.dispatch().cancel(&Author::controller("jobs"), main).await?;
     }

@@ -23,20 +23,28 @@ use crate::store::{Tx, in_transaction};
 impl Jobs {
     /// Makes a job; it begins by itself.
     pub(super) async fn ask(&self, by: &Author, caller: &Caller, request: Checked) -> Result<i64> {
-        allowed(caller, &request.plan)?;
+        let (targets, wrong) = self.expanded(request.targets).await?;
+        let plan = match request.plan {
+            Ok(plan) if wrong.is_empty() => plan,
+            plan => {
+                return Err(Error::InvalidFields(plan.err().into_iter().flatten().chain(wrong).collect()));
+            }
+        };
+        allowed(caller, &plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
-        let targets = self.expanded(request.targets).await?;
-        self.make(by, caller, &request.plan, &targets, until, None).await
+        self.make(by, caller, &plan, &targets, until, None).await
     }
 
-    /// Every host by itself, as groups are now.
-    async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<Vec<Whom>> {
+    /// Every host by itself, as groups are now; and what is wrong, by field.
+    async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<(Vec<Whom>, Vec<(String, String)>)> {
         let mut targets = Vec::new();
         let mut wrong = Vec::new();
+        let mut over_ssh = Vec::new();
         let mut known: BTreeSet<Hostname> = BTreeSet::new();
         for (index, asked) in asked {
             let (target, field, why) = match asked {
                 Asked::Ssh(login) => {
+                    over_ssh.push((index, login.host.to_ascii_lowercase()));
                     targets.push(Whom::Ssh(login));
                     continue;
                 }
@@ -55,10 +63,16 @@ impl Jobs {
             }
             targets.extend(found.into_iter().filter(|host| known.insert(host.clone())).map(Whom::Agent));
         }
+        for (index, host) in over_ssh {
+            if known.iter().any(|agent| agent.as_str() == host) {
+                let why = "its agent deploys to this host already";
+                wrong.push((format!("targets[{index}].host"), why.into()));
+            }
+        }
         if targets.len() > JOB_TARGETS_MAX {
             wrong.push(("targets".into(), format!("must name at most {JOB_TARGETS_MAX} hosts")));
         }
-        if wrong.is_empty() { Ok(targets) } else { Err(Error::InvalidFields(wrong)) }
+        Ok((targets, wrong))
     }
 
     /// Whether a caller may deploy to these, and whether that needs no approval.
@@ -138,14 +152,22 @@ impl Jobs {
         if !job.status.is_final() {
             return Err(Error::Conflict("the job is still under way".into()));
         }
+        let before = self.targets(id).await?;
         let kept = store::secret(self.store(), id).await?.filter(|(_, until)| *until > Micros::now());
-        let Some((sealed, until)) = kept else {
-            let text = "what the job logs in with is no longer kept; make a new job";
-            return Err(Error::Conflict(text.into()));
+        let (logins, until) = match kept {
+            Some((sealed, until)) => (secrets::open(self.keys(), id, &sealed)?, until),
+            // Agents need no log-in.
+            None if before.iter().all(|target| target.engine == Engine::Agent) => {
+                (Vec::new(), Micros::now().plus_seconds(JOB_SECRETS_SECONDS))
+            }
+            None => {
+                let text = "what the job logs in with is no longer kept; make a new job";
+                return Err(Error::Conflict(text.into()));
+            }
         };
-        let mut logins = secrets::open(self.keys(), id, &sealed)?.into_iter();
+        let mut logins = logins.into_iter();
         let mut targets = Vec::new();
-        for target in self.targets(id).await? {
+        for target in before {
             targets.extend(match target.engine {
                 Engine::Ssh => logins.next().map(Whom::Ssh),
                 Engine::Agent => target.host.parse().ok().map(Whom::Agent),

@@ -10,7 +10,7 @@ use signet_common::time::Micros;
 
 use super::agents::{Part, part};
 use super::model::{End, Engine, Happening, TargetStatus};
-use super::store::{self, NewLine};
+use super::store::{self, Kept, NewLine};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Happened, Outcomes, What};
 use crate::error::Result;
@@ -48,14 +48,15 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
     let mut ends = Vec::new();
     for (part, one) in happened {
         let host = one.hostname.as_str();
-        let mut say = |line| lines.push(NewLine { at: now, host: Some(host.to_owned()), line });
+        let line = |line| NewLine { at: now, host: Some(host.to_owned()), line };
+        let output = |data: &[u8]| cut(data).into_iter().map(|text| Kept::Output(line(text)));
         match &one.what {
-            What::Output { data, .. } => cut(data).into_iter().for_each(say),
+            What::Output { data, .. } => lines.extend(output(data)),
             What::Result(result) => {
-                [&result.stdout, &result.stderr].into_iter().flat_map(|data| cut(data)).for_each(&mut say);
+                lines.extend(output(&result.stdout).chain(output(&result.stderr)));
                 if *part == Part::Deploy {
                     let end = end(result);
-                    say(word(host, &end));
+                    lines.push(Kept::Word(line(word(host, &end))));
                     ends.push((host, end));
                 } else if let Some(commit) = result.deploy.as_ref().and_then(|done| done.commit.as_ref()) {
                     store::put_commit(tx, job, commit.as_str()).await?;
@@ -65,6 +66,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
             What::Ended => {}
         }
     }
+    let lines = store::fitting(tx, job, lines).await?;
     store::lock(tx, job, &lines).await?;
     if ends.is_empty() {
         return Ok(());

@@ -1,16 +1,22 @@
 //! Takes jobs and runs them, a few at a time, each under a lease by the database's clock.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use signet_common::time::Micros;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::leases::{LEASE, Room, Taken, Weight};
 use super::model::{End, Engine, Job, Target, TargetStatus};
 use super::service::Jobs;
 use super::{agents, secrets, ssh, store};
 use crate::error::{Error, Result};
-use crate::limits::{JOB_RENEW_LOOKS, JOB_WATCH_MILLISECONDS, JOBS_AT_ONCE, JOBS_LOOK_MILLISECONDS};
+use crate::limits::{
+    JOB_OF_AGENTS_WATCH_MILLISECONDS, JOB_RENEW_SECONDS, JOB_WATCH_MILLISECONDS, JOBS_LOOK_MILLISECONDS,
+};
 
 /// Why a run is to end before its time; a later one here outweighs the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,66 +76,95 @@ impl Stop {
     }
 }
 
+/// The runs of this controller.
+#[derive(Debug, Default)]
+struct Runs {
+    tasks: JoinSet<()>,
+    jobs: HashMap<tokio::task::Id, (i64, Weight)>,
+}
+
+impl Runs {
+    fn begin(&mut self, jobs: &Jobs, taken: Taken, stop: &CancellationToken) {
+        let own = (taken.job.id, taken.weight);
+        let task = self.tasks.spawn(run(jobs.clone(), taken, stop.clone()));
+        self.jobs.insert(task.id(), own);
+    }
+
+    fn has(&self, job: i64) -> bool {
+        self.jobs.values().any(|(id, _)| *id == job)
+    }
+
+    fn room(&self) -> Room {
+        Room::beside(self.jobs.values().map(|(_, weight)| *weight))
+    }
+
+    /// Waits for the end of one; says whether there was any.
+    async fn ended(&mut self) -> bool {
+        let Some(done) = self.tasks.join_next_with_id().await else { return false };
+        let id = match &done {
+            Ok((id, ())) => *id,
+            Err(error) => error.id(),
+        };
+        let job = self.jobs.remove(&id).map(|(job, _)| job);
+        if let Err(error) = done {
+            tracing::error!(%error, job, "a job's run died");
+        }
+        true
+    }
+}
+
 /// Works until `stop`, and then until what runs has been ended.
 pub(super) async fn work(jobs: Jobs, stop: CancellationToken) {
     let data_dir = jobs.rules().data_dir.clone();
     if let Err(error) = tokio::task::spawn_blocking(move || ssh::tidy(&data_dir)).await {
         tracing::error!(%error, "old directories of jobs were not looked at");
     }
-    let mut running = JoinSet::new();
+    let mut runs = Runs::default();
     loop {
-        if let Err(error) = round(&jobs, &mut running, &stop).await {
+        if let Err(error) = round(&jobs, &mut runs, &stop).await {
             tracing::warn!(%error, "jobs could not be looked at; it is tried again");
         }
         tokio::select! {
             () = stop.cancelled() => break,
             () = jobs.woken() => {}
             () = tokio::time::sleep(Duration::from_millis(JOBS_LOOK_MILLISECONDS)) => {}
-            Some(done) = running.join_next() => report(done),
+            true = runs.ended() => {}
         }
     }
-    while let Some(done) = running.join_next().await {
-        report(done);
-    }
+    while runs.ended().await {}
 }
 
-fn report(done: std::result::Result<(), tokio::task::JoinError>) {
-    if let Err(error) = done {
-        tracing::error!(%error, "a job's run died");
-    }
-}
-
-async fn round(jobs: &Jobs, running: &mut JoinSet<()>, stop: &CancellationToken) -> Result<()> {
-    for id in jobs.take_lost().await? {
+async fn round(jobs: &Jobs, runs: &mut Runs, stop: &CancellationToken) -> Result<()> {
+    for taken in jobs.take_lost(|id| runs.has(id)).await? {
+        let id = taken.job.id;
         tracing::warn!(job = id, "a job's controller is gone");
         let lost = End::bad(TargetStatus::Failed, LOST);
-        let job = jobs.job(id).await?;
         if jobs.end_over_ssh(id, &lost).await? {
-            running.spawn(run(jobs.clone(), job, true, stop.clone()));
+            runs.begin(jobs, taken, stop);
         } else {
             jobs.finish(id, &lost, LOST).await?;
         }
     }
-    while running.len() < JOBS_AT_ONCE && !stop.is_cancelled() {
-        let Some(job) = jobs.take_next().await? else { break };
-        running.spawn(run(jobs.clone(), job, false, stop.clone()));
+    if stop.is_cancelled() {
+        return Ok(());
     }
-    Ok(())
+    jobs.take_some(runs.room(), |taken| runs.begin(jobs, taken, stop)).await
 }
 
 /// Runs one job to its end.
-async fn run(jobs: Jobs, job: Job, resumed: bool, stopping: CancellationToken) {
+async fn run(jobs: Jobs, taken: Taken, stopping: CancellationToken) {
+    let job = &taken.job;
     tracing::info!(job = job.id, "a job begins");
     let stop = Stop::default();
     let done = tokio::select! {
-        done = targets(&jobs, &job, resumed, &stop) => done,
-        () = watch(&jobs, &job, &stop, &stopping) => Ok(()),
+        done = targets(&jobs, job, taken.resumed, &stop) => done,
+        () = watch(&jobs, &taken, &stop, &stopping) => Ok(()),
     };
     let end = match (stop.reason(), &done) {
         // It is another's to end.
         (Some(Reason::Taken), _) => return,
-        (Some(Reason::Stopping), _) if left_to_others(&jobs, &job).await => return,
-        (Some(reason), _) => reason.end(&job),
+        (Some(Reason::Stopping), _) if left_to_others(&jobs, job).await => return,
+        (Some(reason), _) => reason.end(job),
         (None, Err(error)) => {
             tracing::error!(%error, job = job.id, "a job's run failed");
             End::bad(TargetStatus::Failed, "the controller could not run the job; its own log says why")
@@ -137,7 +172,7 @@ async fn run(jobs: Jobs, job: Job, resumed: bool, stopping: CancellationToken) {
         (None, Ok(())) => End::bad(TargetStatus::Failed, "there is no word on this host"),
     };
     let reason =
-        stop.reason().map(|reason| reason.why(&job)).or_else(|| done.err().map(|_| end.reason.clone()));
+        stop.reason().map(|reason| reason.why(job)).or_else(|| done.err().map(|_| end.reason.clone()));
     // The database may be away for a moment; when it stays away, the lease runs out.
     while let Err(error) = jobs.finish(job.id, &end, reason.as_deref().unwrap_or_default()).await {
         tracing::warn!(%error, job = job.id, "a job's end could not be stored; it is tried again");
@@ -181,37 +216,51 @@ async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
     })
 }
 
+/// How long a job may go on, whoever began it.
+fn time_left(job: &Job) -> Duration {
+    let until = job.started_at.unwrap_or_else(Micros::now).plus_seconds(job.plan.options.timeout.into());
+    Duration::from_micros(u64::try_from(until.0.saturating_sub(Micros::now().0)).unwrap_or_default())
+}
+
 /// Keeps the lease, and stops the run when it is time to. Never ends by itself.
-async fn watch(jobs: &Jobs, job: &Job, stop: &Stop, stopping: &CancellationToken) {
-    let limit = tokio::time::sleep(Duration::from_secs(u64::from(job.plan.options.timeout)));
+async fn watch(jobs: &Jobs, taken: &Taken, stop: &Stop, stopping: &CancellationToken) {
+    let job = &taken.job;
+    let limit = tokio::time::sleep(time_left(job));
     tokio::pin!(limit);
-    let mut looks = 0_u32;
-    let mut look = tokio::time::interval(Duration::from_millis(JOB_WATCH_MILLISECONDS));
-    let mut since = tokio::time::Instant::now();
-    loop {
+    let every = match taken.weight {
+        Weight::Heavy => JOB_WATCH_MILLISECONDS,
+        Weight::Light => JOB_OF_AGENTS_WATCH_MILLISECONDS,
+    };
+    let mut look = tokio::time::interval(Duration::from_millis(every));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut renewed = taken.since;
+    while stop.reason() < Some(Reason::Taken) {
         tokio::select! {
             () = &mut limit, if stop.reason().is_none() => stop.stop(Reason::TimedOut),
             () = stopping.cancelled(), if stop.reason() < Some(Reason::Stopping) => stop.stop(Reason::Stopping),
-            _ = look.tick() => {
-                looks = looks.wrapping_add(1);
-                let seen = if looks.is_multiple_of(JOB_RENEW_LOOKS) {
-                    jobs.renew(job.id).await.map(|ours| ours.then_some(false))
-                } else {
-                    jobs.look(job.id).await
+            now = look.tick() => {
+                let renew = now.duration_since(renewed) >= Duration::from_secs(JOB_RENEW_SECONDS);
+                let seen = async {
+                    if renew { jobs.renew(job.id).await.map(|ours| ours.then_some(false)) } else { jobs.look(job.id).await }
                 };
-                match seen {
-                    Ok(Some(cancel)) => {
-                        since = tokio::time::Instant::now();
+                let asked = Instant::now();
+                match tokio::time::timeout_at(renewed + LEASE, seen).await {
+                    Ok(Ok(Some(cancel))) => {
+                        if renew {
+                            renewed = asked;
+                        }
                         if cancel {
                             stop.stop(Reason::Cancelled);
                         }
                     }
-                    Ok(None) => stop.stop(Reason::Taken),
-                    // Nobody can renew it; others that reach the database may take it.
-                    Err(_) if since.elapsed() > super::leases::LEASE => stop.stop(Reason::Taken),
-                    Err(error) => tracing::warn!(%error, job = job.id, "a job under way could not be looked at"),
+                    // Nobody could renew it: others that reach the database may take it.
+                    Ok(Ok(None)) | Err(_) => stop.stop(Reason::Taken),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, job = job.id, "a job under way could not be looked at");
+                    }
                 }
             }
         }
     }
+    std::future::pending().await
 }

@@ -10,6 +10,7 @@ use signet_common::ids::StartId;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
 
+use super::host_key_store;
 use super::model::{self, Job, JobStatus, Target};
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
@@ -160,7 +161,10 @@ impl Jobs {
         in_transaction!(self.store, |tx| -> Result<()> {
             for (login, key) in keys {
                 let host = login.host.to_ascii_lowercase();
-                store::pin(tx, &host, login.port, key, job.id, Micros::now()).await?;
+                // Another job may have been first.
+                if !host_key_store::pin(tx, &host, login.port, key, job.id, Micros::now()).await? {
+                    continue;
+                }
                 let object = format!("{host} port {}", login.port);
                 let note = Note::of(Action::JobHostKeyPin, &object);
                 audit::note(tx, &by, note.new(json!({ "key": key, "job_id": model::shown(job.id) }))).await?;

@@ -111,6 +111,9 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::GET, "/api/v1/jobs/{job_id}/logs", Need::Read),
     (Method::POST, "/api/v1/jobs/{job_id}/retry", Need::Operate),
     (Method::POST, "/api/v1/jobs/{job_id}/cancel", Need::Operate),
+    (Method::GET, "/api/deployments", Need::Read),
+    (Method::GET, "/api/v1/jobs/host-keys", Need::Admin),
+    (Method::DELETE, "/api/v1/jobs/host-keys/{host}", Need::Admin),
     // accounts
     (Method::POST, "/api/auth/login", Need::Public),
     (Method::POST, "/api/auth/refresh", Need::Public),

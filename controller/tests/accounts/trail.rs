@@ -130,6 +130,11 @@ impl Script<'_> {
         self.ask("POST /api/v1/jobs/{job_id}/cancel", &format!("{path}/cancel"), None, json!({})).await;
         self.app.eventually(&path, |job| job["data"]["status"] == "CANCELLED").await;
         self.ask("POST /api/v1/jobs/{job_id}/retry", &format!("{path}/retry"), None, json!({})).await;
+        let pinned =
+            "INSERT INTO job_host_keys (host, port, host_key, job_id, pinned_at) VALUES ('h', 22, 'k', 1, 1)";
+        self.app.change(pinned).await;
+        let path = "/api/v1/jobs/host-keys/h";
+        self.ask("DELETE /api/v1/jobs/host-keys/{host}", path, None, json!({})).await;
     }
 
     async fn approvals(&mut self) {

@@ -4,7 +4,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drift;
 mod hosts;
+mod kept;
+mod killed;
 mod leases;
 mod secrets;
 mod site;
+mod slots;

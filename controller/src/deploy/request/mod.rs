@@ -30,11 +30,12 @@ pub(super) struct Rules<'a> {
     pub(super) host_keys: HostKeyPolicy,
 }
 
-/// A request that makes sense.
+/// A request, as far as it makes sense by itself.
 #[derive(Debug)]
 pub(super) struct Checked {
-    pub(super) plan: Plan,
-    /// In the order of the request, each with its place there.
+    /// What is to be done, or all that is wrong, by field.
+    pub(super) plan: Result<Plan, Vec<(String, String)>>,
+    /// Those that are right, in the order of the request, each with its place there.
     pub(super) targets: Vec<(usize, Asked)>,
 }
 
@@ -99,10 +100,10 @@ fn flag(object: &Map<String, Value>, name: &str) -> Result<Option<bool>, String>
     }
 }
 
-/// Checks everything.
+/// Checks everything that can be told without the database.
 ///
 /// # Errors
-/// [`Error::InvalidFields`], naming each field that is wrong.
+/// When it is no object.
 pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let Some(object) = body.as_object() else {
         return Err(Error::invalid("body", "must be a JSON object"));
@@ -147,7 +148,7 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         parsed(place, "dest_path", &mut problems);
     }
     let (Some(git_repo), Some(dest_path), true) = (repo, path, problems.0.is_empty()) else {
-        return Err(Error::InvalidFields(problems.0));
+        return Ok(Checked { plan: Err(problems.0), targets });
     };
     let options = Options {
         timeout: timeout.unwrap_or(JOB_SECONDS),
@@ -159,7 +160,8 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         user: account,
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
-    Ok(Checked { plan: Plan { git_repo, git_branch: branch, dest_path, run_mode, options }, targets })
+    let plan = Plan { git_repo, git_branch: branch, dest_path, run_mode, options };
+    Ok(Checked { plan: Ok(plan), targets })
 }
 
 /// Hosts at a time: a number, or a share such as `"20%"`.
