@@ -23,6 +23,8 @@ use tempfile::TempDir;
 
 #[path = "up/approvals.rs"]
 mod approvals;
+#[path = "up/deployments.rs"]
+mod deployments;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,8 +54,16 @@ impl Home {
     }
 
     fn up(&self, listen: &str, args: &[&str]) -> Up {
+        self.up_with(listen, args, &[])
+    }
+
+    /// With these variables too.
+    fn up_with(&self, listen: &str, args: &[&str], variables: &[(&str, &str)]) -> Up {
         let mut command = self.signet();
-        command.args(["up", "--listen", listen, "--hostname", "box"]).args(args);
+        command
+            .envs(variables.iter().copied())
+            .args(["up", "--listen", listen, "--hostname", "box"])
+            .args(args);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut said = Vec::new();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -63,14 +63,15 @@ pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop)
     let main = task(job.id, Part::Deploy)?;
     if jobs.dispatch().targets(&main, 0, 1).await?.is_empty() {
         let begun = match pinned(jobs, job, &ours, stop).await? {
-            Ok(commit) => begin(jobs, job, &ours, &commit).await?,
+            Ok(commit) if stop.reason().is_none() => begin(jobs, job, &ours, &commit).await?,
+            Ok(_) => Err("the job was ended before anything was sent".into()),
             Err(why) => Err(why),
         };
-        if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) {
-            return Ok(());
-        }
-        if let Err(why) = begun {
-            return all_fail(jobs, job, &ours, &why).await;
+        match begun {
+            // Whatever came up meanwhile: what was sent is followed.
+            Ok(()) => {}
+            Err(_) if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) => return Ok(()),
+            Err(why) => return all_fail(jobs, job, &ours, &why).await,
         }
     }
     follow(jobs, job, &main, &ours, stop).await
@@ -324,9 +325,10 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
             return Ok(());
         }
         let before = (known.len(), cancelled);
-        match step(jobs, job, main, ours, stop.reason().is_some() && !cancelled, &mut known).await {
+        let cancel = stop.reason().is_some() && !cancelled;
+        match step(jobs, job, main, ours, cancel, &mut known).await {
             Ok(true) => return close(jobs, job).await,
-            Ok(false) => cancelled |= stop.reason().is_some(),
+            Ok(false) => cancelled |= cancel,
             Err(Error::Store(error)) => {
                 tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");
             }

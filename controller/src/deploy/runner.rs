@@ -1,6 +1,7 @@
 //! Takes jobs and runs them, a few at a time, each under a lease by the database's clock.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -80,14 +81,17 @@ impl Stop {
 #[derive(Debug, Default)]
 struct Runs {
     tasks: JoinSet<()>,
-    jobs: HashMap<tokio::task::Id, (i64, Weight)>,
+    jobs: HashMap<tokio::task::Id, (i64, Heavy)>,
 }
+
+/// Whether a run has hosts over SSH that are not over yet.
+type Heavy = Arc<AtomicBool>;
 
 impl Runs {
     fn begin(&mut self, jobs: &Jobs, taken: Taken, stop: &CancellationToken) {
-        let own = (taken.job.id, taken.weight);
-        let task = self.tasks.spawn(run(jobs.clone(), taken, stop.clone()));
-        self.jobs.insert(task.id(), own);
+        let (id, heavy) = (taken.job.id, Heavy::new((taken.weight == Weight::Heavy).into()));
+        let task = self.tasks.spawn(run(jobs.clone(), taken, heavy.clone(), stop.clone()));
+        self.jobs.insert(task.id(), (id, heavy));
     }
 
     fn has(&self, job: i64) -> bool {
@@ -95,7 +99,9 @@ impl Runs {
     }
 
     fn room(&self) -> Room {
-        Room::beside(self.jobs.values().map(|(_, weight)| *weight))
+        let weight =
+            |heavy: &Heavy| if heavy.load(Ordering::Relaxed) { Weight::Heavy } else { Weight::Light };
+        Room::beside(self.jobs.values().map(|(_, heavy)| weight(heavy)))
     }
 
     /// Waits for the end of one; says whether there was any.
@@ -152,12 +158,12 @@ async fn round(jobs: &Jobs, runs: &mut Runs, stop: &CancellationToken) -> Result
 }
 
 /// Runs one job to its end.
-async fn run(jobs: Jobs, taken: Taken, stopping: CancellationToken) {
+async fn run(jobs: Jobs, taken: Taken, heavy: Heavy, stopping: CancellationToken) {
     let job = &taken.job;
     tracing::info!(job = job.id, "a job begins");
     let stop = Stop::default();
     let done = tokio::select! {
-        done = targets(&jobs, job, taken.resumed, &stop) => done,
+        done = targets(&jobs, &taken, &heavy, &stop) => done,
         () = watch(&jobs, &taken, &stop, &stopping) => Ok(()),
     };
     let end = match (stop.reason(), &done) {
@@ -184,12 +190,17 @@ async fn run(jobs: Jobs, taken: Taken, stopping: CancellationToken) {
     tracing::info!(job = job.id, "a job ended");
 }
 
-async fn targets(jobs: &Jobs, job: &Job, resumed: bool, stop: &Stop) -> Result<()> {
+async fn targets(jobs: &Jobs, taken: &Taken, heavy: &Heavy, stop: &Stop) -> Result<()> {
+    let job = &taken.job;
     let targets = store::targets(jobs.store(), job.id).await?;
-    let (ssh, agents) = tokio::join!(
-        over_ssh(jobs, job, targets.clone(), resumed, stop),
-        agents::run(jobs, job, &targets, stop)
-    );
+    let ssh = async {
+        let done = over_ssh(jobs, job, targets.clone(), taken.resumed, stop).await;
+        // Agents may take hours: another job over SSH can begin.
+        heavy.store(false, Ordering::Relaxed);
+        jobs.ring();
+        done
+    };
+    let (ssh, agents) = tokio::join!(ssh, agents::run(jobs, job, &targets, stop));
     ssh.and(agents)
 }
 

@@ -14,6 +14,7 @@ on_both_pairs!(
     each_way_to_log_in_with_a_current_ansible,
     a_changed_host_key_is_refused,
     a_changed_host_key_is_refused_with_a_current_ansible,
+    two_jobs_pin_one_key,
     what_hangs_is_ended
 );
 
@@ -157,6 +158,23 @@ async fn a_changed_key(site: &Site) {
     let other = SshKey::ed25519(site.dir.path(), "other");
     body["targets"][0]["auth"]["private_key"] = other.private().into();
     assert_eq!(statuses(&site.run(&with("off", &body)).await), ["UNREACHABLE"]);
+}
+
+/// Of two jobs to which a host shows its key at the same time one pins it, and the trail says so once.
+async fn two_jobs_pin_one_key(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let key = SshKey::ed25519(site.dir.path(), "key");
+    let server = Sshd::start(&[account("u", None, Some(&key.public))]);
+    let one = site.body(&[with_key("127.0.0.1", server.port, "u", &key.private(), None)]);
+    let mut other = one.clone();
+    other["dest_path"] = "/srv/other".into();
+    let (one, other) = tokio::join!(site.run(&one), site.run(&other));
+    assert_eq!((statuses(&one), statuses(&other)), (vec!["SUCCESS"], vec!["SUCCESS"]), "{one} {other}");
+    let entries = site.app.get("/api/audit?action=job.host-key-pin").await.expect(200);
+    assert_eq!(entries.as_array().unwrap().len(), 1, "{entries}");
 }
 
 /// What was installed anew is let in again once its old key is forgotten.

@@ -4,9 +4,10 @@ use serde_json::json;
 use signet_testkit::{Pair, on_both_pairs};
 
 use crate::leases::{asked, body, with_hanging_ansible};
+use crate::support::TestApp;
 use crate::support::fake_agent::FakeAgent;
 
-on_both_pairs!(what_waits_holds_up_nobody_else);
+on_both_pairs!(what_waits_holds_up_nobody_else, what_is_over_over_ssh_makes_room);
 
 async fn what_waits_holds_up_nobody_else(pair: Pair) {
     let dir = tempfile::tempdir().unwrap();
@@ -42,4 +43,22 @@ async fn what_waits_holds_up_nobody_else(pair: Pair) {
     // Two that lie beside one another begin once what holds both of them is over; the first goes first.
     app.post(&format!("{first}/cancel"), &json!({})).await.expect(202);
     running(&stuck[0]).await;
+}
+
+/// A job that waits for its agents alone is no longer one over SSH.
+async fn what_is_over_over_ssh_makes_room(pair: Pair) {
+    let app = TestApp::start_with(pair.parts().await, |settings| {
+        settings.deploying.ansible_playbook = "/nonexistent/ansible-playbook".into();
+    })
+    .await;
+    let _agent = FakeAgent::enrol(&app, "h1", "web").await;
+    for n in 0..10 {
+        let mut mixed = body(&format!("other{n}"));
+        mixed["git_branch"] = "0".repeat(40).into();
+        mixed["dest_path"] = format!("/srv/{n}").into();
+        mixed["targets"].as_array_mut().unwrap().push(json!({ "host": "h1" }));
+        let path = asked(&app, &mixed).await;
+        let job = app.eventually(&path, |job| job["data"]["targets"][0]["status"] == "FAILED").await;
+        assert_eq!(job["data"]["status"], "RUNNING", "{job}");
+    }
 }
