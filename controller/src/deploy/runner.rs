@@ -196,8 +196,10 @@ async fn targets(jobs: &Jobs, taken: &Taken, heavy: &Heavy, stop: &Stop) -> Resu
     let ssh = async {
         let done = over_ssh(jobs, job, targets.clone(), taken.resumed, stop).await;
         // Agents may take hours: another job over SSH can begin.
-        heavy.store(false, Ordering::Relaxed);
-        jobs.ring();
+        if targets.iter().any(|target| target.engine == Engine::Agent) {
+            heavy.store(false, Ordering::Relaxed);
+            jobs.ring();
+        }
         done
     };
     let (ssh, agents) = tokio::join!(ssh, agents::run(jobs, job, &targets, stop));
