@@ -44,7 +44,7 @@ fn what_was_edited_by_hand_is_listed() {
     deploy("other");
     let found = until("the edit to be seen", || listed(&["--drifted"]).pop());
     assert_eq!((&found["hostname"], &found["edited"]), (&"box".into(), &true.into()));
-    let (exit, table, _) = code(&up.signet(&home, &["--output", "table", "deployments", "--drifted"]));
+    let (exit, table, _) = code(&up.signet(&home, &["deployments", "--drifted"]));
     assert_eq!(exit, 0);
     assert!(table.contains("edited") && table.contains(place.join("app").to_str().unwrap()), "{table}");
 }
