@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    agents, approval_rules, approvals, approver_keys, audit, cancel, completions, deploy, doctor, job,
-    join_command, keys, output, pause, results, run, servers, task, tasks, up, verify,
+    agents, approval_rules, approvals, approver_keys, audit, cancel, completions, deploy, deployments,
+    doctor, job, join_command, keys, output, pause, results, run, servers, task, tasks, up, verify,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -67,6 +67,7 @@ enum Command {
     Cancel(cancel::Cancel),
     Deploy(Box<deploy::Deploy>),
     Job(job::Job),
+    Deployments(deployments::Deployments),
     Pause(pause::Pause),
     Doctor(doctor::Doctor),
     Agents(agents::Agents),
@@ -101,6 +102,7 @@ impl CommandLine {
             Command::Cancel(cancel) => cancel.run(&context()?),
             Command::Deploy(deploy) => deploy.run(&context()?),
             Command::Job(job) => job.run(&context()?),
+            Command::Deployments(deployments) => deployments.run(&context()?),
             Command::Pause(pause) => pause.run(&context()?),
             Command::Doctor(doctor) => doctor.run(&context()?),
             Command::Agents(agents) => agents.run(&context()?),

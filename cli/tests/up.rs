@@ -25,6 +25,8 @@ use tempfile::TempDir;
 mod approvals;
 #[path = "up/ci.rs"]
 mod ci;
+#[path = "up/deployments.rs"]
+mod deployments;
 #[path = "up/deploys.rs"]
 mod deploys;
 

@@ -330,6 +330,8 @@ pub const PREFLIGHT_ACCEPT_SECONDS: u64 = 15;
 pub const JOB_LOOK_MILLISECONDS_MIN: u64 = 20;
 /// The longest one.
 pub const JOB_LOOK_MILLISECONDS_MAX: u64 = 250;
+/// The longest one where hosts may be away for hours.
+pub const JOB_LOOK_PATIENT_MILLISECONDS_MAX: u64 = 2_000;
 /// Between the two, the pause is this part of the time that it took so far.
 pub const JOB_LOOK_PART: u32 = 10;
 /// Jobs in one page unless asked otherwise.
@@ -338,19 +340,31 @@ pub const JOBS_LIMIT: usize = 20;
 pub const JOBS_LIMIT_MAX: usize = 100;
 /// Lines of a job's log in one JSON answer.
 pub const JOB_LINES_PAGE_MAX: usize = 10_000;
+/// The same in bytes: with what lies between lines, and at least one line.
+pub const JOB_LINES_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What a line takes in a JSON answer beside its text and its host, in bytes.
+pub const JOB_LINE_FRAME_BYTES: usize = 80;
 /// Lines of a job's log that are read at a time.
 pub const JOB_LINES_AT_ONCE: usize = 1_000;
 /// Longest line of a job's log, in bytes; more of it is cut off.
 pub const JOB_LINE_BYTES_MAX: usize = 16 * 1024;
-/// Lines that are kept of one run's output.
-pub const JOB_LINES_MAX: usize = 200_000;
+/// Lines of a job's log; what programs write beyond is not kept.
+pub const JOB_LINES_MAX: i64 = 200_000;
+/// Lines beyond that which say how hosts ended.
+pub const JOB_WORDS_MAX: i64 = 10_000;
 /// Lines of a host's output that are kept of one event of its journal.
 pub const JOB_EVENT_LINES_MAX: usize = 1_000;
 /// Longest reason for a target's end, in characters.
 pub const JOB_REASON_CHARS_MAX: usize = 500;
+/// Deployed paths in one page unless asked otherwise.
+pub const DEPLOYMENTS_PAGE: usize = 100;
+/// Deployed paths in one page.
+pub const DEPLOYMENTS_PAGE_MAX: usize = 200;
 /// Jobs that one controller runs over SSH at the same time.
 pub const JOBS_AT_ONCE: usize = 8;
-/// Jobs that are looked at for the next one to take.
+/// Jobs with agents alone that one controller follows at the same time. Each costs it a look now and then.
+pub const JOBS_OF_AGENTS_AT_ONCE: usize = 500;
+/// Jobs that are read at a time, to take those that can begin.
 pub const JOBS_LOOKED_AT: usize = 100;
 /// How often jobs are looked for that another controller left, or took the request for, in milliseconds.
 pub const JOBS_LOOK_MILLISECONDS: u64 = 1_000;
@@ -358,8 +372,10 @@ pub const JOBS_LOOK_MILLISECONDS: u64 = 1_000;
 pub const JOB_LEASE_SECONDS: i64 = 30;
 /// How often a job under way is looked at for a cancel, in milliseconds.
 pub const JOB_WATCH_MILLISECONDS: u64 = 500;
-/// The lease of a job under way is renewed every so many looks.
-pub const JOB_RENEW_LOOKS: u32 = 10;
+/// The same, of a job that has hosts with agents alone.
+pub const JOB_OF_AGENTS_WATCH_MILLISECONDS: u64 = 1_000;
+/// How often the lease of a job under way is renewed, in seconds.
+pub const JOB_RENEW_SECONDS: u64 = 5;
 /// How long what a job logs in with is kept for a retry, in seconds.
 pub const JOB_SECRETS_SECONDS: i64 = 7 * 86_400;
 /// Shortest secret that is blotted out of a log; a shorter one can't be told from other text.
@@ -378,6 +394,7 @@ pub const RESULTS_LOOK_MILLISECONDS: u64 = 200;
 pub const JOB_KILL_MILLISECONDS: u64 = 5_000;
 /// Jobs deleted in one transaction of the retention.
 pub const RETENTION_JOBS_MAX: usize = 5;
+
 /// How long a repository may take to tell its references, in seconds.
 pub const LS_REMOTE_SECONDS_MAX: u64 = 20;
 /// What a repository may say of the references that it is asked for, in bytes: they are at most three.

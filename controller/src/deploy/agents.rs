@@ -1,7 +1,7 @@
 //! The engine "agent": one commit is pinned first, then every host gets it in a signed message. What becomes of it is told
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
@@ -86,15 +86,15 @@ pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop)
     let main = task(job.id, Part::Deploy)?;
     if jobs.dispatch().targets(&main, 0, 1).await?.is_empty() {
         let begun = match ready(jobs, job, &ours, stop).await? {
-            Ok(commit) => begin(jobs, job, &ours, &commit).await?,
+            Ok(commit) if stop.reason().is_none() => begin(jobs, job, &ours, &commit).await?,
+            Ok(_) => Err("the job was ended before anything was sent".into()),
             Err(why) => Err(why),
         };
-        if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) {
-            return Ok(Run::Over);
-        }
         match begun {
+            // Whatever came up meanwhile: what was sent is followed.
             Ok(Sending::Sent) => {}
             Ok(Sending::Awaits) => return Ok(Run::Awaits),
+            Err(_) if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) => return Ok(Run::Over),
             Err(why) => return all_fail(jobs, job, &ours, &why).await.map(|()| Run::Over),
         }
     }
@@ -381,13 +381,16 @@ fn ended(target: &dispatch::Target) -> End {
 /// to look is no end of theirs.
 async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &Stop) -> Result<()> {
     let mut cancelled = false;
-    let pace = Pace::begin();
+    let mut known = BTreeSet::new();
+    // Hosts that are away may be for hours.
+    let mut pace = Pace::patient();
     loop {
         if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
             return Ok(());
         }
+        let before = (known.len(), cancelled);
         let cancel = stop.reason().is_some() && !cancelled;
-        match step(jobs, job, main, ours, cancel).await {
+        match step(jobs, job, main, ours, cancel, &mut known).await {
             Ok(true) => return close(jobs, job).await,
             Ok(false) => cancelled |= cancel,
             Err(Error::Store(error)) => {
@@ -395,12 +398,26 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
             }
             Err(error) => return Err(error),
         }
-        pace.next().await;
+        if before != (known.len(), cancelled) {
+            pace = Pace::patient();
+        }
+        tokio::select! {
+            () = pace.next() => {}
+            () = stop.stopped(), if stop.reason().is_none() => {}
+        }
     }
 }
 
-/// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final.
-async fn step(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], cancel: bool) -> Result<bool> {
+/// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final. `known` is what was
+/// written down of them: the place of each that runs or is over, and whether it is over.
+async fn step(
+    jobs: &Jobs,
+    job: &Job,
+    main: &TaskId,
+    ours: &[&Target],
+    cancel: bool,
+    known: &mut BTreeSet<(i64, bool)>,
+) -> Result<bool> {
     let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
     let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
     let mut started = Vec::new();
@@ -417,13 +434,18 @@ async fn step(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], cancel: b
     let happenings: Vec<_> = started
         .into_iter()
         .chain(ends.iter().map(|(ordinal, target)| (*ordinal, Happening::Ended(ended(target)))))
+        .filter(|(ordinal, happening)| !known.contains(&(*ordinal, *happening != Happening::Started)))
         .collect();
-    let moved = jobs.record(job.id, &[], &happenings).await?;
-    // Those that told their end themselves stand in the log already.
-    let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
-    let lines: Vec<NewLine> =
-        silent.map(|(_, t)| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)))).collect();
-    jobs.record(job.id, &lines, &[]).await?;
+    if !happenings.is_empty() {
+        let moved = jobs.record(job.id, &[], &happenings).await?;
+        // Those that told their end themselves stand in the log already.
+        let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
+        let said =
+            |t: &dispatch::Target| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)));
+        let lines: Vec<NewLine> = silent.map(|(_, t)| said(t)).collect();
+        jobs.record(job.id, &lines, &[]).await?;
+        known.extend(happenings.iter().map(|(ordinal, one)| (*ordinal, *one != Happening::Started)));
+    }
     if cancel && !over {
         jobs.dispatch().cancel(&Author::controller("jobs"), main).await?;
     }

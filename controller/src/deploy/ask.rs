@@ -26,28 +26,36 @@ use crate::store::{Tx, in_transaction};
 impl Jobs {
     /// Makes a job; it begins by itself.
     pub(super) async fn ask(&self, by: &Author, caller: &Caller, request: Checked) -> Result<i64> {
-        allowed(caller, &request.plan)?;
+        let (targets, wrong) = self.expanded(request.targets).await?;
+        let plan = match request.plan {
+            Ok(plan) if wrong.is_empty() => plan,
+            plan => {
+                return Err(Error::InvalidFields(plan.err().into_iter().flatten().chain(wrong).collect()));
+            }
+        };
+        allowed(caller, &plan)?;
         let until = Micros::now().plus_seconds(JOB_SECRETS_SECONDS);
-        let targets = self.expanded(request.targets).await?;
         let hosts: Vec<String> = targets.iter().map(|target| target.row().0).collect();
-        let wrong = misfits(&request.plan, &hosts.iter().map(String::as_str).collect::<Vec<_>>());
+        let wrong = misfits(&plan, &hosts.iter().map(String::as_str).collect::<Vec<_>>());
         if !wrong.is_empty() {
             return Err(Error::InvalidFields(wrong));
         }
-        self.signed(&request.plan, &targets, true).await?;
-        let credential = request.credential.map(|credential| (request.plan.git_repo.clone(), credential));
+        self.signed(&plan, &targets, true).await?;
+        let credential = request.credential.map(|credential| (plan.git_repo.clone(), credential));
         let new = New { targets, credential, until, origin: Origin::Request };
-        self.make(by, caller, &request.plan, &new).await
+        self.make(by, caller, &plan, &new).await
     }
 
-    /// Every host by itself, as groups are now.
-    async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<Vec<Whom>> {
+    /// Every host by itself, as groups are now; and what is wrong, by field.
+    async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<(Vec<Whom>, Vec<(String, String)>)> {
         let mut targets = Vec::new();
         let mut wrong = Vec::new();
+        let mut over_ssh = Vec::new();
         let mut known: BTreeSet<Hostname> = BTreeSet::new();
         for (index, asked) in asked {
             let (target, field, why) = match asked {
                 Asked::Ssh(login) => {
+                    over_ssh.push((index, login.host.to_ascii_lowercase()));
                     targets.push(Whom::Ssh(login));
                     continue;
                 }
@@ -66,10 +74,16 @@ impl Jobs {
             }
             targets.extend(found.into_iter().filter(|host| known.insert(host.clone())).map(Whom::Agent));
         }
+        for (index, host) in over_ssh {
+            if known.iter().any(|agent| agent.as_str() == host) {
+                let why = "its agent deploys to this host already";
+                wrong.push((format!("targets[{index}].host"), why.into()));
+            }
+        }
         if targets.len() > JOB_TARGETS_MAX {
             wrong.push(("targets".into(), format!("must name at most {JOB_TARGETS_MAX} hosts")));
         }
-        if wrong.is_empty() { Ok(targets) } else { Err(Error::InvalidFields(wrong)) }
+        Ok((targets, wrong))
     }
 
     /// Whether a caller may deploy to these; what needs approval goes by agents alone.
@@ -157,15 +171,24 @@ impl Jobs {
         if !job.status.is_final() {
             return Err(Error::Conflict("the job is still under way".into()));
         }
+        let before = self.targets(id).await?;
         let kept = store::secret(self.store(), id).await?.filter(|(_, until)| *until > Micros::now());
-        let Some((sealed, until)) = kept else {
-            let text = "what the job logs in with is no longer kept; make a new job";
-            return Err(Error::Conflict(text.into()));
+        let (Secrets { logins, credential }, until) = match kept {
+            Some((sealed, until)) => (secrets::open(self.keys(), id, &sealed)?, until),
+            // Agents need no log-in.
+            None if job.plan.options.credential.is_none()
+                && before.iter().all(|target| target.engine == Engine::Agent) =>
+            {
+                (Secrets::default(), Micros::now().plus_seconds(JOB_SECRETS_SECONDS))
+            }
+            None => {
+                let text = "what the job logs in with is no longer kept; make a new job";
+                return Err(Error::Conflict(text.into()));
+            }
         };
-        let Secrets { logins, credential } = secrets::open(self.keys(), id, &sealed)?;
         let mut logins = logins.into_iter();
         let mut targets = Vec::new();
-        for target in self.targets(id).await? {
+        for target in before {
             targets.extend(match target.engine {
                 Engine::Ssh => logins.next().map(Whom::Ssh),
                 Engine::Agent => target.host.parse().ok().map(Whom::Agent),

@@ -7,7 +7,7 @@ use signet_common::time::Micros;
 use super::ask::allowed;
 use super::model::{self, End, Engine, Happening, Job, JobStatus, TargetStatus};
 use super::service::{Jobs, unknown};
-use super::store::{self, NewLine};
+use super::store::{self, Kept, NewLine};
 use super::text::fatal;
 use crate::accounts::within;
 use crate::audit::{self, Action, Author, Note};
@@ -71,28 +71,23 @@ impl Jobs {
         lines: &[NewLine],
         happenings: &[(i64, Happening)],
     ) -> Result<BTreeSet<i64>> {
-        let now = Micros::now();
         in_transaction!(self.store(), |tx| -> Result<BTreeSet<i64>> {
             store::lock(tx, id, lines).await?;
-            let mut moved = BTreeSet::new();
-            if happenings.is_empty() {
-                return Ok(moved);
-            }
-            for mut target in store::targets_in(tx, id).await? {
-                let own = happenings.iter().filter(|(ordinal, _)| *ordinal == target.ordinal);
-                let mut changed = false;
-                for (_, happening) in own {
-                    if let Some(next) = target.standing.apply(happening, now) {
-                        target.standing = next;
-                        changed = true;
-                    }
-                }
-                if changed {
-                    store::put_target(tx, id, target.ordinal, &target.standing).await?;
-                    moved.insert(target.ordinal);
-                }
-            }
-            Ok(moved)
+            move_targets(tx, id, happenings).await
+        })
+    }
+
+    /// The same, of lines that are kept as far as the log has room.
+    pub(super) async fn record_fitting(
+        &self,
+        id: i64,
+        lines: Vec<Kept>,
+        happenings: &[(i64, Happening)],
+    ) -> Result<BTreeSet<i64>> {
+        in_transaction!(self.store(), |tx| -> Result<BTreeSet<i64>> {
+            let lines = store::fitting(tx, id, lines.clone()).await?;
+            store::lock(tx, id, &lines).await?;
+            move_targets(tx, id, happenings).await
         })
     }
 
@@ -161,4 +156,27 @@ impl Jobs {
         store::finish(tx, job.id, status, reason, now).await?;
         Ok(status)
     }
+}
+
+/// Moves targets of a job whose row this transaction holds; gives those that moved.
+async fn move_targets(tx: &mut Tx, id: i64, happenings: &[(i64, Happening)]) -> Result<BTreeSet<i64>> {
+    let mut moved = BTreeSet::new();
+    if happenings.is_empty() {
+        return Ok(moved);
+    }
+    let now = Micros::now();
+    for mut target in store::targets_in(tx, id).await? {
+        let mut changed = false;
+        for (_, happening) in happenings.iter().filter(|(ordinal, _)| *ordinal == target.ordinal) {
+            if let Some(next) = target.standing.apply(happening, now) {
+                target.standing = next;
+                changed = true;
+            }
+        }
+        if changed {
+            store::put_target(tx, id, target.ordinal, &target.standing).await?;
+            moved.insert(target.ordinal);
+        }
+    }
+    Ok(moved)
 }

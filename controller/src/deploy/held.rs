@@ -5,13 +5,14 @@ use async_trait::async_trait;
 use signet_common::TaskId;
 use signet_common::deploy::Deploy;
 use signet_common::time::Micros;
+use tokio::time::Instant;
 
 use super::agents::{Part, line, part, task};
 use super::credentials::Sealing;
-use super::leases::LEASE_MICROS;
+use super::leases::{LEASE_MICROS, Taken, Weight};
 use super::model::{Job, JobStatus};
 use super::service::{Jobs, unknown};
-use super::store;
+use super::{lease_store, store};
 use crate::approvals::{Asked, Need, Seal, Sealer, State, Work};
 use crate::dispatch::{Order, Sent};
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ pub(super) async fn hold(
     if !awaits {
         return Ok((sent, false));
     }
-    if !store::await_decision(tx, job.id, jobs.holder()).await? {
+    if !lease_store::await_decision(tx, job.id, jobs.holder()).await? {
         return Err(Error::Internal(
             "a job was taken by another controller while it asked for approval".into(),
         ));
@@ -51,10 +52,10 @@ pub(super) async fn hold(
 
 impl Jobs {
     /// Takes the jobs on which people decided, or that are to be cancelled.
-    pub(super) async fn take_decided(&self) -> Result<Vec<Job>> {
+    pub(super) async fn take_decided(&self) -> Result<Vec<Taken>> {
         let (mut taken, mut after) = (Vec::new(), 0);
         loop {
-            let some = store::awaiting(self.store(), after, JOBS_LOOKED_AT).await?;
+            let some = lease_store::awaiting(self.store(), after, JOBS_LOOKED_AT).await?;
             let Some((last, _)) = some.last() else { return Ok(taken) };
             after = *last;
             let tasks = some.iter().map(|(id, _)| task(*id, Part::Deploy)).collect::<Result<Vec<_>>>()?;
@@ -67,7 +68,7 @@ impl Jobs {
         }
     }
 
-    async fn take_one_decided(&self, id: i64) -> Result<Option<Job>> {
+    async fn take_one_decided(&self, id: i64) -> Result<Option<Taken>> {
         let said = match self.approvals().of(&task(id, Part::Deploy)?).await? {
             Some(approval) if approval.state() == State::Approved => {
                 format!("approved by {}", approval.names().collect::<Vec<_>>().join(", "))
@@ -77,19 +78,21 @@ impl Jobs {
             }
             _ => "not approved".into(),
         };
-        in_transaction!(self.store(), |tx| -> Result<Option<Job>> {
+        let since = Instant::now();
+        in_transaction!(self.store(), |tx| -> Result<Option<Taken>> {
             store::hold(tx).await?;
             let job =
                 store::one_in(tx, id).await?.filter(|job| job.awaits && job.status == JobStatus::Pending);
             let Some(job) = job else { return Ok(None) };
             let now = Micros::now();
-            store::decided(tx, id).await?;
+            lease_store::decided(tx, id).await?;
             // Its messages may be on their way already: what stands in their way, the hosts find by their locks.
-            if !store::claim(tx, id, self.holder(), now, LEASE_MICROS).await? {
+            if !lease_store::claim(tx, id, self.holder(), now, LEASE_MICROS).await? {
                 return Ok(None);
             }
             store::lock(tx, id, &[line(None, said.clone())]).await?;
-            Ok(Some(Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job }))
+            let job = Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job };
+            Ok(Some(Taken { job, weight: Weight::Light, since, resumed: true }))
         })
     }
 }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::service::Jobs;
 use super::store;
 use crate::error::{Error, Result};
-use crate::limits::{JOB_LINES_AT_ONCE, JOB_LINES_PAGE_MAX};
+use crate::limits::{JOB_LINE_FRAME_BYTES, JOB_LINES_AT_ONCE, JOB_LINES_PAGE_BYTES_MAX, JOB_LINES_PAGE_MAX};
 
 /// One line.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -28,7 +28,7 @@ pub(super) struct LineView {
 /// Lines, and how to go on.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct LinesView {
-    /// At most 10,000.
+    /// At most 10,000, and about 4 MiB.
     pub lines: Vec<LineView>,
     /// The `from_id` of the next request.
     pub next_from_id: i64,
@@ -40,15 +40,24 @@ pub(super) struct LinesView {
 pub(super) async fn lines(jobs: &Jobs, id: i64, from_id: i64) -> Result<LinesView> {
     // First: a job that is over writes no more.
     let job = jobs.job(id).await?;
-    let found = store::lines(jobs.store(), id, from_id, JOB_LINES_PAGE_MAX).await?;
-    let next_from_id = found.last().map_or(from_id, |line| line.id);
-    let view =
-        |line: store::Line| LineView { id: line.id, ts: line.at.rfc3339(), host: line.host, line: line.line };
-    Ok(LinesView {
-        lines: found.into_iter().map(view).collect(),
-        next_from_id,
-        finished: job.status.is_final() && next_from_id >= job.last_line,
-    })
+    let (mut lines, mut next_from_id, mut bytes) = (Vec::new(), from_id, 0);
+    'full: loop {
+        let limit = JOB_LINES_AT_ONCE.min(JOB_LINES_PAGE_MAX - lines.len());
+        let found = store::lines(jobs.store(), id, next_from_id, limit).await?;
+        let last = found.len() < limit || limit == 0;
+        for line in found {
+            bytes += JOB_LINE_FRAME_BYTES + line.line.len() + line.host.as_ref().map_or(0, String::len);
+            if bytes > JOB_LINES_PAGE_BYTES_MAX && !lines.is_empty() {
+                break 'full;
+            }
+            next_from_id = line.id;
+            lines.push(LineView { id: line.id, ts: line.at.rfc3339(), host: line.host, line: line.line });
+        }
+        if last {
+            break;
+        }
+    }
+    Ok(LinesView { lines, next_from_id, finished: job.status.is_final() && next_from_id >= job.last_line })
 }
 
 /// The whole log as it is now, read and sent a piece at a time.

@@ -3,13 +3,18 @@
 mod agents;
 mod ask;
 mod credentials;
+mod deployments;
 mod ending;
 mod held;
+mod host_key_store;
+mod host_keys;
+mod lease_store;
 mod leases;
 mod logs;
 pub mod model;
 mod outcomes;
 mod pace;
+mod places;
 mod processes;
 mod progress;
 mod remote;
@@ -24,6 +29,8 @@ mod ssh;
 mod store;
 mod text;
 
+pub use host_key_store::ALL as HOST_KEY_STATEMENTS;
+pub use lease_store::ALL as LEASE_STATEMENTS;
 pub use outcomes::DeployOutcomes;
 pub use routes::routes;
 pub use service::Jobs;

@@ -11,7 +11,7 @@ use signet_common::time::Micros;
 use super::agents::{Part, part};
 use super::model::{End, Engine, Happening, TargetStatus};
 use super::rolling;
-use super::store::{self, NewLine};
+use super::store::{self, Kept, NewLine};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Between, Happened, Outcomes, What};
 use crate::error::Result;
@@ -59,22 +59,23 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
     let mut ends = Vec::new();
     for (part, one) in happened {
         let host = one.hostname.as_str();
-        let mut say = |line| lines.push(NewLine { at: now, host: Some(host.to_owned()), line });
+        let line = |line| NewLine { at: now, host: Some(host.to_owned()), line };
+        let output = |data: &[u8]| cut(data).into_iter().map(|text| Kept::Output(line(text)));
         match &one.what {
-            What::Output { data, .. } => cut(data).into_iter().for_each(say),
+            What::Output { data, .. } => lines.extend(output(data)),
             What::Result(result) => {
-                [&result.stdout, &result.stderr].into_iter().flat_map(|data| cut(data)).for_each(&mut say);
+                lines.extend(output(&result.stdout).chain(output(&result.stderr)));
                 let end = end(result);
                 match part {
-                    Part::Deploy => {
-                        say(word(host, &end));
-                        ends.push((host, end));
-                    }
-                    Part::Preflight => say(word(host, &end)),
                     Part::Resolve => {
                         if let Some(commit) = &end.commit {
                             store::put_commit(tx, job, commit).await?;
                         }
+                    }
+                    Part::Preflight => lines.push(Kept::Word(line(word(host, &end)))),
+                    Part::Deploy => {
+                        lines.push(Kept::Word(line(word(host, &end))));
+                        ends.push((host, end));
                     }
                 }
             }
@@ -82,6 +83,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
             What::Ended => {}
         }
     }
+    let lines = store::fitting(tx, job, lines).await?;
     store::lock(tx, job, &lines).await?;
     if ends.is_empty() {
         return Ok(());

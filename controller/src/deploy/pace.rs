@@ -4,26 +4,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limits::{JOB_LOOK_MILLISECONDS_MAX, JOB_LOOK_MILLISECONDS_MIN, JOB_LOOK_PART};
+use crate::limits::{
+    JOB_LOOK_MILLISECONDS_MAX, JOB_LOOK_MILLISECONDS_MIN, JOB_LOOK_PART, JOB_LOOK_PATIENT_MILLISECONDS_MAX,
+};
 
 /// Since when something is waited for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace(Instant);
+pub(super) struct Pace {
+    since: Instant,
+    most: u64,
+}
 
 impl Pace {
     /// From now on.
     pub(super) fn begin() -> Self {
-        Self(Instant::now())
+        Self { since: Instant::now(), most: JOB_LOOK_MILLISECONDS_MAX }
+    }
+
+    /// From now on, for what may take hours.
+    pub(super) fn patient() -> Self {
+        Self { most: JOB_LOOK_PATIENT_MILLISECONDS_MAX, ..Self::begin() }
     }
 
     /// Sleeps until it is time for the next look.
     pub(super) async fn next(self) {
-        tokio::time::sleep(pause(self.0.elapsed())).await;
+        tokio::time::sleep(pause(self.since.elapsed(), self.most)).await;
     }
 }
 
-fn pause(waited: Duration) -> Duration {
-    let [least, most] = [JOB_LOOK_MILLISECONDS_MIN, JOB_LOOK_MILLISECONDS_MAX].map(Duration::from_millis);
+fn pause(waited: Duration, most: u64) -> Duration {
+    let [least, most] = [JOB_LOOK_MILLISECONDS_MIN, most].map(Duration::from_millis);
     (waited / JOB_LOOK_PART).clamp(least, most)
 }
 
@@ -36,13 +46,18 @@ mod tests {
         let looks = |limit: Duration| {
             let (mut waited, mut looks) = (Duration::ZERO, 0_u64);
             while waited < limit {
-                waited += pause(waited);
+                waited += pause(waited, JOB_LOOK_MILLISECONDS_MAX);
                 looks += 1;
             }
             looks
         };
-        assert_eq!(pause(Duration::ZERO), Duration::from_millis(JOB_LOOK_MILLISECONDS_MIN));
-        assert_eq!(pause(Duration::from_secs(3_600)), Duration::from_millis(JOB_LOOK_MILLISECONDS_MAX));
+        assert_eq!(
+            pause(Duration::ZERO, JOB_LOOK_MILLISECONDS_MAX),
+            Duration::from_millis(JOB_LOOK_MILLISECONDS_MIN)
+        );
+        for most in [JOB_LOOK_MILLISECONDS_MAX, JOB_LOOK_PATIENT_MILLISECONDS_MAX] {
+            assert_eq!(pause(Duration::from_secs(3_600), most), Duration::from_millis(most));
+        }
         assert!(
             looks(Duration::from_secs(60)) * JOB_LOOK_MILLISECONDS_MAX < 78_000,
             "hardly more than always so"

@@ -13,27 +13,30 @@ pub(super) const MARK: &str = "SIGNET_JOB_DIR";
 
 /// Ends all processes with this mark, and waits until they are gone.
 pub(super) async fn end_all(mark: String) {
-    let ended = tokio::task::spawn_blocking(move || {
-        let until = Instant::now() + Duration::from_millis(JOB_KILL_MILLISECONDS);
-        let wanted = format!("{MARK}={mark}");
-        loop {
-            let left = marked(wanted.as_bytes());
-            if left.is_empty() {
-                return true;
-            }
-            for pid in left {
-                if let Err(error) = kill(pid, Signal::SIGKILL) {
-                    tracing::trace!(%error, %pid, "a process of a job was gone already");
-                }
-            }
-            if Instant::now() > until {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+    if let Err(error) = tokio::task::spawn_blocking(move || end(&mark)).await {
+        tracing::error!(%error, "processes of a job could not be ended");
+    }
+}
+
+/// The same, in this thread.
+pub(super) fn end(mark: &str) {
+    let until = Instant::now() + Duration::from_millis(JOB_KILL_MILLISECONDS);
+    let wanted = format!("{MARK}={mark}");
+    loop {
+        let left = marked(wanted.as_bytes());
+        if left.is_empty() {
+            return;
         }
-    });
-    if !matches!(ended.await, Ok(true)) {
-        tracing::error!("processes of a job could not be ended");
+        for pid in left {
+            if let Err(error) = kill(pid, Signal::SIGKILL) {
+                tracing::trace!(%error, %pid, "a process of a job was gone already");
+            }
+        }
+        if Instant::now() > until {
+            tracing::error!("processes of a job could not be ended");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -1,17 +1,15 @@
 //! What a run says as it goes: lines of the log, and how its targets stand.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use signet_common::time::Micros;
 
 use super::model::{End, Happening, TargetStatus};
 use super::service::Jobs;
 use super::ssh::{Member, Said};
-use super::store::NewLine;
+use super::store::{Kept, NewLine};
 use super::text::{blotted, fatal};
 use crate::error::Result;
-use crate::limits::JOB_LINES_MAX;
 
 /// A line of a run's log, with what it calls its host.
 pub(super) type Line = (Option<String>, String);
@@ -23,7 +21,6 @@ pub(super) struct Progress<'a> {
     /// By what the log calls them: place in the request, and host.
     targets: HashMap<&'a str, (i64, &'a str)>,
     telltales: Vec<String>,
-    written: AtomicUsize,
 }
 
 impl<'a> Progress<'a> {
@@ -31,37 +28,20 @@ impl<'a> Progress<'a> {
     pub(super) fn new(jobs: &'a Jobs, job: i64, members: &'a [Member], telltales: Vec<String>) -> Self {
         let named = |m: &'a Member| (m.alias.as_str(), (m.target.ordinal, m.login.host.as_str()));
         let targets = members.iter().map(named).collect();
-        Self { jobs, job, targets, telltales, written: AtomicUsize::new(0) }
+        Self { jobs, job, targets, telltales }
     }
 
-    /// Lines of the log, each with what it calls its host.
-    fn new_lines(&self, lines: Vec<Line>) -> Vec<NewLine> {
-        let now = Micros::now();
-        let before = self.written.fetch_add(lines.len(), Ordering::Relaxed);
-        let room = JOB_LINES_MAX.saturating_sub(before);
-        let cut = lines.len() > room && room > 0;
-        let host = |alias: Option<String>| {
-            alias.and_then(|alias| self.targets.get(alias.as_str())).map(|(_, host)| (*host).to_owned())
-        };
-        let mut new: Vec<NewLine> = lines
-            .into_iter()
-            .take(room)
-            .map(|(alias, line)| NewLine {
-                at: now,
-                host: host(alias),
-                line: blotted(&line, &self.telltales),
-            })
-            .collect();
-        if cut {
-            let line = format!("(more than {JOB_LINES_MAX} lines: the rest is not kept)");
-            new.push(NewLine { at: now, host: None, line });
-        }
-        new
+    /// A line of the log, with what it calls its host.
+    fn line(&self, (alias, line): (Option<String>, String)) -> NewLine {
+        let named = alias.and_then(|alias| self.targets.get(alias.as_str()));
+        let host = named.map(|(_, host)| (*host).to_owned());
+        NewLine { at: Micros::now(), host, line: blotted(&line, &self.telltales) }
     }
 
     /// Adds lines to the log.
-    pub(super) async fn lines(&self, lines: Vec<Line>) -> Result<()> {
-        self.jobs.record(self.job, &self.new_lines(lines), &[]).await.map(drop)
+    pub(super) async fn lines(&self, lines: Vec<(Option<String>, String)>) -> Result<()> {
+        let lines: Vec<NewLine> = lines.into_iter().map(|line| self.line(line)).collect();
+        self.jobs.record(self.job, &lines, &[]).await.map(drop)
     }
 
     /// Moves targets.
@@ -79,7 +59,13 @@ impl<'a> Progress<'a> {
             Some((*ordinal, said.happening(&self.telltales)))
         };
         let happenings: Vec<(i64, Happening)> = said.iter().filter_map(one).collect();
-        self.jobs.record(self.job, &self.new_lines(lines), &happenings).await.map(drop)
+        let kept = |said: (Option<String>, String)| match &said {
+            (Some(_), _) => Kept::Word(self.line(said)),
+            (None, line) if line.starts_with("PLAY RECAP") => Kept::Word(self.line(said)),
+            (None, _) => Kept::Output(self.line(said)),
+        };
+        let lines = lines.into_iter().map(kept).collect();
+        self.jobs.record_fitting(self.job, lines, &happenings).await.map(drop)
     }
 
     /// Ends what has no end among these, and says so in the log.

@@ -14,8 +14,8 @@ use utoipa_axum::routes;
 
 use super::logs::{self, LinesView};
 use super::model::{self, Job, JobStatus, Options, RunMode, Target, TargetStatus, parse_id};
-use super::request;
 use super::store::Filter;
+use super::{deployments, host_keys, request};
 use crate::app::App;
 use crate::approvals::ApprovalView;
 use crate::error::{Error, Result};
@@ -33,18 +33,20 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(retry_job))
         .routes(routes!(rollback_job))
         .routes(routes!(cancel_job))
+        .merge(host_keys::routes())
+        .merge(deployments::routes())
 }
 
 /// A good answer in the document's envelope.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-struct Good<T> {
+pub(super) struct Good<T> {
     /// Always true.
     ok: bool,
     /// What was asked for.
     data: T,
 }
 
-fn good<T: Serialize>(status: StatusCode, data: T) -> Response {
+pub(super) fn good<T: Serialize>(status: StatusCode, data: T) -> Response {
     (status, axum::Json(Good { ok: true, data })).into_response()
 }
 
@@ -225,21 +227,28 @@ fn moment(text: &str) -> Option<(Micros, bool)> {
     Micros::parse_rfc3339(&text.replace(' ', "+")).map(|at| (at, false))
 }
 
+/// Page and its size.
+pub(super) fn page(
+    page: Option<&str>,
+    size: Option<&str>,
+    wrong: &mut Vec<(String, String)>,
+) -> (usize, usize) {
+    let mut whole = |name: &str, text: Option<&str>, default: usize| match text.map(str::parse) {
+        None => default,
+        Some(Ok(n)) if n >= 1 => n,
+        Some(_) => {
+            wrong.push((name.to_owned(), "must be a whole number from 1".to_owned()));
+            default
+        }
+    };
+    (whole("page", page, 1), whole("page_size", size, JOBS_LIMIT).min(JOBS_LIMIT_MAX))
+}
+
 impl ListQuery {
     /// Page, its size, and what the list is narrowed to.
     fn parse(&self) -> Result<(usize, usize, Filter)> {
         let mut wrong = Vec::new();
-        let mut whole =
-            |name: &str, text: &Option<String>, default: usize| match text.as_ref().map(|t| t.parse()) {
-                None => default,
-                Some(Ok(n)) if n >= 1 => n,
-                Some(_) => {
-                    wrong.push((name.to_owned(), "must be a whole number from 1".to_owned()));
-                    default
-                }
-            };
-        let page = whole("page", &self.page, 1);
-        let size = whole("page_size", &self.page_size, JOBS_LIMIT).min(JOBS_LIMIT_MAX);
+        let (page, size) = page(self.page.as_deref(), self.page_size.as_deref(), &mut wrong);
         let status = self.status.as_ref().map(|text| JobStatus::parse(&text.to_ascii_uppercase()));
         if status == Some(None) {
             let why = "must be PENDING, RUNNING, SUCCESS, FAILED or CANCELLED";

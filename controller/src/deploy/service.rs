@@ -11,6 +11,7 @@ use signet_common::time::Micros;
 use tokio::sync::Notify;
 
 use super::agents;
+use super::host_key_store;
 use super::model::{self, Job, JobStatus, Target};
 use super::pace::Pace;
 use super::request::Rules as RequestRules;
@@ -190,7 +191,10 @@ impl Jobs {
         in_transaction!(self.store, |tx| -> Result<()> {
             for (login, key) in keys {
                 let host = login.host.to_ascii_lowercase();
-                store::pin(tx, &host, login.port, key, job.id, Micros::now()).await?;
+                // Another job may have been first.
+                if !host_key_store::pin(tx, &host, login.port, key, job.id, Micros::now()).await? {
+                    continue;
+                }
                 let object = format!("{host} port {}", login.port);
                 let note = Note::of(Action::JobHostKeyPin, &object);
                 audit::note(tx, &by, note.new(json!({ "key": key, "job_id": model::shown(job.id) }))).await?;

@@ -3,7 +3,7 @@
 use signet_common::time::Micros;
 
 use super::model::{Engine, Job, JobStatus, Options, Plan, RunMode, Standing, Target, TargetStatus};
-use crate::limits::BATCH_ROWS_MAX;
+use crate::limits::{BATCH_ROWS_MAX, JOB_LINES_MAX, JOB_WORDS_MAX};
 use crate::store::{Store, StoreError, Tx, Value, corrupt, statements};
 
 macro_rules! job {
@@ -39,56 +39,19 @@ statements! {
     /// Holds the job's row, so that its changes and the lines of its log follow one another.
     LOCK_JOB = same("UPDATE jobs SET last_line = last_line + ? WHERE id = ?");
     LAST_LINE = same("SELECT last_line FROM jobs WHERE id = ?");
+    TOLD = same("SELECT COUNT(*) FROM job_lines WHERE job_id = ? AND id > ? AND line = ?");
     INSERT_LINES = same("INSERT INTO job_lines (job_id, id, at, host, line) VALUES {rows:5}");
     LINES = same("SELECT id, at, host, line FROM job_lines WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?");
-    PENDING = same("SELECT id FROM jobs WHERE status = 'PENDING' AND awaits = 0 AND id > ? ORDER BY id LIMIT ?");
-    COLLIDES = same("SELECT j.id FROM jobs j JOIN job_targets t ON t.job_id = j.id WHERE j.status = 'RUNNING' \
-            AND j.dest_path = ? AND LOWER(t.host) IN ({list}) LIMIT 1");
-    CLAIM = differ(
-        "UPDATE jobs SET status = 'RUNNING', started_at = ?, holder = ?, \
-            lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? WHERE id = ? AND status = 'PENDING'",
-        "UPDATE jobs SET status = 'RUNNING', started_at = ?, holder = ?, \
-            lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? WHERE id = ? AND status = 'PENDING'",
-    );
-    /// It is nobody's until people have decided.
-    AWAIT = same("UPDATE jobs SET status = 'PENDING', awaits = 1, started_at = NULL, holder = '', lease_until = 0 \
-            WHERE id = ? AND holder = ? AND status = 'RUNNING'");
-    AWAITING = same("SELECT id, cancel_at FROM jobs WHERE status = 'PENDING' AND awaits = 1 AND id > ? ORDER BY id LIMIT ?");
-    DECIDED = same("UPDATE jobs SET awaits = 0 WHERE id = ? AND awaits = 1");
+    LAST_AT = same("SELECT j.id, j.commit_id FROM job_targets t JOIN jobs j ON j.id = t.job_id WHERE t.host = ? \
+            AND j.dest_path = ? AND t.engine = 'agent' AND t.status = 'SUCCESS' ORDER BY t.job_id DESC LIMIT 1");
     /// Hosts that a finished job brought this commit to, at this place.
     DEPLOYED = same("SELECT COUNT(*) FROM job_targets t JOIN jobs j ON j.id = t.job_id WHERE t.commit_id = ? \
             AND t.status = 'SUCCESS' AND j.finished_at IS NOT NULL AND j.git_repo = ? AND j.dest_path = ? \
             AND LOWER(t.host) IN ({list})");
-    RENEW = differ(
-        "UPDATE jobs SET lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
-            WHERE id = ? AND holder = ? AND status = 'RUNNING'",
-        "UPDATE jobs SET lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
-            WHERE id = ? AND holder = ? AND status = 'RUNNING'",
-    );
-    WATCH = same("SELECT cancel_at FROM jobs WHERE id = ? AND holder = ? AND status = 'RUNNING'");
-    LOST = differ(
-        "SELECT id FROM jobs WHERE status = 'RUNNING' \
-            AND lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) ORDER BY id LIMIT ?",
-        "SELECT id FROM jobs WHERE status = 'RUNNING' \
-            AND lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER) ORDER BY id LIMIT ?",
-    );
-    TAKE_LOST = differ(
-        "UPDATE jobs SET holder = ?, lease_until = CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED) + ? \
-            WHERE id = ? AND status = 'RUNNING' AND lease_until < CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
-        "UPDATE jobs SET holder = ?, lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? \
-            WHERE id = ? AND status = 'RUNNING' AND lease_until < CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
-    );
     PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
     PUT_REASON = same("UPDATE jobs SET reason = ? WHERE id = ?");
-    LET_GO = same("UPDATE jobs SET lease_until = 1 WHERE id = ? AND holder = ? AND status = 'RUNNING'");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
-    HOST_KEYS = same("SELECT host, port, host_key FROM job_host_keys WHERE host IN ({list})");
-    /// Never replaced: who changes a pinned key has another host.
-    PIN = differ(
-        "INSERT IGNORE INTO job_host_keys (host, port, host_key, job_id, pinned_at) VALUES (?, ?, ?, ?, ?)",
-        "INSERT OR IGNORE INTO job_host_keys (host, port, host_key, job_id, pinned_at) VALUES (?, ?, ?, ?, ?)",
-    );
     DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ?");
     OLD = same("SELECT id FROM jobs WHERE finished_at < ? ORDER BY id LIMIT ?");
     DELETE_LINES = same("DELETE FROM job_lines WHERE job_id IN ({list})");
@@ -338,6 +301,51 @@ pub(super) struct NewLine {
     pub(super) line: String,
 }
 
+/// A line of which a log keeps as many as it has room for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// What a program wrote.
+    Output(NewLine),
+    /// How a host ended: it is said even in a log that is full.
+    Word(NewLine),
+}
+
+/// Holds the job's row until the end of the transaction, and gives those of the lines that its log has room for. The first
+/// time that one is left out, a line says so.
+pub(super) async fn fitting(tx: &mut Tx, job: i64, lines: Vec<Kept>) -> Result<Vec<NewLine>, StoreError> {
+    if lines.is_empty() {
+        return Ok(Vec::new());
+    }
+    tx.run(LOCK_JOB.bind(0).bind(job)).await?;
+    let row: Option<(i64,)> = tx.first(LAST_LINE.bind(job)).await?;
+    let mut last = row.map_or(0, |(last,)| last);
+    let mut fitting = Vec::new();
+    let mut told = false;
+    for line in lines {
+        let (line, max) = match line {
+            Kept::Output(line) => (line, JOB_LINES_MAX),
+            Kept::Word(line) => (line, JOB_LINES_MAX + JOB_WORDS_MAX),
+        };
+        let line = if last < max {
+            line
+        } else {
+            if std::mem::replace(&mut told, true) {
+                continue;
+            }
+            let text = format!("(more than {JOB_LINES_MAX} lines: the rest is not kept)");
+            let before: Option<(i64,)> =
+                tx.first(TOLD.bind(job).bind(JOB_LINES_MAX).bind(text.as_bytes())).await?;
+            if before.is_some_and(|(n,)| n > 0) {
+                continue;
+            }
+            NewLine { host: None, line: text, ..line }
+        };
+        last += 1;
+        fitting.push(line);
+    }
+    Ok(fitting)
+}
+
 /// Holds the job's row until the end of the transaction, and adds lines to its log.
 pub(super) async fn lock(tx: &mut Tx, job: i64, lines: &[NewLine]) -> Result<(), StoreError> {
     tx.run(LOCK_JOB.bind(lines.len() as u64).bind(job)).await?;
@@ -392,56 +400,13 @@ pub(super) async fn lines(
     Ok(rows.into_iter().map(line).collect())
 }
 
-pub(super) async fn pending(store: &Store, after: i64, limit: usize) -> Result<Vec<i64>, StoreError> {
-    let rows: Vec<(i64,)> = store.all(PENDING.bind(after).bind(limit as u64)).await?;
-    Ok(rows.into_iter().map(|(id,)| id).collect())
-}
-
-/// A job under way that deploys to this path of one of these hosts, in lower case.
-pub(super) async fn collides(tx: &mut Tx, path: &str, hosts: Vec<String>) -> Result<Option<i64>, StoreError> {
-    let row: Option<(i64,)> = tx.first(COLLIDES.bind(path).list(hosts)).await?;
-    Ok(row.map(|(id,)| id))
-}
-
-/// Takes a job that nobody has; says whether it worked.
-pub(super) async fn claim(
-    tx: &mut Tx,
-    job: i64,
-    holder: &str,
-    now: Micros,
-    lease_micros: i64,
-) -> Result<bool, StoreError> {
-    Ok(tx.run(CLAIM.bind(now).bind(holder).bind(lease_micros).bind(job)).await? == 1)
-}
-
-pub(super) async fn renew(
-    tx: &mut Tx,
-    job: i64,
-    holder: &str,
-    lease_micros: i64,
-) -> Result<bool, StoreError> {
-    Ok(tx.run(RENEW.bind(lease_micros).bind(job).bind(holder)).await? == 1)
-}
-
-/// Whether the job is still this holder's, and whether it is to be cancelled.
-pub(super) async fn watch(store: &Store, job: i64, holder: &str) -> Result<Option<bool>, StoreError> {
-    let row: Option<(Option<i64>,)> = store.first(WATCH.bind(job).bind(holder)).await?;
-    Ok(row.map(|(cancel,)| cancel.is_some()))
-}
-
-/// Jobs whose holder was not heard of for the length of a lease.
-pub(super) async fn lost(store: &Store, limit: usize) -> Result<Vec<i64>, StoreError> {
-    let rows: Vec<(i64,)> = store.all(LOST.bind(limit as u64)).await?;
-    Ok(rows.into_iter().map(|(id,)| id).collect())
-}
-
-pub(super) async fn take_lost(
-    tx: &mut Tx,
-    job: i64,
-    holder: &str,
-    lease_micros: i64,
-) -> Result<bool, StoreError> {
-    Ok(tx.run(TAKE_LOST.bind(holder).bind(lease_micros).bind(job)).await? == 1)
+/// The newest job that deployed to this path of an enrolled host, and the commit that it wanted.
+pub(super) async fn last_at(
+    store: &Store,
+    host: &str,
+    path: &str,
+) -> Result<Option<(i64, Option<String>)>, StoreError> {
+    store.first(LAST_AT.bind(host).bind(path)).await
 }
 
 pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), StoreError> {
@@ -449,26 +414,6 @@ pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), Sto
 }
 
 /// Notes the one commit of a job; the first one stays.
-/// Leaves a job of this holder to people; says whether it was this one's.
-pub(super) async fn await_decision(tx: &mut Tx, id: i64, holder: &str) -> Result<bool, StoreError> {
-    Ok(tx.run(AWAIT.bind(id).bind(holder)).await? == 1)
-}
-
-/// Jobs that wait for people, and whether each is to be cancelled.
-pub(super) async fn awaiting(
-    store: &Store,
-    after: i64,
-    limit: usize,
-) -> Result<Vec<(i64, bool)>, StoreError> {
-    let rows: Vec<(i64, Option<i64>)> = store.all(AWAITING.bind(after).bind(limit as u64)).await?;
-    Ok(rows.into_iter().map(|(id, cancel)| (id, cancel.is_some())).collect())
-}
-
-/// People decided on a job: it may be taken again.
-pub(super) async fn decided(tx: &mut Tx, id: i64) -> Result<(), StoreError> {
-    tx.run(DECIDED.bind(id)).await.map(drop)
-}
-
 /// On how many of these hosts, in lower case, a finished job of this repository left this commit at this path.
 pub(super) async fn deployed(
     store: &Store,
@@ -485,11 +430,6 @@ pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<()
     tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
 }
 
-/// Lets another controller take the job at once.
-pub(super) async fn let_go(tx: &mut Tx, job: i64, holder: &str) -> Result<(), StoreError> {
-    tx.run(LET_GO.bind(job).bind(holder)).await.map(drop)
-}
-
 pub(super) async fn finish(
     tx: &mut Tx,
     job: i64,
@@ -498,25 +438,6 @@ pub(super) async fn finish(
     now: Micros,
 ) -> Result<(), StoreError> {
     tx.run(FINISH.bind(status.as_str()).bind(reason).bind(now).bind(job)).await.map(drop)
-}
-
-/// Pinned keys of these hosts, by host and port.
-pub(super) async fn host_keys(
-    store: &Store,
-    hosts: Vec<String>,
-) -> Result<Vec<(String, i64, String)>, StoreError> {
-    store.all(HOST_KEYS.query().list(hosts)).await
-}
-
-pub(super) async fn pin(
-    tx: &mut Tx,
-    host: &str,
-    port: u16,
-    key: &str,
-    job: i64,
-    now: Micros,
-) -> Result<(), StoreError> {
-    tx.run(PIN.bind(host).bind(i64::from(port)).bind(key).bind(job).bind(now)).await.map(drop)
 }
 
 pub(super) async fn delete_old_secrets(tx: &mut Tx, now: Micros) -> Result<(), StoreError> {

@@ -7,9 +7,10 @@ use signet_common::envelope::Refusal;
 use signet_common::messages::{FEATURES, Heartbeat};
 use signet_common::time::Micros;
 
+use super::beat_store::{self, BeatValues};
+use super::deployments;
 use super::model::ONLINE_SECONDS;
 use super::service::Hosts;
-use super::store::{self, BeatValues};
 use crate::error::{Error, Result};
 use crate::store::Tx;
 
@@ -26,16 +27,24 @@ impl Hosts {
         now: Micros,
     ) -> Result<()> {
         let agents: Vec<AgentId> = beats.iter().map(|(id, _)| id.clone()).collect();
-        let kept = store::beat_numbers(tx, &agents).await?;
+        let kept = beat_store::beat_numbers(tx, &agents).await?;
         let older = |id: &AgentId, beat: &Heartbeat| {
-            kept.get(id).is_some_and(|(start, n)| *start == beat.start_id && *n >= beat.n)
+            kept.get(id).is_some_and(|kept| kept.start == beat.start_id && kept.n >= beat.n)
         };
         let mut news: Vec<&(AgentId, Heartbeat)> =
             beats.iter().filter(|(id, beat)| !older(id, beat)).collect();
         news.sort_by(|a, b| a.0.cmp(&b.0));
-        let rows: Result<Vec<BeatValues>> =
-            news.into_iter().map(|(id, beat)| values(id, beat, now)).collect();
-        Ok(store::put_heartbeats(tx, rows?).await?)
+        let (mut rows, mut changed) = (Vec::new(), Vec::new());
+        for one in news {
+            let (id, beat) = one;
+            let deploys = deployments::summary(&deployments::standings(beat))?;
+            if kept.get(id).map_or("", |kept| kept.deploys.as_str()) != deploys {
+                changed.push(one);
+            }
+            rows.push(values(id, beat, &deploys, now)?);
+        }
+        beat_store::put_heartbeats(tx, rows).await?;
+        Ok(deployments::put(tx, &changed).await?)
     }
 
     /// Hosts that are there and hold an older keyring than this, with the version that each holds.
@@ -44,7 +53,7 @@ impl Hosts {
     /// When the database fails.
     pub async fn behind_on_keyring(&self, version: u64, now: Micros) -> Result<Vec<(AgentId, u64)>> {
         let since = now.plus_seconds(-ONLINE_SECONDS);
-        Ok(store::behind_on_keyring(&self.store, version, since).await?)
+        Ok(beat_store::behind_on_keyring(&self.store, version, since).await?)
     }
 
     /// A few hosts that hold a newer keyring than this, by name, with the version that each holds.
@@ -52,7 +61,7 @@ impl Hosts {
     /// # Errors
     /// When the database fails.
     pub async fn ahead_on_keyring(&self, version: u64) -> Result<Vec<(String, u64)>> {
-        Ok(store::ahead_on_keyring(&self.store, version).await?)
+        Ok(beat_store::ahead_on_keyring(&self.store, version).await?)
     }
 
     /// How many hosts hold which version of the keyring, by version.
@@ -60,11 +69,11 @@ impl Hosts {
     /// # Errors
     /// When the database fails.
     pub async fn count_keyrings(&self) -> Result<Vec<(u64, u64)>> {
-        Ok(store::count_keyrings(&self.store).await?)
+        Ok(beat_store::count_keyrings(&self.store).await?)
     }
 }
 
-fn values(id: &AgentId, beat: &Heartbeat, now: Micros) -> Result<BeatValues> {
+fn values(id: &AgentId, beat: &Heartbeat, deploys: &str, now: Micros) -> Result<BeatValues> {
     let text = |e: serde_json::Error| Error::Internal(e.to_string());
     let busy = beat.busy.map(serde_json::to_value).transpose().map_err(text)?;
     let isolation = serde_json::to_value(beat.isolation).map_err(text)?;
@@ -95,6 +104,7 @@ fn values(id: &AgentId, beat: &Heartbeat, now: Micros) -> Result<BeatValues> {
         beat.uptime.into(),
         short(&beat.boot_id, 64).into(),
         refused(&beat.refused).map_err(text)?.into(),
+        deploys.into(),
     ])
 }
 

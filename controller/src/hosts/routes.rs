@@ -9,12 +9,14 @@ use axum::response::{IntoResponse as _, Response};
 use http::{StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use signet_common::bus::{Health, Queue};
+use signet_common::limits::DEPLOY_STANDINGS_MAX;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, PublicKey};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::deployments::DeploymentFilter;
 use super::service::{DEFAULT_GROUP, HostKey, NewServer, Server, group_name, unknown_server};
 use super::store::{AgentRow, ServerFilter};
 use super::{agents, fleet_key, join_tokens};
@@ -109,6 +111,9 @@ struct ServerDetail {
     broker_user: Option<&'static str>,
     /// What its newest heartbeat says; null before the first.
     agent: Option<AgentState>,
+    /// Deployed paths that are not what was deployed; absent when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    drifted: Vec<String>,
 }
 
 /// Events that are gone for good: nobody knows what became of what they told.
@@ -319,6 +324,9 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         fingerprint = Some(app.hosts.agent(id).await?.known()?.key.id().to_string());
         standing = app.dispatch.standings(std::slice::from_ref(id)).await?.remove(id);
     }
+    let filter =
+        DeploymentFilter { hostname: Some(host.to_string()), drifted: Some(true), ..Default::default() };
+    let drifted = app.hosts.deployments(&filter, ("", ""), DEPLOY_STANDINGS_MAX).await?;
     let claims = app.hosts.claims(&host).await?;
     let fingerprint_of = |row: &AgentRow| Ok(row.known()?.key.id().to_string());
     let pending = claims.iter().map(fingerprint_of).collect::<Result<_>>()?;
@@ -335,11 +343,12 @@ async fn get_server(State(app): State<App>, Path(host): Path<String>) -> Result<
         queue: waits,
         broker_user: broker_user(&app),
         agent,
+        drifted: drifted.into_iter().map(|one| one.path).collect(),
         server: ServerView::new(server, Micros::now()),
     }))
 }
 
-fn agent_state(row: super::store::BeatRow) -> Result<AgentState> {
+fn agent_state(row: super::beat_store::BeatRow) -> Result<AgentState> {
     let json = |text: &str| serde_json::from_str(text).map_err(|e| Error::Internal(e.to_string()));
     Ok(AgentState {
         features: json(&row.features)?,

@@ -10,6 +10,7 @@ use signet_common::limits::GROUP_CHARS_MAX;
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, KeyId, PublicKey};
 
+use super::beat_store;
 use super::join_store;
 use super::known_keys::KnownKeys;
 use super::model::{Candidate, KeyStanding, ONLINE_SECONDS, Reachable, Target};
@@ -129,7 +130,7 @@ impl Hosts {
     /// # Errors
     /// When the database fails.
     pub async fn count_online(&self) -> Result<i64> {
-        Ok(store::count_online(&self.store, Micros::now().plus_seconds(-ONLINE_SECONDS)).await?)
+        Ok(beat_store::count_online(&self.store, Micros::now().plus_seconds(-ONLINE_SECONDS)).await?)
     }
 
     pub(super) async fn servers(
@@ -224,7 +225,7 @@ impl Hosts {
             if let Some(agent) = &agent {
                 dispatch.host_removed(tx, agent, "host removed").await?;
                 store::set_standing(tx, agent, KeyStanding::Revoked, host, now).await?;
-                store::delete_beat(tx, agent).await?;
+                beat_store::delete_beat(tx, agent).await?;
             }
             let old = store::described(tx, host).await?;
             store::delete_server(tx, host).await?;
@@ -335,8 +336,8 @@ impl Hosts {
         Ok(store::delete_old_nonces(&self.store, now).await?)
     }
 
-    pub(super) async fn beat(&self, id: &AgentId) -> Result<Option<store::BeatRow>> {
-        Ok(store::beat(&self.store, id).await?)
+    pub(super) async fn beat(&self, id: &AgentId) -> Result<Option<beat_store::BeatRow>> {
+        Ok(beat_store::beat(&self.store, id).await?)
     }
 
     /// Accepts a pending key after its fingerprint was compared, or a host that was set aside.
@@ -395,7 +396,7 @@ impl Hosts {
         let holder = store::server_agent(tx, &host).await?.flatten();
         dispatch.host_removed(tx, id, "key revoked").await?;
         store::set_standing(tx, id, KeyStanding::Revoked, &host, now).await?;
-        store::delete_beat(tx, id).await?;
+        beat_store::delete_beat(tx, id).await?;
         if holder.as_ref() == Some(id) {
             store::set_server_agent(tx, &host, None).await?;
         }

@@ -112,6 +112,9 @@ pub const ROUTES: &[(Method, &str, Need)] = &[
     (Method::POST, "/api/v1/jobs/{job_id}/retry", Need::Operate),
     (Method::POST, "/api/v1/jobs/{job_id}/rollback", Need::Operate),
     (Method::POST, "/api/v1/jobs/{job_id}/cancel", Need::Operate),
+    (Method::GET, "/api/deployments", Need::Read),
+    (Method::GET, "/api/v1/jobs/host-keys", Need::Admin),
+    (Method::DELETE, "/api/v1/jobs/host-keys/{host}", Need::Admin),
     // repositories
     (Method::GET, "/api/repositories", Need::Read),
     (Method::POST, "/api/repositories", Need::Admin),

@@ -98,7 +98,7 @@ fn fill(path: &str, id: &str) -> String {
     let parts = path.split('/').map(|part| match part {
         "{id}" if path.starts_with("/api/join-tokens") => "no-such-token",
         "{id}" => id,
-        "{hostname}" => "no-such-host",
+        "{hostname}" | "{host}" => "no-such-host",
         "{agent_id}" => "0000000000000000000000000000000000000000",
         "{task_id}" => "00000000-0000-7000-8000-000000000000",
         "{stream}" => "stdout",

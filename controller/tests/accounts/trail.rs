@@ -149,6 +149,11 @@ impl Script<'_> {
             .await;
         let back = json!({ "commit": "1481d4b8ad5ce0ff1481d4b8ad5ce0ff1481d4b8" });
         self.ask("POST /api/v1/jobs/{job_id}/rollback", &format!("{path}/rollback"), None, back).await;
+        let pinned =
+            "INSERT INTO job_host_keys (host, port, host_key, job_id, pinned_at) VALUES ('h', 22, 'k', 1, 1)";
+        self.app.change(pinned).await;
+        let path = "/api/v1/jobs/host-keys/h";
+        self.ask("DELETE /api/v1/jobs/host-keys/{host}", path, None, json!({})).await;
     }
 
     async fn approvals(&mut self) {

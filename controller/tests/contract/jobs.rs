@@ -14,7 +14,12 @@ use crate::contract::Contract;
 use crate::document::{Document, Endpoint};
 use crate::support::{Answer, TestApp};
 
-on_both_pairs!(the_document_is_kept, a_changed_document_is_found_out, what_it_leaves_open);
+on_both_pairs!(
+    the_document_is_kept,
+    a_changed_document_is_found_out,
+    what_it_leaves_open,
+    all_that_is_wrong_comes_at_once
+);
 
 const TEXT: &str = include_str!("../specs/jobs.md");
 
@@ -304,4 +309,28 @@ async fn what_it_leaves_open(pair: Pair) {
     {
         assert_eq!(app.get(&format!("{}/logs{query}", path(&first))).await.status.as_u16(), status);
     }
+}
+
+/// Who has no log-in must be enrolled; that is told with everything else that is wrong.
+async fn all_that_is_wrong_comes_at_once(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let body = json!({ "git_repo": "ftp://x", "targets": [
+        { "host": "a", "username": "u" },
+        { "host": "nobody" },
+        { "group": "none" },
+        { "host": "b", "username": "u", "auth": { "type": "password" } },
+    ], "run_mode": "both" });
+    let found = app.post("/api/v1/jobs", &body).await.expect(422)["error"]["details"].take();
+    let wanted = [
+        "dest_path",
+        "git_repo",
+        "run_mode",
+        "targets[0].auth",
+        "targets[1].auth",
+        "targets[2].group",
+        "targets[3].auth.password",
+    ];
+    let fields: std::collections::BTreeSet<&str> =
+        found.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(fields, wanted.into());
 }

@@ -7,19 +7,34 @@ use signet_testkit::ssh::SshKey;
 use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
 
-use crate::site::{Site, statuses, with_key, with_password};
+use crate::site::{Site, current_ansible, statuses, with_key, with_password};
 
-on_both_pairs!(each_way_to_log_in, a_changed_host_key_is_refused, what_hangs_is_ended);
+on_both_pairs!(
+    each_way_to_log_in,
+    each_way_to_log_in_with_a_current_ansible,
+    a_changed_host_key_is_refused,
+    a_changed_host_key_is_refused_with_a_current_ansible,
+    two_jobs_pin_one_key,
+    what_hangs_is_ended
+);
 
 fn account<'a>(name: &'a str, password: Option<&'a str>, key: Option<&'a str>) -> Account<'a> {
     Account { name, password, key }
 }
 
 async fn each_way_to_log_in(pair: Pair) {
-    if !Sshd::possible() {
-        return;
+    if Sshd::possible() {
+        each_way(&Site::start(pair).await).await;
     }
-    let site = Site::start(pair).await;
+}
+
+async fn each_way_to_log_in_with_a_current_ansible(pair: Pair) {
+    if let Some(ansible) = current_ansible().filter(|_| Sshd::possible()) {
+        each_way(&Site::with(pair, Some(ansible)).await).await;
+    }
+}
+
+async fn each_way(site: &Site) {
     let key = SshKey::ed25519(site.dir.path(), "plain");
     let locked = SshKey::locked(site.dir.path(), "locked", "open {{ sesame }}");
     // A password that is a template, a quoted string and an option at once.
@@ -83,7 +98,7 @@ async fn each_way_to_log_in(pair: Pair) {
     for server in [&first, &second, &third] {
         assert_eq!(std::fs::read_to_string(server.sees("/srv/app/file")).unwrap(), "one");
     }
-    again_and_newer(&site, &bad[..1], &good).await;
+    again_and_newer(site, &bad[..1], &good).await;
     assert_eq!(std::fs::read_to_string(third.sees("/srv/app/file")).unwrap(), "two");
 }
 
@@ -101,10 +116,18 @@ async fn again_and_newer(site: &Site, bad: &[Value], good: &[Value]) {
 }
 
 async fn a_changed_host_key_is_refused(pair: Pair) {
-    if !Sshd::possible() {
-        return;
+    if Sshd::possible() {
+        a_changed_key(&Site::start(pair).await).await;
     }
-    let site = Site::start(pair).await;
+}
+
+async fn a_changed_host_key_is_refused_with_a_current_ansible(pair: Pair) {
+    if let Some(ansible) = current_ansible().filter(|_| Sshd::possible()) {
+        a_changed_key(&Site::with(pair, Some(ansible)).await).await;
+    }
+}
+
+async fn a_changed_key(site: &Site) {
     let key = SshKey::ed25519(site.dir.path(), "key");
     let mut server = Sshd::start(&[account("u", None, Some(&key.public))]);
     let mut body = site.body(&[with_key("127.0.0.1", server.port, "u", &key.private(), None)]);
@@ -129,10 +152,45 @@ async fn a_changed_host_key_is_refused(pair: Pair) {
         assert!(reason.contains("not the one that was pinned"), "{reason}");
     }
     assert_eq!(statuses(&site.run(&with("off", &body)).await), ["SUCCESS"]);
+    forgotten(site, server.port).await;
+    assert_eq!(statuses(&site.run(&body).await), ["SUCCESS"]);
     // A wrong key is refused although the right one was let in a moment ago.
     let other = SshKey::ed25519(site.dir.path(), "other");
     body["targets"][0]["auth"]["private_key"] = other.private().into();
     assert_eq!(statuses(&site.run(&with("off", &body)).await), ["UNREACHABLE"]);
+}
+
+/// Of two jobs to which a host shows its key at the same time one pins it, and the trail says so once.
+async fn two_jobs_pin_one_key(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let key = SshKey::ed25519(site.dir.path(), "key");
+    let server = Sshd::start(&[account("u", None, Some(&key.public))]);
+    let one = site.body(&[with_key("127.0.0.1", server.port, "u", &key.private(), None)]);
+    let mut other = one.clone();
+    other["dest_path"] = "/srv/other".into();
+    let (one, other) = tokio::join!(site.run(&one), site.run(&other));
+    assert_eq!((statuses(&one), statuses(&other)), (vec!["SUCCESS"], vec!["SUCCESS"]), "{one} {other}");
+    let entries = site.app.get("/api/audit?action=job.host-key-pin").await.expect(200);
+    assert_eq!(entries.as_array().unwrap().len(), 1, "{entries}");
+}
+
+/// What was installed anew is let in again once its old key is forgotten.
+async fn forgotten(site: &Site, port: u16) {
+    let keys = site.app.get("/api/v1/jobs/host-keys").await.expect(200);
+    let one = &keys["data"]["items"][0];
+    assert_eq!(
+        (&keys["data"]["total"], &one["host"], &one["port"]),
+        (&json!(1), &json!("127.0.0.1"), &json!(port))
+    );
+    let path = "/api/v1/jobs/host-keys/127.0.0.1";
+    site.app.delete(path).await.expect(404);
+    site.app.delete(&format!("{path}?port=0")).await.expect(422);
+    site.app.delete(&format!("{path}?port={port}")).await.expect(200);
+    let keys = site.app.get("/api/v1/jobs/host-keys").await.expect(200);
+    assert_eq!(keys["data"]["items"], json!([]));
 }
 
 async fn what_hangs_is_ended(pair: Pair) {

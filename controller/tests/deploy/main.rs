@@ -4,9 +4,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod drift;
 mod hosts;
+mod kept;
+mod killed;
 mod leases;
 mod repositories;
 mod rolling;
 mod secrets;
 mod site;
+mod slots;

@@ -10,9 +10,9 @@ use signet_testkit::ssh::SshKey;
 use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
 
-use crate::site::{Site, statuses, with_key, with_password};
+use crate::site::{Site, current_ansible, statuses, with_key, with_password};
 
-on_both_pairs!(nothing_secret_is_seen);
+on_both_pairs!(nothing_secret_is_seen, nothing_secret_is_seen_with_a_current_ansible);
 
 /// What the search must find: it stands where it may be seen.
 const LEAK: &str = "planted-leak";
@@ -58,10 +58,18 @@ fn watch(stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<u8>> {
 }
 
 async fn nothing_secret_is_seen(pair: Pair) {
-    if !Sshd::possible() {
-        return;
+    if Sshd::possible() {
+        nothing_is_seen(&Site::start(pair).await).await;
     }
-    let site = Site::start(pair).await;
+}
+
+async fn nothing_secret_is_seen_with_a_current_ansible(pair: Pair) {
+    if let Some(ansible) = current_ansible().filter(|_| Sshd::possible()) {
+        nothing_is_seen(&Site::with(pair, Some(ansible)).await).await;
+    }
+}
+
+async fn nothing_is_seen(site: &Site) {
     // Of this run alone: another's `ssh-keygen`, which makes its key, may have its own on its command line.
     let own = uuid::Uuid::new_v4().simple();
     let (password, passphrase) = (format!("planted-\"{own}"), format!("planted-phrase-{own}"));

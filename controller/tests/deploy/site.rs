@@ -24,10 +24,29 @@ fn git(dir: &Path, arguments: &[&str]) {
     assert!(done.status.success(), "{done:?}");
 }
 
+/// The `ansible-playbook` that `scripts/setup` took from the package index, which is newer than Debian's.
+pub(crate) fn current_ansible() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ansible-core/bin/ansible-playbook");
+    let found = path.exists().then_some(path);
+    if found.is_none() {
+        eprintln!("no current ansible-core: scripts/setup could not install it");
+    }
+    found
+}
+
 impl Site {
+    /// With the Ansible that is on PATH.
     pub(crate) async fn start(pair: Pair) -> Self {
+        Self::with(pair, None).await
+    }
+
+    /// With this `ansible-playbook`.
+    pub(crate) async fn with(pair: Pair, ansible: Option<PathBuf>) -> Self {
         let app = TestApp::start_with(pair.parts().await, |settings| {
             settings.deploying.git_protocols.insert("file".into());
+            if let Some(program) = ansible {
+                settings.deploying.ansible_playbook = program;
+            }
         })
         .await;
         let dir = tempfile::tempdir().unwrap();

@@ -113,6 +113,26 @@ async fn mariadb_rabbitmq_agents_deploy_what_one_job_pins() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_what_was_edited_by_hand_is_seen() {
+    let site = Site::start().await;
+    let _agent = site.agent("h1").await;
+    let host = json!([{ "host": "h1" }]);
+    let (job, log) = site.run(&site.body("app", host.clone())).await;
+    assert_eq!(statuses(&job), ["SUCCESS"], "{log}");
+    let as_deployed = |rows: &Value| rows.as_array().unwrap().len() == 1 && rows[0]["drifted"] == false;
+    let rows = site.app.eventually("/api/deployments", as_deployed).await;
+    assert_eq!((&rows[0]["job_id"], &rows[0]["wanted"]), (&job["job_id"], &job["commit"]));
+    assert_eq!((&rows[0]["deployed"], &rows[0]["commit"]), (&job["commit"], &job["commit"]));
+    std::fs::write(site.place().join("app/file"), "by hand").unwrap();
+    // An agent looks at all paths after each deployment.
+    site.run(&site.body("other", host)).await;
+    let found = |rows: &Value| rows.as_array().unwrap().len() == 1;
+    let rows = site.app.eventually("/api/deployments?drifted=true", found).await;
+    assert_eq!(rows[0]["path"], json!(site.place().join("app")));
+    assert_eq!((&rows[0]["edited"], &rows[0]["commit"]), (&json!(true), &job["commit"]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_rabbitmq_releases_and_their_ends() {
     let site = Site::start().await;
     let _agent = site.agent("h1").await;

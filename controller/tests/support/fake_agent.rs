@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::value::RawValue;
 use signet_common::bus::{Address, Bus, Consumer, Mode, Published, Queue};
 use signet_common::chain::{ChainHash, Chained};
+use signet_common::deploy::Deploy;
 use signet_common::envelope::{Audience, Authentic, DsseJson};
 use signet_common::ids::{Jti, LogId, StartId};
 use signet_common::join::JoinToken;
@@ -247,6 +248,13 @@ impl FakeAgent {
                 return command;
             }
         }
+    }
+
+    /// The next message, which is a deployment.
+    pub async fn next_deploy(&mut self) -> Deploy {
+        let message = self.next().await;
+        assert_eq!(message.kind(), PayloadType::Deploy);
+        message.parse().unwrap().into_inner()
     }
 
     /// The next message that is a cancel; commands that are sent again meanwhile are passed over.

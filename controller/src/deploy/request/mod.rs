@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 use signet_common::Hostname;
-use signet_common::deploy::{CommitId, DeployPath, GitRef, GitUrl, Releases};
+use signet_common::deploy::{BadDeploy, CommitId, DeployPath, GitRef, GitUrl, Releases};
 
 use super::model::{HostKeyPolicy, Options, Plan, RunMode};
 use super::secrets::Login;
@@ -33,11 +33,12 @@ pub(super) struct Rules<'a> {
     pub(super) host_keys: HostKeyPolicy,
 }
 
-/// A request that makes sense.
+/// A request, as far as it makes sense by itself.
 #[derive(Debug)]
 pub(super) struct Checked {
-    pub(super) plan: Plan,
-    /// In the order of the request, each with its place there.
+    /// What is to be done, or all that is wrong, by field.
+    pub(super) plan: Result<Plan, Vec<(String, String)>>,
+    /// Those that are right, in the order of the request, each with its place there.
     pub(super) targets: Vec<(usize, Asked)>,
     /// What opens the repository, for this job alone.
     pub(super) credential: Option<Credential>,
@@ -104,10 +105,10 @@ fn flag(object: &Map<String, Value>, name: &str) -> Result<Option<bool>, String>
     }
 }
 
-/// Checks everything.
+/// Checks everything that can be told without the database.
 ///
 /// # Errors
-/// [`Error::InvalidFields`], naming each field that is wrong.
+/// When it is no object.
 pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let Some(object) = body.as_object() else {
         return Err(Error::invalid("body", "must be a JSON object"));
@@ -142,23 +143,10 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         trust.for_agents_alone(&mut problems);
     }
     if targets.iter().any(|(_, target)| !matches!(target, Asked::Ssh(_))) {
-        // As agents read them: what they would refuse is refused here.
-        let parsed = |wrong: Option<String>, field: &str, problems: &mut Problems| {
-            wrong.into_iter().for_each(|why| problems.add(field, why));
-        };
-        let why = |bad: signet_common::deploy::BadDeploy| bad.why.to_owned();
-        let url = repo.as_ref().and_then(|t| t.parse::<GitUrl>().err()).map(why);
-        parsed(url, "git_repo", &mut problems);
-        if repo.as_deref().is_some_and(repositories::strays) {
-            problems.add("git_repo", "must have no part . or ..");
-        }
-        let name = branch.as_ref().and_then(|t| t.parse::<GitRef>().err()).map(why);
-        parsed(name, "git_branch", &mut problems);
-        let place = path.as_ref().and_then(|t| t.parse::<DeployPath>().err()).map(why);
-        parsed(place, "dest_path", &mut problems);
+        for_agents([repo.as_deref(), branch.as_deref(), path.as_deref()], &mut problems);
     }
     let (Some(git_repo), Some(dest_path), true) = (repo, path, problems.0.is_empty()) else {
-        return Err(Error::InvalidFields(problems.0));
+        return Ok(Checked { plan: Err(problems.0), targets, credential: trust.credential });
     };
     let options = Options {
         timeout: timeout.unwrap_or(JOB_SECONDS),
@@ -175,7 +163,20 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
     let plan = Plan { git_repo, git_branch: branch, dest_path, run_mode, options };
-    Ok(Checked { plan, targets, credential: trust.credential })
+    Ok(Checked { plan: Ok(plan), targets, credential: trust.credential })
+}
+
+/// As agents read repository, branch and path: what they would refuse is refused here.
+fn for_agents([repo, branch, path]: [Option<&str>; 3], problems: &mut Problems) {
+    let mut parsed = |field: &str, wrong: Option<BadDeploy>| {
+        wrong.into_iter().for_each(|bad| problems.add(field, bad.why));
+    };
+    parsed("git_repo", repo.and_then(|t| t.parse::<GitUrl>().err()));
+    parsed("git_branch", branch.and_then(|t| t.parse::<GitRef>().err()));
+    parsed("dest_path", path.and_then(|t| t.parse::<DeployPath>().err()));
+    if repo.is_some_and(repositories::strays) {
+        problems.add("git_repo", "must have no part . or ..");
+    }
 }
 
 /// The commit in the body of a rollback.

@@ -1,13 +1,15 @@
 use super::*;
 use serde_json::json;
 
-fn checked(body: &Value) -> Result<Checked, Vec<(String, String)>> {
+type Good = (Plan, Vec<(usize, Asked)>);
+
+fn checked(body: &Value) -> Result<Good, Vec<(String, String)>> {
     let protocols = ["https", "ssh"].map(str::to_owned).into();
-    check(body, &Rules { protocols: &protocols, host_keys: HostKeyPolicy::Pin }).map_err(|e| match e {
-        Error::InvalidFields(all) => all,
-        Error::Invalid { field, message } => vec![(field, message)],
-        other => panic!("{other}"),
-    })
+    match check(body, &Rules { protocols: &protocols, host_keys: HostKeyPolicy::Pin }) {
+        Ok(Checked { plan, targets, .. }) => plan.map(|plan| (plan, targets)),
+        Err(Error::Invalid { field, message }) => Err(vec![(field, message)]),
+        Err(other) => panic!("{other}"),
+    }
 }
 
 fn with(field: &str, value: Value) -> Value {
@@ -100,7 +102,7 @@ fn references_and_paths() {
         assert_eq!(checked(&with("git_branch", name.into())).unwrap_err()[0].0, "git_branch", "{name}");
     }
     for (given, kept) in [("/srv/app", "/srv/app"), ("//srv/./app//", "/srv/app"), ("/a b", "/a b")] {
-        assert_eq!(checked(&with("dest_path", given.into())).unwrap().plan.dest_path, kept);
+        assert_eq!(checked(&with("dest_path", given.into())).unwrap().0.dest_path, kept);
     }
     for path in ["app", "/", "//", "/srv/../etc", "/srv/{{ x }}", "/srv/a\nb", "~/app"] {
         assert_eq!(checked(&with("dest_path", path.into())).unwrap_err()[0].0, "dest_path", "{path}");

@@ -4,11 +4,11 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
 use crate::deploy::model::{HostKeyPolicy, Plan};
+use crate::deploy::processes;
 use crate::deploy::secrets::{Auth, Login};
 
 /// What Ansible is told to do. Every value comes as an extra variable, so that nothing is part of a program's text.
@@ -36,17 +36,20 @@ const PLUGIN_NAME: &str = "signet_results.py";
 /// What such a directory's name begins with.
 const PREFIX: &str = "signet-job-";
 
-/// Tells this process from an earlier one with the same id.
-static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
+/// In each such directory: locked for as long as its controller lives.
+const LOCK: &str = "lock";
 
 /// A directory that only this account can look into. Dropped, it is gone.
 #[derive(Debug)]
-pub(in crate::deploy) struct RunDir(PathBuf);
+pub(in crate::deploy) struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::error!(%error, path = %self.0.display(), "a job's directory could not be removed");
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::error!(%error, path = %self.path.display(), "a job's directory could not be removed");
         }
     }
 }
@@ -60,13 +63,16 @@ fn places(data_dir: &Path) -> Vec<PathBuf> {
 impl RunDir {
     /// A new one, in the first place that takes it.
     pub(in crate::deploy) fn make(data_dir: &Path, job: i64) -> io::Result<Self> {
-        let name =
-            format!("{PREFIX}{}-{:016x}-{job}-{:08x}", std::process::id(), *PROCESS, fastrand::u32(..));
+        let name = format!("{PREFIX}{}-{job}-{:016x}", std::process::id(), fastrand::u64(..));
         let mut last = io::Error::other("there is no place for a job's files");
         for place in places(data_dir) {
             let path = place.join(&name);
             match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
+                Ok(()) => {
+                    let lock = File::create_new(path.join(LOCK))?;
+                    lock.try_lock()?;
+                    return Ok(Self { path, _lock: lock });
+                }
                 Err(error) => last = error,
             }
         }
@@ -74,11 +80,11 @@ impl RunDir {
     }
 
     pub(in crate::deploy) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     pub(in crate::deploy) fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     /// Writes a file that only this account can read.
@@ -110,24 +116,31 @@ impl RunDir {
     }
 }
 
-/// Removes what controllers left that were killed.
+/// Removes what controllers left that were killed, once nothing of it is at work any more.
 pub(in crate::deploy) fn tidy(data_dir: &Path) {
     for place in places(data_dir) {
         let Ok(entries) = fs::read_dir(&place) else { continue };
         for entry in entries.flatten() {
-            let name = entry.file_name();
+            let (path, name) = (entry.path(), entry.file_name());
             let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-            let mut parts = rest.split('-');
-            let Some(owner) = parts.next().and_then(|pid| pid.parse::<u32>().ok()) else { continue };
-            let ours = parts.next() == Some(format!("{:016x}", *PROCESS).as_str());
-            let other = owner != std::process::id() && Path::new(&format!("/proc/{owner}")).exists();
-            if ours || other {
+            let Some(owner) = rest.split('-').next().and_then(|pid| pid.parse().ok()) else { continue };
+            if !abandoned(&path, owner) {
                 continue;
             }
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
-                tracing::debug!(%error, path = %entry.path().display(), "a job's old directory was not removed");
+            processes::end(&path.display().to_string());
+            if let Err(error) = fs::remove_dir_all(&path) {
+                tracing::debug!(%error, path = %path.display(), "a job's old directory was not removed");
             }
         }
+    }
+}
+
+/// Whether the controller that made a run's directory is gone.
+fn abandoned(dir: &Path, owner: u32) -> bool {
+    match File::open(dir.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        // It may be just about to lock it.
+        Err(_) => owner == std::process::id() || !Path::new(&format!("/proc/{owner}")).exists(),
     }
 }
 

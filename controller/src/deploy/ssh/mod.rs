@@ -205,7 +205,7 @@ async fn nobody(progress: &Progress<'_>, early: Vec<(String, String)>) -> Result
 /// Pinned keys by host and port.
 async fn pins(jobs: &Jobs, members: impl Iterator<Item = &Member>) -> Result<HashMap<(String, u16), String>> {
     let hosts = members.map(|m| m.login.host.to_ascii_lowercase()).collect();
-    let rows = super::store::host_keys(jobs.store(), hosts).await?;
+    let rows = super::host_key_store::host_keys(jobs.store(), hosts).await?;
     let keyed = |(host, port, key): (String, i64, String)| Some(((host, u16::try_from(port).ok()?), key));
     Ok(rows.into_iter().filter_map(keyed).collect())
 }
