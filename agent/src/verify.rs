@@ -342,8 +342,11 @@ pub fn again(envelope: &Envelope, keyring: &Keyring) -> Option<Order> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use serde_json::{Value, json};
     use signet_common::keys::SigningKey;
+    use signet_common::statement::Statement;
     use std::sync::LazyLock;
 
     const NOW: i64 = 1_800_000_000;
@@ -498,6 +501,9 @@ mod tests {
             let task = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0));
             let mut payload = base();
             (payload["task_id"], payload["iat"]) = (json!(task.to_string()), json!(NOW + 30));
+            let command = serde_json::from_value(payload.clone()).unwrap();
+            let statement = Statement::of_command(&command, "b", NOW + 600, vec![me.clone()]).unwrap();
+            payload["approval"] = json!({ "statement": STANDARD.encode(statement.to_bytes().unwrap()) });
             let message = signed(PayloadType::Command, &payload);
             let (not_before, clock, log_began) = (0, NOW, NOW - 60);
             let context = Context {

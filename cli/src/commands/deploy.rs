@@ -1,6 +1,7 @@
 //! `signet deploy`: a git repository to hosts with agents, with the job's log as it grows.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -40,6 +41,8 @@ pub(crate) struct Deploy {
     made: Made,
     #[command(flatten)]
     rolling: Rolling,
+    #[command(flatten)]
+    trust: Trust,
     /// Account that deploys on the hosts [default: the agents' own]
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -90,6 +93,46 @@ impl Made {
         };
         Some(json!({ "probe": probe, "timeout": HEALTH_SECONDS, "attempts": HEALTH_ATTEMPTS,
             "pause": HEALTH_PAUSE_SECONDS }))
+    }
+}
+
+/// What opens the repository, and what of it is believed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The repository")]
+struct Trust {
+    /// Variable of the environment that holds a token for HTTPS; only git sees it on the hosts
+    #[arg(long, value_name = "VARIABLE")]
+    token_env: Option<String>,
+    /// User that goes with the token [default: git]
+    #[arg(long, requires = "token_env", value_name = "NAME")]
+    token_user: Option<String>,
+    /// File of allowed signers, as OpenSSH has it: one of them must have signed the commit or its tag
+    #[arg(long, value_name = "FILE")]
+    signers: Option<PathBuf>,
+    /// Check out submodules as well
+    #[arg(long)]
+    submodules: bool,
+    /// Run the filters that the hosts' git knows, such as Git LFS
+    #[arg(long)]
+    filters: bool,
+}
+
+impl Trust {
+    fn credential(&self) -> Result<Option<Value>, Failure> {
+        let Some(name) = &self.token_env else { return Ok(None) };
+        match std::env::var(name) {
+            Ok(token) if !token.is_empty() => {
+                Ok(Some(json!({ "kind": "https_token", "token": token, "username": self.token_user })))
+            }
+            _ => Err(Failure::Usage(format!("--token-env: there is no {name} in the environment"))),
+        }
+    }
+
+    fn allowed_signers(&self) -> Result<Option<Value>, Failure> {
+        let Some(path) = &self.signers else { return Ok(None) };
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|e| Failure::Usage(format!("--signers {}: {e}", path.display())))?;
+        Ok(Some(text.into()))
     }
 }
 
@@ -167,6 +210,10 @@ impl Deploy {
             ("user", self.user.as_deref().map(Value::from)),
             ("timeout", self.timeout.map(Value::from)),
             ("force", self.force.then(|| true.into())),
+            ("credential", self.trust.credential()?),
+            ("allowed_signers", self.trust.allowed_signers()?),
+            ("submodules", self.trust.submodules.then(|| true.into())),
+            ("filters", self.trust.filters.then(|| true.into())),
         ];
         let given = all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Ok(Value::Object(given.collect::<Map<_, _>>()))

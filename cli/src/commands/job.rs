@@ -18,7 +18,7 @@ use crate::table::{self, looking, plain};
 use crate::term::{Look, Term};
 use crate::text::visible;
 
-/// List deployments, show one or its log, do it once more, or cancel it
+/// List deployments, show one or its log, do it once more, go back, or cancel it
 #[derive(Debug, Args)]
 pub(crate) struct Job {
     #[command(subcommand)]
@@ -57,6 +57,16 @@ enum Action {
         #[arg(long)]
         no_wait: bool,
     },
+    /// Bring its hosts back to a commit that was deployed there before, as a new job, and follow its log
+    Rollback {
+        /// As job_123
+        job: String,
+        /// The whole id of the commit
+        commit: String,
+        /// Print the new job's id and don't wait
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// End a job before its time
     Cancel {
         /// As job_123
@@ -89,11 +99,9 @@ impl Job {
             Action::Logs { job, follow: false } => log(context, &job),
             // Who only watches leaves the job alone.
             Action::Logs { job, follow: true } => follow(context, &job, None, None),
-            Action::Retry { job, no_wait } => {
-                let interrupt = Interrupt::take_over().map_err(io::Error::from)?;
-                let retry = format!("{}/retry", path(&job));
-                let made = context.client.send_once(&Method::POST, &retry, &json!({}))?;
-                begun(context, &made, no_wait, &interrupt, None)
+            Action::Retry { job, no_wait } => again(context, &job, "retry", &json!({}), no_wait),
+            Action::Rollback { job, commit, no_wait } => {
+                again(context, &job, "rollback", &json!({ "commit": commit }), no_wait)
             }
             Action::Cancel { job } => {
                 let cancel = format!("{}/cancel", path(&job));
@@ -106,6 +114,13 @@ impl Job {
             }
         }
     }
+}
+
+/// Makes a job of one that is over, and follows it.
+fn again(context: &Context, job: &str, how: &str, body: &Value, no_wait: bool) -> Result<Exit, Failure> {
+    let interrupt = Interrupt::take_over().map_err(io::Error::from)?;
+    let made = context.client.send_once(&Method::POST, &format!("{}/{how}", path(job)), body)?;
+    begun(context, &made, no_wait, &interrupt, None)
 }
 
 fn list(context: &Context, limit: u32, status: Option<Status>) -> Result<Exit, Failure> {

@@ -119,6 +119,41 @@ fn the_log_comes_line_by_line_and_the_exit_code_says_how_it_went() {
 }
 
 #[test]
+fn a_job_goes_back_and_demands_what_it_is_told_to() {
+    let site = Site::start();
+    let one = git(&site.repo(), &["rev-parse", "HEAD"]);
+    assert_eq!(code(&site.deploy("app", "box", &["--branch", "main"])).0, 0);
+    fs::write(site.repo().join("file"), "two").unwrap();
+    git(&site.repo(), &["commit", "-q", "-a", "-m", "two"]);
+    assert_eq!(code(&site.deploy("app", "box", &["--branch", "main", "--submodules"])).0, 0);
+    let file = || fs::read_to_string(Path::new(&site.place("app")).join("file")).unwrap();
+    assert_eq!(file(), "two");
+    let (exit, log, status) = code(&site.up.signet(&site.home, &["job", "rollback", "job_2", &one]));
+    assert!(exit == 0 && log.contains("PREFLIGHT") && status == "job_3: SUCCESS\n", "{log}{status}");
+    assert_eq!(file(), "one");
+    let (exit, _, why) = code(&site.up.signet(&site.home, &["job", "rollback", "job_2", "main"]));
+    assert!(exit == 3 && why.contains("the whole id of a commit"), "{why}");
+    // Nobody whom the file names signed it.
+    let signers = site.home.0.path().join("signers");
+    fs::write(
+        &signers,
+        "a@example.com namespaces=\"git\" ssh-ed25519 \
+        AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti\n",
+    )
+    .unwrap();
+    let (exit, log, _) = code(&site.deploy("other", "box", &["--signers", signers.to_str().unwrap()]));
+    assert!(exit == 1 && log.contains("not signed by an allowed signer"), "{log}");
+    let (exit, _, why) = code(&site.deploy("other", "box", &["--signers", "/nonexistent"]));
+    assert!(exit == 2 && why.contains("--signers /nonexistent"), "{why}");
+    // A token comes from the environment, and only goes where it fits.
+    let (exit, _, why) = code(&site.deploy("other", "box", &["--token-env", "NOT_THERE"]));
+    assert!(exit == 2 && why.contains("NOT_THERE"), "{why}");
+    let mut with = site.command("other", "box", &["--token-env", "GIT_TOKEN"]);
+    let (exit, _, why) = code(&with.env("GIT_TOKEN", "t0ken-of-mine").output().unwrap());
+    assert!(exit == 3 && why.contains("credential") && !why.contains("t0ken-of-mine"), "{why}");
+}
+
+#[test]
 fn a_canary_that_fails_leaves_the_others_as_they_are() {
     let site = Site::start();
     site.lonely("web1");

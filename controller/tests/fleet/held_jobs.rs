@@ -100,7 +100,7 @@ async fn mariadb_rabbitmq_a_deployment_waits_for_others() {
 
     // Over SSH no host could check it.
     let auth = json!({ "type": "password", "password": "x-secret" });
-    let targets = json!([{ "host": "h1" }, { "host": "h1", "username": "u", "auth": auth }]);
+    let targets = json!([{ "host": "h1" }, { "host": "192.0.2.9", "username": "u", "auth": auth }]);
     let mixed = site.app.post("/api/v1/jobs", &site.body("app", targets)).await;
     assert_eq!(mixed.status, 409, "{}", mixed.text);
     assert!(mixed.text.contains("over SSH no host could check it"), "{}", mixed.text);
