@@ -1,4 +1,5 @@
-//! Ctrl-C: the first one is a wish, the second one is obeyed at once.
+//! Ctrl-C, and the end that a build server or a service manager asks for (SIGTERM): the first one is a wish, the second one
+//! is obeyed at once.
 
 use std::process::exit;
 use std::sync::Arc;
@@ -10,18 +11,17 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::limits::SAME_INTERRUPT;
 
-/// Whether somebody has pressed Ctrl-C.
+/// Whether somebody has pressed Ctrl-C, or asked for the end.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes Ctrl-C over. Call it before any other thread is started: they inherit that the signal waits.
+    /// Takes Ctrl-C and SIGTERM over. Call it before any other thread is started: they inherit that the signal waits.
     ///
     /// # Errors
     /// When the system refuses.
     pub(crate) fn take_over() -> nix::Result<Self> {
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
         signals.thread_block()?;
         let pressed = Self::default();
         let heard = pressed.clone();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use signet_common::statement::{Statement, StatementDigest};
+use signet_common::statement::{Kind, Statement, StatementDigest};
 use signet_common::time::Micros;
 use ureq::http::Method;
 
@@ -140,8 +140,12 @@ impl Approve {
         let (given, needed) = (approval.approvals.len(), approval.needed);
         match approval.state.as_str() {
             "awaiting" => writeln!(io::stdout(), "{given} of {needed} approvals: it waits for more")?,
-            _ => {
-                writeln!(io::stdout(), "{}: it runs now, signet task --follow {}", approval.state, self.task)?
+            state => {
+                let follow = match statement.kind {
+                    Kind::Command => format!("signet task --follow {}", self.task),
+                    Kind::Deploy => format!("signet job logs --follow {}", self.task),
+                };
+                writeln!(io::stdout(), "{state}: it runs now, {follow}")?;
             }
         }
         Ok(Exit::Success)

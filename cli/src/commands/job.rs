@@ -193,7 +193,7 @@ pub(crate) fn begun(
         return follow(context, id, Some(interrupt), wait);
     }
     if context.json() {
-        return context.print_json(made);
+        return context.print_json(&made["data"]);
     }
     writeln!(io::stdout(), "{id}")?;
     Ok(Exit::Success)
@@ -229,7 +229,7 @@ fn follow(
         }
     }
     tail.bar.finish_and_clear();
-    let job = context.client.get(&path(id))?;
+    let job = patiently(|| context.client.get(&path(id)))?;
     let status = word(&job["data"], "status");
     if !context.json() {
         let reason = job["data"]["reason"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
@@ -244,7 +244,8 @@ fn follow(
 
 /// Asks to cancel a job. That it was over a moment before is no error.
 fn cancel(context: &Context, id: &str) -> Result<(), ClientError> {
-    match context.client.send(&Method::POST, &format!("{}/cancel", path(id)), &[], None) {
+    let cancel = format!("{}/cancel", path(id));
+    match patiently(|| context.client.send(&Method::POST, &cancel, &[], None)) {
         Ok(_) | Err(ClientError::Refused { status: 409, .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -211,13 +211,23 @@ fn who_does_not_wait_gets_the_id_and_who_waits_too_long_an_exit_code() {
 
 #[test]
 fn ctrl_c_asks_once_to_cancel() {
+    ends_by(Signal::SIGINT);
+}
+
+/// What build servers send.
+#[test]
+fn a_wish_to_end_is_one_to_cancel() {
+    ends_by(Signal::SIGTERM);
+}
+
+fn ends_by(signal: Signal) {
     let site = Site::start();
     let begun = site.home.0.path().join("begun");
     let hook = format!("touch {}; sleep 600", begun.display());
     let mut deploy = site.command("app", "box", &["--releases", "--build", &hook]);
     let deploy = deploy.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     until("the hook's start", || begun.exists().then_some(()));
-    send(&deploy, Signal::SIGINT);
+    send(&deploy, signal);
     let (exit, log, status) = code(&deploy.wait_with_output().unwrap());
     assert!(exit == 130 && status.starts_with("job_1: CANCELLED"), "{exit} {log}{status}");
     assert!(log.contains("PLAY RECAP"), "the log is shown to its end: {log}");
@@ -295,13 +305,19 @@ fn controller(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> String 
 }
 
 #[test]
-fn a_cancel_that_comes_too_late_is_no_error() {
+fn a_cancel_that_comes_too_late_is_no_error_nor_is_a_controller_that_restarts() {
     let home = Home::new();
     let (asked, over) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
+    // Each is answered at the second time.
+    let (cancelled, shown) = (AtomicBool::new(false), AtomicBool::new(false));
+    let away = || (503, json!({ "error": { "message": "it starts" } }));
     let looked = asked.clone();
     let url = controller(move |request| {
         let finished = over.load(Ordering::Relaxed);
         if request.starts_with("POST /api/v1/jobs/job_7/cancel ") {
+            if !cancelled.swap(true, Ordering::Relaxed) {
+                return away();
+            }
             over.store(true, Ordering::Relaxed);
             (409, json!({ "error": { "message": "the job is already over" } }))
         } else if request.starts_with("POST /api/v1/jobs ") {
@@ -309,6 +325,8 @@ fn a_cancel_that_comes_too_late_is_no_error() {
         } else if request.contains("/logs?") {
             looked.store(true, Ordering::Relaxed);
             (200, json!({ "data": { "lines": [], "next_from_id": 0, "finished": finished } }))
+        } else if finished && !shown.swap(true, Ordering::Relaxed) {
+            away()
         } else {
             (200, json!({ "data": { "job_id": "job_7", "status": "SUCCESS", "targets": [] } }))
         }

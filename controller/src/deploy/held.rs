@@ -45,7 +45,7 @@ pub(super) async fn hold(
     } else {
         format!("{} others", need.approvals)
     };
-    let text = format!("waits until {others} approved it: signet approvals show {}", order.task_id);
+    let text = format!("waits until {others} approved it: signet approve {}", order.task_id);
     store::lock(tx, job.id, &[line(None, text)]).await?;
     Ok((sent, true))
 }

@@ -68,7 +68,8 @@ async fn mariadb_rabbitmq_a_deployment_waits_for_others() {
     assert_eq!(statuses(&job), ["SUCCESS"], "{job} {log}");
     assert_eq!(job["targets"][0]["commit"], commit);
     assert_eq!(std::fs::read_to_string(site.place().join("app/file")).unwrap(), "one");
-    assert!(log.contains("waits until one other person approved it"), "{log}");
+    let how = format!("waits until one other person approved it: signet approve {id}");
+    assert!(log.contains(&how), "{log}");
     assert!(log.contains("approved by alice"), "{log}");
 
     // Refused, it never runs.
