@@ -28,6 +28,7 @@ mod service;
 mod ssh;
 mod store;
 mod text;
+mod views;
 
 pub use host_key_store::ALL as HOST_KEY_STATEMENTS;
 pub use lease_store::ALL as LEASE_STATEMENTS;

@@ -1,6 +1,7 @@
 //! `POST /api/v1/jobs`: parsed and checked at the edge, all fields at once.
 
 mod rolling;
+pub(super) mod schema;
 mod targets;
 #[cfg(test)]
 mod tests;
