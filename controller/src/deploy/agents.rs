@@ -10,6 +10,7 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
 
 use super::credentials::{self, Access, Sealing};
+use super::leases::LEASE_MICROS;
 use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
 use super::outcomes::word;
 use super::pace::Pace;
@@ -19,14 +20,20 @@ use super::runner::{Reason, Stop};
 use super::service::Jobs;
 use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
-use super::{held, rollback};
+use super::{held, lease_store, rollback};
 use crate::audit::Author;
 use crate::dispatch::model::State;
 use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::limits::{RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
-use crate::store::{Tx, in_transaction};
+use crate::store::{AsStoreError, StoreError, Tx, in_transaction};
+
+/// Whether any host with an agent may be deploying for this job.
+pub(super) async fn any_open(jobs: &Jobs, job: i64) -> Result<bool> {
+    let all = jobs.dispatch().tallies(&[task(job, Part::Deploy)?]).await?;
+    Ok(all.values().flatten().any(|(state, _)| !state.is_final()))
+}
 
 /// Which of a job's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,29 +84,89 @@ pub(super) enum Run {
     Awaits,
 }
 
+/// What was made of a job's hosts with agents, up to the messages of its deployment.
+enum Begun {
+    /// They are written, by this controller or by one before it.
+    Sent,
+    /// People are asked first.
+    Awaits,
+    /// Nothing is to be done, or another goes on.
+    Over,
+    /// Nothing was sent, and nothing will be.
+    Fails(String),
+}
+
 /// Brings a job's hosts with agents to their ends, or goes on with that. Returns early when the controller stops.
 pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop) -> Result<Run> {
     let ours: Vec<&Target> = targets.iter().filter(|t| t.engine == Engine::Agent).collect();
     if ours.is_empty() {
         return Ok(Run::Over);
     }
-    let main = task(job.id, Part::Deploy)?;
-    if jobs.dispatch().targets(&main, 0, 1).await?.is_empty() {
-        let begun = match ready(jobs, job, &ours, stop).await? {
-            Ok(commit) if stop.reason().is_none() => begin(jobs, job, &ours, &commit).await?,
-            Ok(_) => Err("the job was ended before anything was sent".into()),
-            Err(why) => Err(why),
-        };
-        match begun {
-            // Whatever came up meanwhile: what was sent is followed.
-            Ok(Sending::Sent) => {}
-            Ok(Sending::Awaits) => return Ok(Run::Awaits),
-            Err(_) if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) => return Ok(Run::Over),
-            Err(why) => return all_fail(jobs, job, &ours, &why).await.map(|()| Run::Over),
+    let main = &task(job.id, Part::Deploy)?;
+    match again(job.id, stop, || begin(jobs, job.id, &ours, main, stop)).await? {
+        None | Some(Begun::Over) => Ok(Run::Over),
+        Some(Begun::Awaits) => Ok(Run::Awaits),
+        Some(Begun::Sent) => follow(jobs, job, main, &ours, stop).await.map(|()| Run::Over),
+        Some(Begun::Fails(why)) => {
+            again(job.id, stop, || all_fail(jobs, job, &ours, &why)).await?;
+            Ok(Run::Over)
         }
     }
-    follow(jobs, job, &main, &ours, stop).await.map(|()| Run::Over)
 }
+
+/// Does something until the database lets it: whether a commit without an answer was one is only known by looking again.
+/// `None` when the job is not this controller's to go on with any more.
+pub(super) async fn again<T, F>(job: i64, stop: &Stop, what: impl Fn() -> F) -> Result<Option<T>>
+where
+    F: Future<Output = Result<T>>,
+{
+    let pace = Pace::begin();
+    loop {
+        match what().await {
+            Err(Error::Store(error)) if error.passes() => {
+                tracing::warn!(%error, job, "a job's hosts could not be seen to; it is tried again");
+            }
+            done => return done.map(Some),
+        }
+        if stop.is_anothers() {
+            return Ok(None);
+        }
+        pace.next().await;
+    }
+}
+
+/// Sends the deployment, unless that was done.
+async fn begin(jobs: &Jobs, id: i64, ours: &[&Target], main: &TaskId, stop: &Stop) -> Result<Begun> {
+    // What was tried before may have changed it.
+    let job = &jobs.job(id).await?;
+    if job.awaits {
+        return Ok(Begun::Awaits);
+    }
+    // Whatever came up meanwhile: what was sent is followed.
+    if !jobs.dispatch().targets(main, 0, 1).await?.is_empty() {
+        return Ok(Begun::Sent);
+    }
+    let ready = match stop.reason() {
+        None => ready(jobs, job, ours, stop).await?,
+        Some(_) => Err(ENDED.into()),
+    };
+    let sent = match ready {
+        Ok(commit) if stop.reason().is_none() => {
+            send(jobs, job, ours, Part::Deploy, Some(&commit), stop).await?
+        }
+        Ok(_) => Err(ENDED.into()),
+        Err(why) => Err(why),
+    };
+    Ok(match (sent, stop.reason()) {
+        (Ok(Sending::Sent), _) => Begun::Sent,
+        (Ok(Sending::Awaits), _) => Begun::Awaits,
+        (Err(why), None | Some(Reason::TimedOut)) => Begun::Fails(why),
+        (Err(_), Some(_)) => Begun::Over,
+    })
+}
+
+/// Why nothing was sent of a job that was ended.
+const ENDED: &str = "the job was ended before anything was sent";
 
 /// The one commit of the job once it may be deployed, or why it may not: to go back to it, all hosts must have it.
 async fn ready(
@@ -157,7 +224,7 @@ async fn pinned(
     // A host may be able to read what the controller can't.
     let resolving = task(job.id, Part::Resolve)?;
     if jobs.dispatch().targets(&resolving, 0, 1).await?.is_empty()
-        && let Err(why) = send(jobs, job, ours, Part::Resolve, None).await?
+        && let Err(why) = send(jobs, job, ours, Part::Resolve, None, stop).await?
     {
         return Ok(Err(why));
     }
@@ -185,22 +252,6 @@ async fn pinned(
     }
 }
 
-/// Sends the deployment, and begins the log.
-async fn begin(
-    jobs: &Jobs,
-    job: &Job,
-    ours: &[&Target],
-    commit: &CommitId,
-) -> Result<std::result::Result<Sending, String>> {
-    let lines = [
-        line(None, heading("PLAY [all]")),
-        line(None, format!("commit {commit}")),
-        line(None, heading("TASK [git]")),
-    ];
-    jobs.record(job.id, &lines, &[]).await?;
-    send(jobs, job, ours, Part::Deploy, Some(commit)).await
-}
-
 /// What became of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
@@ -210,13 +261,37 @@ pub(super) enum Sending {
     Awaits,
 }
 
-/// Writes the messages of a deployment, or of a question before it. Says why it can't.
+/// Why messages were not written, and the transaction leaves no trace.
+pub(super) enum Unsent {
+    /// The job is not to go on, for this reason.
+    Ended(Reason),
+    /// Something went wrong.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Unsent {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl AsStoreError for Unsent {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Failed(error) => error.as_store_error(),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
+/// Writes the messages of a deployment, with the beginning of its log, or of a question before it. Says why it can't.
 pub(super) async fn send(
     jobs: &Jobs,
     job: &Job,
     ours: &[&Target],
     part: Part,
     commit: Option<&CommitId>,
+    stop: &Stop,
 ) -> Result<std::result::Result<Sending, String>> {
     let access = match jobs.access(job).await? {
         Ok(access) => access,
@@ -230,7 +305,7 @@ pub(super) async fn send(
     let turns = turns_of(job, ours, part);
     let rolling = turns.rolling;
     let in_steps = rolling.batch.is_some() || rolling.canary > 0;
-    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>> {
+    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>, Unsent> {
         let mut candidates = in_turn(jobs, tx, ours, &turns).await?;
         let sealing = match &access.credential {
             Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
@@ -264,14 +339,28 @@ pub(super) async fn send(
             features: &["deploy"],
             body: &body,
         };
-        if part == Part::Deploy
-            && let Some(need) = jobs.need(tx, &candidates).await?
-        {
-            let credential = sealing.as_ref().and_then(Sealing::sample);
-            let message = Deploy { credential, ..message.clone() };
-            return held::hold(jobs, tx, job, need, &order, message).await.map(Some);
+        let need = if part == Part::Deploy { jobs.need(tx, &candidates).await? } else { None };
+        let sent = match need {
+            Some(need) => {
+                let credential = sealing.as_ref().and_then(Sealing::sample);
+                let message = Deploy { credential, ..message.clone() };
+                held::hold(jobs, tx, job, need, &order, message).await?
+            }
+            None => (jobs.dispatch().send(tx, &order).await?, None),
+        };
+        let (sent, awaits) = sent;
+        let mut lines = beginning(part, commit);
+        lines.extend(awaits.iter().cloned());
+        // Last, as everywhere: rows of jobs are locked behind those of dispatches. It is held until the commit, so that who
+        // takes the job finds these messages.
+        store::lock(tx, job.id, &lines).await?;
+        if !lease_store::renew(tx, job.id, jobs.holder(), LEASE_MICROS).await? {
+            return Err(Unsent::Ended(Reason::Taken));
         }
-        Ok(Some((jobs.dispatch().send(tx, &order).await?, false)))
+        if awaits.is_some() && !lease_store::await_decision(tx, job.id, jobs.holder()).await? {
+            return Err(Unsent::Ended(Reason::Cancelled));
+        }
+        Ok(Some((sent, awaits.is_some())))
     });
     match sent {
         Ok(Some((sent, awaits))) => {
@@ -279,11 +368,22 @@ pub(super) async fn send(
             Ok(Ok(if awaits { Sending::Awaits } else { Sending::Sent }))
         }
         Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
-        Err(Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. }) => {
-            Ok(Err(why))
+        Err(Unsent::Ended(reason)) => {
+            stop.stop(reason);
+            Ok(Err(ENDED.into()))
         }
-        Err(error) => Err(error),
+        Err(Unsent::Failed(
+            Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. },
+        )) => Ok(Err(why)),
+        Err(Unsent::Failed(error)) => Err(error),
     }
+}
+
+/// What a log begins with.
+fn beginning(part: Part, commit: Option<&CommitId>) -> Vec<NewLine> {
+    let Some(commit) = commit.filter(|_| part == Part::Deploy) else { return Vec::new() };
+    let lines = [heading("PLAY [all]"), format!("commit {commit}"), heading("TASK [git]")];
+    lines.into_iter().map(|text| line(None, text)).collect()
 }
 
 /// In what order the hosts go; a question before the deployment goes to all at once.
@@ -385,13 +485,20 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
     // Hosts that are away may be for hours.
     let mut pace = Pace::patient();
     loop {
-        if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
+        if stop.is_anothers() {
             return Ok(());
         }
         let before = (known.len(), cancelled);
         let cancel = stop.reason().is_some() && !cancelled;
-        match step(jobs, job, main, ours, cancel, &mut known).await {
-            Ok(true) => return close(jobs, job).await,
+        let looked = async {
+            let over = step(jobs, job, main, ours, cancel, &mut known).await?;
+            if over {
+                close(jobs, job).await?;
+            }
+            Ok(over)
+        };
+        match looked.await {
+            Ok(true) => return Ok(()),
             Ok(false) => cancelled |= cancel,
             Err(Error::Store(error)) => {
                 tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");

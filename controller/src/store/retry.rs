@@ -25,6 +25,14 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// Whether the same may work a moment later.
+    #[must_use]
+    pub(crate) const fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Conflict(_) | Self::Duplicate(_))
+    }
+}
+
 /// A stored value that is not what its column says: the database was changed by hand.
 pub(crate) fn corrupt(error: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(format!("a stored value is corrupt: {error}"))
