@@ -2,12 +2,14 @@
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
+use tokio::time::Instant;
 
 use super::credentials::{self, Access, Sealing};
 use super::leases::LEASE_MICROS;
@@ -26,12 +28,12 @@ use crate::dispatch::model::State;
 use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
-use crate::limits::{RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
+use crate::limits::{QUESTION_END_SECONDS, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
 use crate::store::{AsStoreError, StoreError, Tx, in_transaction};
 
-/// Whether any host with an agent may be deploying for this job.
-pub(super) async fn any_open(jobs: &Jobs, job: i64) -> Result<bool> {
-    let all = jobs.dispatch().tallies(&[task(job, Part::Deploy)?]).await?;
+/// Whether any host may be at work on these messages of a job.
+pub(super) async fn any_open(jobs: &Jobs, job: i64, part: Part) -> Result<bool> {
+    let all = jobs.dispatch().tallies(&[task(job, part)?]).await?;
     Ok(all.values().flatten().any(|(state, _)| !state.is_final()))
 }
 
@@ -157,12 +159,32 @@ async fn begin(jobs: &Jobs, id: i64, ours: &[&Target], main: &TaskId, stop: &Sto
         Ok(_) => Err(ENDED.into()),
         Err(why) => Err(why),
     };
+    if sent.is_err() && matches!(stop.reason(), Some(Reason::Cancelled | Reason::TimedOut)) {
+        end_questions(jobs, id, stop).await?;
+    }
     Ok(match (sent, stop.reason()) {
         (Ok(Sending::Sent), _) => Begun::Sent,
         (Ok(Sending::Awaits), _) => Begun::Awaits,
         (Err(why), None | Some(Reason::TimedOut)) => Begun::Fails(why),
         (Err(_), Some(_)) => Begun::Over,
     })
+}
+
+/// Cancels what hosts were asked before the deployment, and waits a while for their word: until then they hold the locks of
+/// their paths.
+async fn end_questions(jobs: &Jobs, job: i64, stop: &Stop) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(QUESTION_END_SECONDS);
+    let pace = Pace::begin();
+    for part in [Part::Resolve, Part::Preflight] {
+        if !any_open(jobs, job, part).await? {
+            continue;
+        }
+        jobs.dispatch().cancel(&Author::controller("jobs"), &task(job, part)?).await?;
+        while any_open(jobs, job, part).await? && Instant::now() < until && !stop.is_anothers() {
+            pace.next().await;
+        }
+    }
+    Ok(())
 }
 
 /// Why nothing was sent of a job that was ended.
@@ -205,20 +227,17 @@ async fn pinned(
     stop: &Stop,
 ) -> Result<std::result::Result<CommitId, String>> {
     let wanted = job.commit.as_deref().or(job.plan.version());
-    let known = wanted.and_then(|text| text.parse().ok());
+    let known: Option<CommitId> = wanted.and_then(|text| text.parse().ok());
     if let Some(commit) = known {
-        jobs.put_commit(job.id, &CommitId::to_string(&commit)).await?;
-        return Ok(Ok(commit));
+        return jobs.put_commit(job.id, &commit).await.map(Ok);
     }
     let access = match jobs.access(job).await? {
         Ok(access) => access,
         Err(why) => return Ok(Err(why)),
     };
     let said = match remote::commit(jobs, job, access.credential.as_ref()).await {
-        Ok(commit) => {
-            jobs.put_commit(job.id, &commit.to_string()).await?;
-            return Ok(Ok(commit));
-        }
+        // What a host found for a controller before this one counts.
+        Ok(commit) => return jobs.put_commit(job.id, &commit).await.map(Ok),
         Err(said) => said,
     };
     // A host may be able to read what the controller can't.

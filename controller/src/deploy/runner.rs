@@ -252,7 +252,7 @@ async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
 
 /// Whether hosts with agents may be at work on a job.
 async fn may_be_open(jobs: &Jobs, job: &Job) -> bool {
-    agents::any_open(jobs, job.id).await.unwrap_or(true)
+    agents::any_open(jobs, job.id, agents::Part::Deploy).await.unwrap_or(true)
 }
 
 /// How long a job may go on, whoever began it.

@@ -49,6 +49,7 @@ statements! {
             AND t.status = 'SUCCESS' AND j.finished_at IS NOT NULL AND j.git_repo = ? AND j.dest_path = ? \
             AND LOWER(t.host) IN ({list})");
     PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
+    COMMIT_OF = same("SELECT commit_id FROM jobs WHERE id = ?");
     PUT_REASON = same("UPDATE jobs SET reason = ? WHERE id = ?");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
@@ -413,7 +414,6 @@ pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), Sto
     tx.run(CANCEL.bind(now).bind(job)).await.map(drop)
 }
 
-/// Notes the one commit of a job; the first one stays.
 /// On how many of these hosts, in lower case, a finished job of this repository left this commit at this path.
 pub(super) async fn deployed(
     store: &Store,
@@ -426,6 +426,13 @@ pub(super) async fn deployed(
     Ok(row.map_or(0, |(n,)| n))
 }
 
+/// The one commit of a job, once it is known.
+pub(super) async fn commit_of(tx: &mut Tx, job: i64) -> Result<Option<String>, StoreError> {
+    let row: Option<(Option<String>,)> = tx.first(COMMIT_OF.bind(job)).await?;
+    Ok(row.and_then(|(commit,)| commit))
+}
+
+/// Notes the one commit of a job; the first one stays.
 pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
     tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
 }
