@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use super::credentials::{self, Access, Sealing};
 use super::leases::LEASE_MICROS;
 use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
-use super::outcomes::word;
 use super::pace::Pace;
 use super::remote;
 use super::rolling::{Turns, turns};
@@ -24,7 +23,7 @@ use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
 use super::{held, lease_store, rollback};
 use crate::audit::Author;
-use crate::dispatch::model::State;
+use crate::dispatch::model::{Delivery, State};
 use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
@@ -212,10 +211,9 @@ pub(super) fn line(host: Option<&str>, line: String) -> NewLine {
 
 async fn all_fail(jobs: &Jobs, job: &Job, ours: &[&Target], why: &str) -> Result<()> {
     let end = End::bad(TargetStatus::Failed, why);
-    let ends: Vec<_> = ours.iter().map(|t| (t.ordinal, Happening::Ended(end.clone()))).collect();
-    let mut lines = vec![line(None, heading("PLAY [all]")), line(None, heading("TASK [git]"))];
-    lines.extend(ours.iter().map(|t| line(Some(&t.host), word(&t.host, &end))));
-    jobs.record(job.id, &lines, &ends).await?;
+    let ends: Vec<_> = ours.iter().map(|t| (t.ordinal, t.host.as_str(), end.clone())).collect();
+    let head = [line(None, heading("PLAY [all]")), line(None, heading("TASK [git]"))];
+    jobs.end_agents(job.id, &head, &ends).await?;
     close(jobs, job).await
 }
 
@@ -492,6 +490,7 @@ fn ended(target: &dispatch::Target) -> End {
     let why = if delivery.reason.is_empty() { delivery.state.as_str() } else { &delivery.reason };
     End {
         reason: if status == TargetStatus::Success { String::new() } else { reason(why) },
+        inferred: delivery.inferred,
         ..End::bad(status, "")
     }
 }
@@ -534,44 +533,61 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
     }
 }
 
+/// What of a delivery was written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Noted {
+    Started,
+    /// An end that the host's own word may replace.
+    Inferred,
+    Told,
+}
+
+impl Noted {
+    fn of(delivery: &Delivery) -> Option<Self> {
+        match delivery.state {
+            State::Running => Some(Self::Started),
+            state if !state.is_final() => None,
+            _ if delivery.inferred => Some(Self::Inferred),
+            _ => Some(Self::Told),
+        }
+    }
+}
+
 /// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final. `known` is what was
-/// written down of them: the place of each that runs or is over, and whether it is over.
+/// written down of them, by their places.
 async fn step(
     jobs: &Jobs,
     job: &Job,
     main: &TaskId,
     ours: &[&Target],
     cancel: bool,
-    known: &mut BTreeSet<(i64, bool)>,
+    known: &mut BTreeSet<(i64, Noted)>,
 ) -> Result<bool> {
     let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
     let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
-    let mut started = Vec::new();
-    let mut ends = Vec::new();
+    let (mut started, mut ends, mut news) = (Vec::new(), Vec::new(), Vec::new());
     for target in &found {
         let Some(ordinal) = ordinals.get(target.hostname.as_str()) else { continue };
-        match target.delivery.state {
-            State::Running => started.push((*ordinal, Happening::Started)),
-            state if state.is_final() => ends.push((*ordinal, target)),
-            _ => {}
+        let Some(noted) = Noted::of(&target.delivery) else { continue };
+        if known.contains(&(*ordinal, noted)) {
+            continue;
         }
+        match noted {
+            Noted::Started => started.push((*ordinal, Happening::Started)),
+            Noted::Inferred | Noted::Told => {
+                ends.push((*ordinal, target.hostname.as_str(), ended(target)));
+            }
+        }
+        news.push((*ordinal, noted));
     }
-    let over = ends.len() == found.len();
-    let happenings: Vec<_> = started
-        .into_iter()
-        .chain(ends.iter().map(|(ordinal, target)| (*ordinal, Happening::Ended(ended(target)))))
-        .filter(|(ordinal, happening)| !known.contains(&(*ordinal, *happening != Happening::Started)))
-        .collect();
-    if !happenings.is_empty() {
-        let moved = jobs.record(job.id, &[], &happenings).await?;
-        // Those that told their end themselves stand in the log already.
-        let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
-        let said =
-            |t: &dispatch::Target| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)));
-        let lines: Vec<NewLine> = silent.map(|(_, t)| said(t)).collect();
-        jobs.record(job.id, &lines, &[]).await?;
-        known.extend(happenings.iter().map(|(ordinal, one)| (*ordinal, *one != Happening::Started)));
+    if !started.is_empty() {
+        jobs.record(job.id, &[], &started).await?;
     }
+    if !ends.is_empty() {
+        jobs.end_agents(job.id, &[], &ends).await?;
+    }
+    known.extend(news);
+    let over = found.iter().all(|target| target.delivery.state.is_final());
     if cancel && !over {
         jobs.dispatch().cancel(&Author::controller("jobs"), main).await?;
     }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use signet_common::time::Micros;
 
+use super::agents::line;
 use super::ask::allowed;
 use super::model::{self, End, Engine, Happening, Job, JobStatus, TargetStatus};
+use super::outcomes::word;
 use super::service::{Jobs, unknown};
 use super::store::{self, Kept, NewLine};
 use super::text::fatal;
@@ -77,7 +79,29 @@ impl Jobs {
         })
     }
 
-    /// The same, of lines that are kept as far as the log has room.
+    /// Ends hosts with agents, each with its place and its name; after `head` says of those that it moves how they ended.
+    pub(super) async fn end_agents(
+        &self,
+        id: i64,
+        head: &[NewLine],
+        ends: &[(i64, &str, End)],
+    ) -> Result<()> {
+        let happenings: Vec<_> =
+            ends.iter().map(|(ordinal, _, end)| (*ordinal, Happening::Ended(end.clone()))).collect();
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            store::lock(tx, id, &[]).await?;
+            let moved = move_targets(tx, id, &happenings).await?;
+            if moved.is_empty() {
+                return Ok(());
+            }
+            let mut lines = head.to_vec();
+            let told = ends.iter().filter(|(ordinal, ..)| moved.contains(ordinal));
+            lines.extend(told.map(|(_, host, end)| line(Some(host), word(host, end))));
+            Ok(store::lock(tx, id, &lines).await?)
+        })
+    }
+
+    /// [`Jobs::record`] of lines that are kept as far as the log has room.
     pub(super) async fn record_fitting(
         &self,
         id: i64,
@@ -136,7 +160,9 @@ impl Jobs {
         let mut statuses = Vec::new();
         let mut lines = Vec::new();
         for target in store::targets_in(tx, job.id).await? {
-            let Some(next) = target.standing.apply(&Happening::Ended(rest.clone()), now) else {
+            // An agent may still tell its own end.
+            let end = End { inferred: target.engine == Engine::Agent, ..rest.clone() };
+            let Some(next) = target.standing.apply(&Happening::Ended(end), now) else {
                 statuses.push(target.standing.status);
                 continue;
             };

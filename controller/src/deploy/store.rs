@@ -33,9 +33,9 @@ statements! {
     COUNT = same("SELECT COUNT(*) AS number FROM jobs WHERE (? IS NULL OR status = ?) AND requested_at >= ? \
             AND requested_at < ?");
     TARGETS = same("SELECT ordinal, host, port, username, engine, status, changed, started_at, elapsed_ms, reason, \
-            commit_id FROM job_targets WHERE job_id = ? ORDER BY ordinal");
+            commit_id, inferred FROM job_targets WHERE job_id = ? ORDER BY ordinal");
     PUT_TARGET = same("UPDATE job_targets SET status = ?, changed = ?, started_at = ?, elapsed_ms = ?, reason = ?, \
-            commit_id = ? WHERE job_id = ? AND ordinal = ?");
+            commit_id = ?, inferred = ? WHERE job_id = ? AND ordinal = ?");
     /// Holds the job's row, so that its changes and the lines of its log follow one another.
     LOCK_JOB = same("UPDATE jobs SET last_line = last_line + ? WHERE id = ?");
     LAST_LINE = same("SELECT last_line FROM jobs WHERE id = ?");
@@ -50,6 +50,8 @@ statements! {
             AND LOWER(t.host) IN ({list})");
     PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
     COMMIT_OF = same("SELECT commit_id FROM jobs WHERE id = ?");
+    STATUS_OF = same("SELECT status, cancel_at FROM jobs WHERE id = ?");
+    PUT_STATUS = same("UPDATE jobs SET status = ? WHERE id = ?");
     PUT_REASON = same("UPDATE jobs SET reason = ? WHERE id = ?");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
@@ -125,6 +127,7 @@ struct TargetRow {
     elapsed_ms: Option<i64>,
     reason: String,
     commit_id: Option<String>,
+    inferred: i64,
 }
 
 impl TryFrom<TargetRow> for Target {
@@ -143,6 +146,7 @@ impl TryFrom<TargetRow> for Target {
                 elapsed_ms: row.elapsed_ms,
                 reason: row.reason,
                 commit: row.commit_id,
+                inferred: row.inferred != 0,
             },
         })
     }
@@ -289,7 +293,8 @@ pub(super) async fn put_target(
         .bind(standing.started_at)
         .bind(standing.elapsed_ms)
         .bind(standing.reason.as_str())
-        .bind(standing.commit.as_deref());
+        .bind(standing.commit.as_deref())
+        .bind(standing.inferred);
     tx.run(query.bind(job).bind(ordinal)).await.map(drop)
 }
 
@@ -424,6 +429,20 @@ pub(super) async fn deployed(
     let query = DEPLOYED.bind(commit).bind(plan.git_repo.as_str()).bind(plan.dest_path.as_str());
     let row: Option<(i64,)> = store.first(query.list(hosts)).await?;
     Ok(row.map_or(0, |(n,)| n))
+}
+
+/// Where a job stands, and whether somebody asked to cancel it.
+pub(super) async fn status_of(tx: &mut Tx, job: i64) -> Result<Option<(JobStatus, bool)>, StoreError> {
+    let row: Option<(String, Option<i64>)> = tx.first(STATUS_OF.bind(job)).await?;
+    let read = |(status, cancel_at): (String, Option<i64>)| {
+        Ok((JobStatus::parse(&status).ok_or_else(|| corrupt("status"))?, cancel_at.is_some()))
+    };
+    row.map(read).transpose()
+}
+
+/// Of a job that was over already, what its hosts' own words made of it.
+pub(super) async fn put_status(tx: &mut Tx, job: i64, status: JobStatus) -> Result<(), StoreError> {
+    tx.run(PUT_STATUS.bind(status.as_str()).bind(job)).await.map(drop)
 }
 
 /// The one commit of a job, once it is known.
