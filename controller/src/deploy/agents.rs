@@ -286,6 +286,22 @@ pub(super) enum Unsent {
     Failed(Error),
 }
 
+impl Unsent {
+    /// In words for people, if it is no fault of this controller's or its database's.
+    fn why(self, stop: &Stop) -> Result<String> {
+        match self {
+            Self::Ended(reason) => {
+                stop.stop(reason);
+                Ok(ENDED.into())
+            }
+            Self::Failed(
+                Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. },
+            ) => Ok(why),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
 impl<E: Into<Error>> From<E> for Unsent {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
@@ -368,15 +384,7 @@ pub(super) async fn send(
         let (sent, awaits) = sent;
         let mut lines = beginning(part, commit);
         lines.extend(awaits.iter().cloned());
-        // Last, as everywhere: rows of jobs are locked behind those of dispatches. It is held until the commit, so that who
-        // takes the job finds these messages.
-        store::lock(tx, job.id, &lines).await?;
-        if !lease_store::renew(tx, job.id, jobs.holder(), LEASE_MICROS).await? {
-            return Err(Unsent::Ended(Reason::Taken));
-        }
-        if awaits.is_some() && !lease_store::await_decision(tx, job.id, jobs.holder()).await? {
-            return Err(Unsent::Ended(Reason::Cancelled));
-        }
+        under_lease(jobs, tx, job.id, &lines, awaits.is_some()).await?;
         Ok(Some((sent, awaits.is_some())))
     });
     match sent {
@@ -385,15 +393,27 @@ pub(super) async fn send(
             Ok(Ok(if awaits { Sending::Awaits } else { Sending::Sent }))
         }
         Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
-        Err(Unsent::Ended(reason)) => {
-            stop.stop(reason);
-            Ok(Err(ENDED.into()))
-        }
-        Err(Unsent::Failed(
-            Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. },
-        )) => Ok(Err(why)),
-        Err(Unsent::Failed(error)) => Err(error),
+        Err(unsent) => unsent.why(stop).map(Err),
     }
+}
+
+/// The last statements of a transaction that sends, because rows of jobs are locked behind those of dispatches. The job's is
+/// held until the commit, so that who takes the job finds the messages.
+async fn under_lease(
+    jobs: &Jobs,
+    tx: &mut Tx,
+    job: i64,
+    lines: &[NewLine],
+    awaits: bool,
+) -> Result<(), Unsent> {
+    store::lock(tx, job, lines).await?;
+    if !lease_store::renew(tx, job, jobs.holder(), LEASE_MICROS).await? {
+        return Err(Unsent::Ended(Reason::Taken));
+    }
+    if awaits && !lease_store::await_decision(tx, job, jobs.holder()).await? {
+        return Err(Unsent::Ended(Reason::Cancelled));
+    }
+    Ok(())
 }
 
 /// What a log begins with.
@@ -474,20 +494,25 @@ fn message(
     })
 }
 
-/// How a delivery ended that brought no result of its own.
-fn ended(target: &dispatch::Target) -> End {
+/// How a delivery ended that brought no result of its own; `late` is why, when the job's time is over.
+fn ended(target: &dispatch::Target, late: Option<&str>) -> End {
     let delivery = &target.delivery;
     let status = match delivery.state {
         State::Succeeded => TargetStatus::Success,
         // The canary failed or the failure budget is used up, and this one was not released.
         State::Cancelled if Brake::held_back(&delivery.reason) => TargetStatus::Skipped,
+        State::Cancelled if late.is_some() => TargetStatus::Failed,
         State::Cancelled => TargetStatus::Cancelled,
         // Nobody tried to reach it.
         State::Expired if delivery.reason.starts_with("not approved") => TargetStatus::Failed,
         State::Expired | State::Lost => TargetStatus::Unreachable,
         _ => TargetStatus::Failed,
     };
-    let why = if delivery.reason.is_empty() { delivery.state.as_str() } else { &delivery.reason };
+    let why = match (late, delivery.reason.as_str()) {
+        (Some(late), _) if delivery.state == State::Cancelled && status == TargetStatus::Failed => late,
+        (_, "") => delivery.state.as_str(),
+        (_, why) => why,
+    };
     End {
         reason: if status == TargetStatus::Success { String::new() } else { reason(why) },
         inferred: delivery.inferred,
@@ -509,7 +534,7 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
         let before = (known.len(), cancelled);
         let cancel = stop.reason().is_some() && !cancelled;
         let looked = async {
-            let over = step(jobs, job, main, ours, cancel, &mut known).await?;
+            let over = step(jobs, job, main, ours, (cancel, stop), &mut known).await?;
             if over {
                 close(jobs, job).await?;
             }
@@ -560,11 +585,12 @@ async fn step(
     job: &Job,
     main: &TaskId,
     ours: &[&Target],
-    cancel: bool,
+    (cancel, stop): (bool, &Stop),
     known: &mut BTreeSet<(i64, Noted)>,
 ) -> Result<bool> {
     let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
     let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
+    let late = stop.reason().filter(|reason| *reason == Reason::TimedOut).map(|reason| reason.why(job));
     let (mut started, mut ends, mut news) = (Vec::new(), Vec::new(), Vec::new());
     for target in &found {
         let Some(ordinal) = ordinals.get(target.hostname.as_str()) else { continue };
@@ -575,7 +601,7 @@ async fn step(
         match noted {
             Noted::Started => started.push((*ordinal, Happening::Started)),
             Noted::Inferred | Noted::Told => {
-                ends.push((*ordinal, target.hostname.as_str(), ended(target)));
+                ends.push((*ordinal, target.hostname.as_str(), ended(target, late.as_deref())));
             }
         }
         news.push((*ordinal, noted));

@@ -53,7 +53,8 @@ impl Jobs {
             let held = self.dispatch().held_among(&tasks).await?;
             for ((id, cancelled), task) in some.iter().zip(&tasks) {
                 if *cancelled || !held.contains(task) {
-                    taken.extend(self.take_one_decided(*id).await?);
+                    let one = self.take_one_decided(*id).await;
+                    taken.extend(self.readable(*id, one).await?);
                 }
             }
         }
@@ -62,12 +63,9 @@ impl Jobs {
     async fn take_one_decided(&self, id: i64) -> Result<Option<Taken>> {
         let said = match self.approvals().of(&task(id, Part::Deploy)?).await? {
             Some(approval) if approval.state() == State::Approved => {
-                format!("approved by {}", approval.names().collect::<Vec<_>>().join(", "))
+                Some(format!("approved by {}", approval.names().collect::<Vec<_>>().join(", ")))
             }
-            Some(approval) if approval.state() == State::Awaiting => {
-                "cancelled before it was approved".into()
-            }
-            _ => "not approved".into(),
+            _ => None,
         };
         let since = Instant::now();
         in_transaction!(self.store(), |tx| -> Result<Option<Taken>> {
@@ -81,7 +79,9 @@ impl Jobs {
             if !lease_store::claim(tx, id, self.holder(), now, LEASE_MICROS).await? {
                 return Ok(None);
             }
-            store::lock(tx, id, &[line(None, said.clone())]).await?;
+            let not =
+                if job.cancel_at.is_some() { "cancelled before it was approved" } else { "not approved" };
+            store::lock(tx, id, &[line(None, said.clone().unwrap_or_else(|| not.into()))]).await?;
             let job = Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job };
             Ok(Some(Taken { job, weight: Weight::Light, since, resumed: true }))
         })

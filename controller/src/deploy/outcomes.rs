@@ -11,6 +11,7 @@ use signet_common::time::Micros;
 use super::agents::{Part, part};
 use super::model::{End, Engine, Happening, JobStatus, Target, TargetStatus};
 use super::rolling;
+use super::runner::Reason;
 use super::store::{self, Kept, NewLine};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Between, Happened, Outcomes, What};
@@ -117,8 +118,12 @@ impl Standing {
         Ok(Self { job, status, cancelled, targets })
     }
 
-    /// Ends a host by its own word; says whether that moves it.
+    /// Ends a host by its own word; says whether that moves it. What was cancelled although nobody asked for that, ended with
+    /// the job's time.
     async fn end(&mut self, tx: &mut Tx, host: &str, end: &mut End, now: Micros) -> Result<bool> {
+        if end.status == TargetStatus::Cancelled && !self.cancelled {
+            (end.status, end.reason) = (TargetStatus::Failed, timed_out(tx, self.job).await?);
+        }
         let ours = |target: &&mut Target| target.engine == Engine::Agent && target.host == host;
         let Some(target) = self.targets.iter_mut().find(ours) else { return Ok(false) };
         let Some(next) = target.standing.apply(&Happening::Ended(end.clone()), now) else { return Ok(false) };
@@ -139,6 +144,16 @@ impl Standing {
             store::put_reason(tx, self.job, "").await?;
         }
         Ok(())
+    }
+}
+
+/// What is said of a job whose time is over.
+async fn timed_out(tx: &mut Tx, job: i64) -> Result<String> {
+    match store::one_in(tx, job).await {
+        Ok(Some(job)) => Ok(Reason::TimedOut.why(&job)),
+        Err(error) if !error.is_corrupt() => Err(error.into()),
+        // It was ended because it can't be read.
+        _ => Ok("the job was ended".into()),
     }
 }
 

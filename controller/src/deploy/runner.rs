@@ -151,10 +151,11 @@ async fn round(jobs: &Jobs, runs: &mut Runs, stop: &CancellationToken) -> Result
         let id = taken.job.id;
         tracing::warn!(job = id, "a job's controller is gone");
         let lost = End::bad(TargetStatus::Failed, LOST);
-        if jobs.end_over_ssh(id, &lost).await? {
-            runs.begin(jobs, taken, stop);
-        } else {
-            jobs.finish(id, &lost, LOST).await?;
+        let open = jobs.end_over_ssh(id, &lost).await.map(Some);
+        match jobs.readable(id, open).await? {
+            Some(true) => runs.begin(jobs, taken, stop),
+            Some(false) => drop(jobs.finish(id, &lost, LOST).await?),
+            None => {}
         }
     }
     if stop.is_cancelled() {
@@ -198,7 +199,11 @@ async fn run(jobs: Jobs, taken: Taken, heavy: Heavy, stopping: CancellationToken
     let reason =
         stop.reason().map(|reason| reason.why(job)).or_else(|| done.err().map(|_| end.reason.clone()));
     // The database may be away for a moment; when it stays away, the lease runs out.
-    while let Err(error) = jobs.finish(job.id, &end, reason.as_deref().unwrap_or_default()).await {
+    let finish = async || {
+        let done = jobs.finish(job.id, &end, reason.as_deref().unwrap_or_default()).await;
+        jobs.readable(job.id, done.map(Some)).await
+    };
+    while let Err(error) = finish().await {
         tracing::warn!(%error, job = job.id, "a job's end could not be stored; it is tried again");
         if stopping.is_cancelled() {
             return;

@@ -55,7 +55,11 @@ statements! {
     PUT_REASON = same("UPDATE jobs SET reason = ? WHERE id = ?");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
-    DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ?");
+    FAIL_OPEN_TARGETS = same("UPDATE job_targets SET status = 'FAILED', changed = 0, elapsed_ms = 0, reason = ?, inferred = 1 \
+            WHERE job_id = ? AND status IN ('PENDING', 'RUNNING')");
+    /// A job that is under way, or waits, needs its own still.
+    DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ? AND NOT EXISTS \
+            (SELECT 1 FROM jobs WHERE jobs.id = job_secrets.job_id AND jobs.finished_at IS NULL)");
     OLD = same("SELECT id FROM jobs WHERE finished_at < ? ORDER BY id LIMIT ?");
     DELETE_LINES = same("DELETE FROM job_lines WHERE job_id IN ({list})");
     DELETE_SECRETS = same("DELETE FROM job_secrets WHERE job_id IN ({list})");
@@ -464,6 +468,12 @@ pub(super) async fn finish(
     now: Micros,
 ) -> Result<(), StoreError> {
     tx.run(FINISH.bind(status.as_str()).bind(reason).bind(now).bind(job)).await.map(drop)
+}
+
+/// Ends what is open of a job, whatever stands in its rows.
+pub(super) async fn fail_unread(tx: &mut Tx, job: i64, reason: &str, now: Micros) -> Result<(), StoreError> {
+    tx.run(FAIL_OPEN_TARGETS.bind(reason).bind(job)).await?;
+    finish(tx, job, JobStatus::Failed, reason, now).await
 }
 
 pub(super) async fn delete_old_secrets(tx: &mut Tx, now: Micros) -> Result<(), StoreError> {
