@@ -326,6 +326,8 @@ pub const BRAKE_HOSTS_SHOWN: usize = 3;
 pub const JOB_WAIT_SECONDS_MAX: u64 = 3_600;
 /// Seconds in which a host takes the question whether it has a commit; who does not is away.
 pub const PREFLIGHT_ACCEPT_SECONDS: u64 = 15;
+/// How long a cancelled job waits for hosts to end what they were asked before its deployment, in seconds.
+pub const QUESTION_END_SECONDS: u64 = 15;
 /// The shortest pause between two looks at a job under way, in milliseconds.
 pub const JOB_LOOK_MILLISECONDS_MIN: u64 = 20;
 /// The longest one.

@@ -2,16 +2,18 @@
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
+use tokio::time::Instant;
 
 use super::credentials::{self, Access, Sealing};
+use super::leases::LEASE_MICROS;
 use super::model::{End, Engine, Happening, Job, Target, TargetStatus, parse_id, shown};
-use super::outcomes::word;
 use super::pace::Pace;
 use super::remote;
 use super::rolling::{Turns, turns};
@@ -19,14 +21,20 @@ use super::runner::{Reason, Stop};
 use super::service::Jobs;
 use super::store::{self, NewLine};
 use super::text::{heading, reason, recap};
-use super::{held, rollback};
+use super::{held, lease_store, rollback};
 use crate::audit::Author;
-use crate::dispatch::model::State;
+use crate::dispatch::model::{Delivery, State};
 use crate::dispatch::{self, Brake, Kind, MessageClaims, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
-use crate::limits::{RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
-use crate::store::{Tx, in_transaction};
+use crate::limits::{QUESTION_END_SECONDS, RESOLVE_SECONDS_MAX, TARGETS_SHOWN_MAX};
+use crate::store::{AsStoreError, StoreError, Tx, in_transaction};
+
+/// Whether any host may be at work on these messages of a job.
+pub(super) async fn any_open(jobs: &Jobs, job: i64, part: Part) -> Result<bool> {
+    let all = jobs.dispatch().tallies(&[task(job, part)?]).await?;
+    Ok(all.values().flatten().any(|(state, _)| !state.is_final()))
+}
 
 /// Which of a job's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,29 +85,109 @@ pub(super) enum Run {
     Awaits,
 }
 
+/// What was made of a job's hosts with agents, up to the messages of its deployment.
+enum Begun {
+    /// They are written, by this controller or by one before it.
+    Sent,
+    /// People are asked first.
+    Awaits,
+    /// Nothing is to be done, or another goes on.
+    Over,
+    /// Nothing was sent, and nothing will be.
+    Fails(String),
+}
+
 /// Brings a job's hosts with agents to their ends, or goes on with that. Returns early when the controller stops.
 pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop) -> Result<Run> {
     let ours: Vec<&Target> = targets.iter().filter(|t| t.engine == Engine::Agent).collect();
     if ours.is_empty() {
         return Ok(Run::Over);
     }
-    let main = task(job.id, Part::Deploy)?;
-    if jobs.dispatch().targets(&main, 0, 1).await?.is_empty() {
-        let begun = match ready(jobs, job, &ours, stop).await? {
-            Ok(commit) if stop.reason().is_none() => begin(jobs, job, &ours, &commit).await?,
-            Ok(_) => Err("the job was ended before anything was sent".into()),
-            Err(why) => Err(why),
-        };
-        match begun {
-            // Whatever came up meanwhile: what was sent is followed.
-            Ok(Sending::Sent) => {}
-            Ok(Sending::Awaits) => return Ok(Run::Awaits),
-            Err(_) if stop.reason().is_some_and(|reason| reason != Reason::TimedOut) => return Ok(Run::Over),
-            Err(why) => return all_fail(jobs, job, &ours, &why).await.map(|()| Run::Over),
+    let main = &task(job.id, Part::Deploy)?;
+    match again(job.id, stop, || begin(jobs, job.id, &ours, main, stop)).await? {
+        None | Some(Begun::Over) => Ok(Run::Over),
+        Some(Begun::Awaits) => Ok(Run::Awaits),
+        Some(Begun::Sent) => follow(jobs, job, main, &ours, stop).await.map(|()| Run::Over),
+        Some(Begun::Fails(why)) => {
+            again(job.id, stop, || all_fail(jobs, job, &ours, &why)).await?;
+            Ok(Run::Over)
         }
     }
-    follow(jobs, job, &main, &ours, stop).await.map(|()| Run::Over)
 }
+
+/// Does something until the database lets it: whether a commit without an answer was one is only known by looking again.
+/// `None` when the job is not this controller's to go on with any more.
+pub(super) async fn again<T, F>(job: i64, stop: &Stop, what: impl Fn() -> F) -> Result<Option<T>>
+where
+    F: Future<Output = Result<T>>,
+{
+    let pace = Pace::begin();
+    loop {
+        match what().await {
+            Err(Error::Store(error)) if error.passes() => {
+                tracing::warn!(%error, job, "a job's hosts could not be seen to; it is tried again");
+            }
+            done => return done.map(Some),
+        }
+        if stop.is_anothers() {
+            return Ok(None);
+        }
+        pace.next().await;
+    }
+}
+
+/// Sends the deployment, unless that was done.
+async fn begin(jobs: &Jobs, id: i64, ours: &[&Target], main: &TaskId, stop: &Stop) -> Result<Begun> {
+    // What was tried before may have changed it.
+    let job = &jobs.job(id).await?;
+    if job.awaits {
+        return Ok(Begun::Awaits);
+    }
+    // Whatever came up meanwhile: what was sent is followed.
+    if !jobs.dispatch().targets(main, 0, 1).await?.is_empty() {
+        return Ok(Begun::Sent);
+    }
+    let ready = match stop.reason() {
+        None => ready(jobs, job, ours, stop).await?,
+        Some(_) => Err(ENDED.into()),
+    };
+    let sent = match ready {
+        Ok(commit) if stop.reason().is_none() => {
+            send(jobs, job, ours, Part::Deploy, Some(&commit), stop).await?
+        }
+        Ok(_) => Err(ENDED.into()),
+        Err(why) => Err(why),
+    };
+    if sent.is_err() && matches!(stop.reason(), Some(Reason::Cancelled | Reason::TimedOut)) {
+        end_questions(jobs, id, stop).await?;
+    }
+    Ok(match (sent, stop.reason()) {
+        (Ok(Sending::Sent), _) => Begun::Sent,
+        (Ok(Sending::Awaits), _) => Begun::Awaits,
+        (Err(why), None | Some(Reason::TimedOut)) => Begun::Fails(why),
+        (Err(_), Some(_)) => Begun::Over,
+    })
+}
+
+/// Cancels what hosts were asked before the deployment, and waits a while for their word: until then they hold the locks of
+/// their paths.
+async fn end_questions(jobs: &Jobs, job: i64, stop: &Stop) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(QUESTION_END_SECONDS);
+    let pace = Pace::begin();
+    for part in [Part::Resolve, Part::Preflight] {
+        if !any_open(jobs, job, part).await? {
+            continue;
+        }
+        jobs.dispatch().cancel(&Author::controller("jobs"), &task(job, part)?).await?;
+        while any_open(jobs, job, part).await? && Instant::now() < until && !stop.is_anothers() {
+            pace.next().await;
+        }
+    }
+    Ok(())
+}
+
+/// Why nothing was sent of a job that was ended.
+const ENDED: &str = "the job was ended before anything was sent";
 
 /// The one commit of the job once it may be deployed, or why it may not: to go back to it, all hosts must have it.
 async fn ready(
@@ -123,10 +211,9 @@ pub(super) fn line(host: Option<&str>, line: String) -> NewLine {
 
 async fn all_fail(jobs: &Jobs, job: &Job, ours: &[&Target], why: &str) -> Result<()> {
     let end = End::bad(TargetStatus::Failed, why);
-    let ends: Vec<_> = ours.iter().map(|t| (t.ordinal, Happening::Ended(end.clone()))).collect();
-    let mut lines = vec![line(None, heading("PLAY [all]")), line(None, heading("TASK [git]"))];
-    lines.extend(ours.iter().map(|t| line(Some(&t.host), word(&t.host, &end))));
-    jobs.record(job.id, &lines, &ends).await?;
+    let ends: Vec<_> = ours.iter().map(|t| (t.ordinal, t.host.as_str(), end.clone())).collect();
+    let head = [line(None, heading("PLAY [all]")), line(None, heading("TASK [git]"))];
+    jobs.end_agents(job.id, &head, &ends).await?;
     close(jobs, job).await
 }
 
@@ -138,26 +225,23 @@ async fn pinned(
     stop: &Stop,
 ) -> Result<std::result::Result<CommitId, String>> {
     let wanted = job.commit.as_deref().or(job.plan.version());
-    let known = wanted.and_then(|text| text.parse().ok());
+    let known: Option<CommitId> = wanted.and_then(|text| text.parse().ok());
     if let Some(commit) = known {
-        jobs.put_commit(job.id, &CommitId::to_string(&commit)).await?;
-        return Ok(Ok(commit));
+        return jobs.put_commit(job.id, &commit).await.map(Ok);
     }
     let access = match jobs.access(job).await? {
         Ok(access) => access,
         Err(why) => return Ok(Err(why)),
     };
     let said = match remote::commit(jobs, job, access.credential.as_ref()).await {
-        Ok(commit) => {
-            jobs.put_commit(job.id, &commit.to_string()).await?;
-            return Ok(Ok(commit));
-        }
+        // What a host found for a controller before this one counts.
+        Ok(commit) => return jobs.put_commit(job.id, &commit).await.map(Ok),
         Err(said) => said,
     };
     // A host may be able to read what the controller can't.
     let resolving = task(job.id, Part::Resolve)?;
     if jobs.dispatch().targets(&resolving, 0, 1).await?.is_empty()
-        && let Err(why) = send(jobs, job, ours, Part::Resolve, None).await?
+        && let Err(why) = send(jobs, job, ours, Part::Resolve, None, stop).await?
     {
         return Ok(Err(why));
     }
@@ -185,22 +269,6 @@ async fn pinned(
     }
 }
 
-/// Sends the deployment, and begins the log.
-async fn begin(
-    jobs: &Jobs,
-    job: &Job,
-    ours: &[&Target],
-    commit: &CommitId,
-) -> Result<std::result::Result<Sending, String>> {
-    let lines = [
-        line(None, heading("PLAY [all]")),
-        line(None, format!("commit {commit}")),
-        line(None, heading("TASK [git]")),
-    ];
-    jobs.record(job.id, &lines, &[]).await?;
-    send(jobs, job, ours, Part::Deploy, Some(commit)).await
-}
-
 /// What became of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
@@ -210,13 +278,53 @@ pub(super) enum Sending {
     Awaits,
 }
 
-/// Writes the messages of a deployment, or of a question before it. Says why it can't.
+/// Why messages were not written, and the transaction leaves no trace.
+pub(super) enum Unsent {
+    /// The job is not to go on, for this reason.
+    Ended(Reason),
+    /// Something went wrong.
+    Failed(Error),
+}
+
+impl Unsent {
+    /// In words for people, if it is no fault of this controller's or its database's.
+    fn why(self, stop: &Stop) -> Result<String> {
+        match self {
+            Self::Ended(reason) => {
+                stop.stop(reason);
+                Ok(ENDED.into())
+            }
+            Self::Failed(
+                Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. },
+            ) => Ok(why),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Unsent {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl AsStoreError for Unsent {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Failed(error) => error.as_store_error(),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
+/// Writes the messages of a deployment, with the beginning of its log, or of a question before it. Says why it can't.
 pub(super) async fn send(
     jobs: &Jobs,
     job: &Job,
     ours: &[&Target],
     part: Part,
     commit: Option<&CommitId>,
+    stop: &Stop,
 ) -> Result<std::result::Result<Sending, String>> {
     let access = match jobs.access(job).await? {
         Ok(access) => access,
@@ -230,7 +338,7 @@ pub(super) async fn send(
     let turns = turns_of(job, ours, part);
     let rolling = turns.rolling;
     let in_steps = rolling.batch.is_some() || rolling.canary > 0;
-    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>> {
+    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>, Unsent> {
         let mut candidates = in_turn(jobs, tx, ours, &turns).await?;
         let sealing = match &access.credential {
             Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
@@ -264,14 +372,20 @@ pub(super) async fn send(
             features: &["deploy"],
             body: &body,
         };
-        if part == Part::Deploy
-            && let Some(need) = jobs.need(tx, &candidates).await?
-        {
-            let credential = sealing.as_ref().and_then(Sealing::sample);
-            let message = Deploy { credential, ..message.clone() };
-            return held::hold(jobs, tx, job, need, &order, message).await.map(Some);
-        }
-        Ok(Some((jobs.dispatch().send(tx, &order).await?, false)))
+        let need = if part == Part::Deploy { jobs.need(tx, &candidates).await? } else { None };
+        let sent = match need {
+            Some(need) => {
+                let credential = sealing.as_ref().and_then(Sealing::sample);
+                let message = Deploy { credential, ..message.clone() };
+                held::hold(jobs, tx, job, need, &order, message).await?
+            }
+            None => (jobs.dispatch().send(tx, &order).await?, None),
+        };
+        let (sent, awaits) = sent;
+        let mut lines = beginning(part, commit);
+        lines.extend(awaits.iter().cloned());
+        under_lease(jobs, tx, job.id, &lines, awaits.is_some()).await?;
+        Ok(Some((sent, awaits.is_some())))
     });
     match sent {
         Ok(Some((sent, awaits))) => {
@@ -279,11 +393,34 @@ pub(super) async fn send(
             Ok(Ok(if awaits { Sending::Awaits } else { Sending::Sent }))
         }
         Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
-        Err(Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. }) => {
-            Ok(Err(why))
-        }
-        Err(error) => Err(error),
+        Err(unsent) => unsent.why(stop).map(Err),
     }
+}
+
+/// The last statements of a transaction that sends, because rows of jobs are locked behind those of dispatches. The job's is
+/// held until the commit, so that who takes the job finds the messages.
+async fn under_lease(
+    jobs: &Jobs,
+    tx: &mut Tx,
+    job: i64,
+    lines: &[NewLine],
+    awaits: bool,
+) -> Result<(), Unsent> {
+    store::lock(tx, job, lines).await?;
+    if !lease_store::renew(tx, job, jobs.holder(), LEASE_MICROS).await? {
+        return Err(Unsent::Ended(Reason::Taken));
+    }
+    if awaits && !lease_store::await_decision(tx, job, jobs.holder()).await? {
+        return Err(Unsent::Ended(Reason::Cancelled));
+    }
+    Ok(())
+}
+
+/// What a log begins with.
+fn beginning(part: Part, commit: Option<&CommitId>) -> Vec<NewLine> {
+    let Some(commit) = commit.filter(|_| part == Part::Deploy) else { return Vec::new() };
+    let lines = [heading("PLAY [all]"), format!("commit {commit}"), heading("TASK [git]")];
+    lines.into_iter().map(|text| line(None, text)).collect()
 }
 
 /// In what order the hosts go; a question before the deployment goes to all at once.
@@ -357,22 +494,28 @@ fn message(
     })
 }
 
-/// How a delivery ended that brought no result of its own.
-fn ended(target: &dispatch::Target) -> End {
+/// How a delivery ended that brought no result of its own; `late` is why, when the job's time is over.
+fn ended(target: &dispatch::Target, late: Option<&str>) -> End {
     let delivery = &target.delivery;
     let status = match delivery.state {
         State::Succeeded => TargetStatus::Success,
         // The canary failed or the failure budget is used up, and this one was not released.
         State::Cancelled if Brake::held_back(&delivery.reason) => TargetStatus::Skipped,
+        State::Cancelled if late.is_some() => TargetStatus::Failed,
         State::Cancelled => TargetStatus::Cancelled,
         // Nobody tried to reach it.
         State::Expired if delivery.reason.starts_with("not approved") => TargetStatus::Failed,
         State::Expired | State::Lost => TargetStatus::Unreachable,
         _ => TargetStatus::Failed,
     };
-    let why = if delivery.reason.is_empty() { delivery.state.as_str() } else { &delivery.reason };
+    let why = match (late, delivery.reason.as_str()) {
+        (Some(late), _) if delivery.state == State::Cancelled && status == TargetStatus::Failed => late,
+        (_, "") => delivery.state.as_str(),
+        (_, why) => why,
+    };
     End {
         reason: if status == TargetStatus::Success { String::new() } else { reason(why) },
+        inferred: delivery.inferred,
         ..End::bad(status, "")
     }
 }
@@ -385,13 +528,20 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
     // Hosts that are away may be for hours.
     let mut pace = Pace::patient();
     loop {
-        if matches!(stop.reason(), Some(Reason::Stopping | Reason::Taken)) {
+        if stop.is_anothers() {
             return Ok(());
         }
         let before = (known.len(), cancelled);
         let cancel = stop.reason().is_some() && !cancelled;
-        match step(jobs, job, main, ours, cancel, &mut known).await {
-            Ok(true) => return close(jobs, job).await,
+        let looked = async {
+            let over = step(jobs, job, main, ours, (cancel, stop), &mut known).await?;
+            if over {
+                close(jobs, job).await?;
+            }
+            Ok(over)
+        };
+        match looked.await {
+            Ok(true) => return Ok(()),
             Ok(false) => cancelled |= cancel,
             Err(Error::Store(error)) => {
                 tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");
@@ -408,44 +558,62 @@ async fn follow(jobs: &Jobs, job: &Job, main: &TaskId, ours: &[&Target], stop: &
     }
 }
 
+/// What of a delivery was written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Noted {
+    Started,
+    /// An end that the host's own word may replace.
+    Inferred,
+    Told,
+}
+
+impl Noted {
+    fn of(delivery: &Delivery) -> Option<Self> {
+        match delivery.state {
+            State::Running => Some(Self::Started),
+            state if !state.is_final() => None,
+            _ if delivery.inferred => Some(Self::Inferred),
+            _ => Some(Self::Told),
+        }
+    }
+}
+
 /// Looks at the deliveries once, and cancels what is open when it is to; says whether all are final. `known` is what was
-/// written down of them: the place of each that runs or is over, and whether it is over.
+/// written down of them, by their places.
 async fn step(
     jobs: &Jobs,
     job: &Job,
     main: &TaskId,
     ours: &[&Target],
-    cancel: bool,
-    known: &mut BTreeSet<(i64, bool)>,
+    (cancel, stop): (bool, &Stop),
+    known: &mut BTreeSet<(i64, Noted)>,
 ) -> Result<bool> {
     let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
     let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
-    let mut started = Vec::new();
-    let mut ends = Vec::new();
+    let late = stop.reason().filter(|reason| *reason == Reason::TimedOut).map(|reason| reason.why(job));
+    let (mut started, mut ends, mut news) = (Vec::new(), Vec::new(), Vec::new());
     for target in &found {
         let Some(ordinal) = ordinals.get(target.hostname.as_str()) else { continue };
-        match target.delivery.state {
-            State::Running => started.push((*ordinal, Happening::Started)),
-            state if state.is_final() => ends.push((*ordinal, target)),
-            _ => {}
+        let Some(noted) = Noted::of(&target.delivery) else { continue };
+        if known.contains(&(*ordinal, noted)) {
+            continue;
         }
+        match noted {
+            Noted::Started => started.push((*ordinal, Happening::Started)),
+            Noted::Inferred | Noted::Told => {
+                ends.push((*ordinal, target.hostname.as_str(), ended(target, late.as_deref())));
+            }
+        }
+        news.push((*ordinal, noted));
     }
-    let over = ends.len() == found.len();
-    let happenings: Vec<_> = started
-        .into_iter()
-        .chain(ends.iter().map(|(ordinal, target)| (*ordinal, Happening::Ended(ended(target)))))
-        .filter(|(ordinal, happening)| !known.contains(&(*ordinal, *happening != Happening::Started)))
-        .collect();
-    if !happenings.is_empty() {
-        let moved = jobs.record(job.id, &[], &happenings).await?;
-        // Those that told their end themselves stand in the log already.
-        let silent = ends.iter().filter(|(ordinal, _)| moved.contains(ordinal));
-        let said =
-            |t: &dispatch::Target| line(Some(t.hostname.as_str()), word(t.hostname.as_str(), &ended(t)));
-        let lines: Vec<NewLine> = silent.map(|(_, t)| said(t)).collect();
-        jobs.record(job.id, &lines, &[]).await?;
-        known.extend(happenings.iter().map(|(ordinal, one)| (*ordinal, *one != Happening::Started)));
+    if !started.is_empty() {
+        jobs.record(job.id, &[], &started).await?;
     }
+    if !ends.is_empty() {
+        jobs.end_agents(job.id, &[], &ends).await?;
+    }
+    known.extend(news);
+    let over = found.iter().all(|target| target.delivery.state.is_final());
     if cancel && !over {
         jobs.dispatch().cancel(&Author::controller("jobs"), main).await?;
     }

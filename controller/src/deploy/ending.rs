@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 
 use signet_common::time::Micros;
 
+use super::agents::{Part, line, task};
 use super::ask::allowed;
 use super::model::{self, End, Engine, Happening, Job, JobStatus, TargetStatus};
+use super::outcomes::word;
 use super::service::{Jobs, unknown};
 use super::store::{self, Kept, NewLine};
-use super::text::fatal;
+use super::text::{self, fatal};
 use crate::accounts::within;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
 use crate::hosts;
 use crate::http::extract::Caller;
-use crate::store::{Tx, in_transaction};
+use crate::store::{StoreError, Tx, in_transaction};
 
 impl Jobs {
     /// Refuses who is limited to groups of hosts and may not touch all of a job's.
@@ -37,7 +39,10 @@ impl Jobs {
 
     /// Cancels a job; one that nobody took is over at once.
     pub(super) async fn cancel(&self, by: &Author, caller: &Caller, id: i64) -> Result<JobStatus> {
+        let main = task(id, Part::Deploy)?;
         let status = in_transaction!(self.store(), |tx| -> Result<JobStatus> {
+            // Rows of dispatches are locked before those of jobs, as everywhere.
+            let held = self.dispatch().lock_held(tx, &main).await?;
             store::hold(tx).await?;
             store::lock(tx, id, &[]).await?;
             let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
@@ -53,13 +58,18 @@ impl Jobs {
             let now = Micros::now();
             store::cancel(tx, id, now).await?;
             audit::note(tx, by, Note::of(Action::JobCancel, &model::shown(id))).await?;
-            // What waits for people is taken again, to end what waits on its hosts' behalf.
+            if let Some(held) = held {
+                // From here on nobody can agree to it any more.
+                self.dispatch().cancel_held(tx, held, now).await?;
+            }
+            // What waited for people is taken again, for its hosts' ends.
             if job.status == JobStatus::Running || job.awaits {
                 return Ok(job.status);
             }
             let end = End::bad(TargetStatus::Cancelled, "the job was cancelled");
             self.settle(tx, &Job { cancel_at: Some(now), ..job }, &end, "the job was cancelled", now).await
         })?;
+        self.dispatch().decided(&main);
         self.ring();
         Ok(status)
     }
@@ -77,7 +87,29 @@ impl Jobs {
         })
     }
 
-    /// The same, of lines that are kept as far as the log has room.
+    /// Ends hosts with agents, each with its place and its name; after `head` says of those that it moves how they ended.
+    pub(super) async fn end_agents(
+        &self,
+        id: i64,
+        head: &[NewLine],
+        ends: &[(i64, &str, End)],
+    ) -> Result<()> {
+        let happenings: Vec<_> =
+            ends.iter().map(|(ordinal, _, end)| (*ordinal, Happening::Ended(end.clone()))).collect();
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            store::lock(tx, id, &[]).await?;
+            let moved = move_targets(tx, id, &happenings).await?;
+            if moved.is_empty() {
+                return Ok(());
+            }
+            let mut lines = head.to_vec();
+            let told = ends.iter().filter(|(ordinal, ..)| moved.contains(ordinal));
+            lines.extend(told.map(|(_, host, end)| line(Some(host), word(host, end))));
+            Ok(store::lock(tx, id, &lines).await?)
+        })
+    }
+
+    /// [`Jobs::record`] of lines that are kept as far as the log has room.
     pub(super) async fn record_fitting(
         &self,
         id: i64,
@@ -124,6 +156,30 @@ impl Jobs {
         })
     }
 
+    /// What came of reading a job: one that can't be read is ended, so that it is in no other's way.
+    pub(super) async fn readable<T>(&self, id: i64, read: Result<Option<T>>) -> Result<Option<T>> {
+        match read {
+            Err(Error::Store(error)) if error.is_corrupt() => {
+                tracing::error!(job = id, %error, "a job can't be read; it is ended");
+                self.end_unread(id, &error).await.map(|()| None)
+            }
+            read => read,
+        }
+    }
+
+    async fn end_unread(&self, id: i64, error: &StoreError) -> Result<()> {
+        // Nobody could follow its hosts, or go on with it once people agreed.
+        match self.dispatch().cancel(&Author::controller("jobs"), &task(id, Part::Deploy)?).await {
+            Ok(_) | Err(Error::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let why = text::reason(&format!("the job can't be read: {error}"));
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            store::lock(tx, id, &[line(None, why.clone())]).await?;
+            Ok(store::fail_unread(tx, id, &why, Micros::now()).await?)
+        })
+    }
+
     /// Ends a job whose row this transaction holds.
     async fn settle(
         &self,
@@ -136,7 +192,9 @@ impl Jobs {
         let mut statuses = Vec::new();
         let mut lines = Vec::new();
         for target in store::targets_in(tx, job.id).await? {
-            let Some(next) = target.standing.apply(&Happening::Ended(rest.clone()), now) else {
+            // An agent may still tell its own end.
+            let end = End { inferred: target.engine == Engine::Agent, ..rest.clone() };
+            let Some(next) = target.standing.apply(&Happening::Ended(end), now) else {
                 statuses.push(target.standing.status);
                 continue;
             };

@@ -12,6 +12,7 @@ use super::credentials::Sealing;
 use super::leases::{LEASE_MICROS, Taken, Weight};
 use super::model::{Job, JobStatus};
 use super::service::{Jobs, unknown};
+use super::store::NewLine;
 use super::{lease_store, store};
 use crate::approvals::{Asked, Need, Seal, Sealer, State, Work};
 use crate::dispatch::{Order, Sent};
@@ -20,7 +21,7 @@ use crate::hosts;
 use crate::limits::JOBS_LOOKED_AT;
 use crate::store::{Tx, in_transaction};
 
-/// Asks people for a job's deployment, and leaves the job to them. Says whether it waits: what no agent could do ends at once.
+/// Asks people for a job's deployment. Says what the log is told when it waits: what no agent could do ends at once.
 pub(super) async fn hold(
     jobs: &Jobs,
     tx: &mut Tx,
@@ -28,26 +29,16 @@ pub(super) async fn hold(
     need: Need,
     order: &Order<'_>,
     message: Deploy,
-) -> Result<(Sent, bool)> {
+) -> Result<(Sent, Option<NewLine>)> {
     let message = Deploy { iat: order.now.seconds(), ..message };
     let asked = Asked { requester: &job.account, need, order, work: Work::Deploy(&message) };
     let (sent, awaits) = jobs.approvals().hold(tx, &asked).await?;
-    if !awaits {
-        return Ok((sent, false));
-    }
-    if !lease_store::await_decision(tx, job.id, jobs.holder()).await? {
-        return Err(Error::Internal(
-            "a job was taken by another controller while it asked for approval".into(),
-        ));
-    }
-    let others = if need.approvals == 1 {
-        "one other person".to_owned()
-    } else {
-        format!("{} others", need.approvals)
+    let others = match need.approvals {
+        1 => "one other person".to_owned(),
+        some => format!("{some} others"),
     };
-    let text = format!("waits until {others} approved it: signet approve {}", order.task_id);
-    store::lock(tx, job.id, &[line(None, text)]).await?;
-    Ok((sent, true))
+    let text = || format!("waits until {others} approved it: signet approve {}", order.task_id);
+    Ok((sent, awaits.then(|| line(None, text()))))
 }
 
 impl Jobs {
@@ -62,7 +53,8 @@ impl Jobs {
             let held = self.dispatch().held_among(&tasks).await?;
             for ((id, cancelled), task) in some.iter().zip(&tasks) {
                 if *cancelled || !held.contains(task) {
-                    taken.extend(self.take_one_decided(*id).await?);
+                    let one = self.take_one_decided(*id).await;
+                    taken.extend(self.readable(*id, one).await?);
                 }
             }
         }
@@ -71,12 +63,9 @@ impl Jobs {
     async fn take_one_decided(&self, id: i64) -> Result<Option<Taken>> {
         let said = match self.approvals().of(&task(id, Part::Deploy)?).await? {
             Some(approval) if approval.state() == State::Approved => {
-                format!("approved by {}", approval.names().collect::<Vec<_>>().join(", "))
+                Some(format!("approved by {}", approval.names().collect::<Vec<_>>().join(", ")))
             }
-            Some(approval) if approval.state() == State::Awaiting => {
-                "cancelled before it was approved".into()
-            }
-            _ => "not approved".into(),
+            _ => None,
         };
         let since = Instant::now();
         in_transaction!(self.store(), |tx| -> Result<Option<Taken>> {
@@ -90,7 +79,9 @@ impl Jobs {
             if !lease_store::claim(tx, id, self.holder(), now, LEASE_MICROS).await? {
                 return Ok(None);
             }
-            store::lock(tx, id, &[line(None, said.clone())]).await?;
+            let not =
+                if job.cancel_at.is_some() { "cancelled before it was approved" } else { "not approved" };
+            store::lock(tx, id, &[line(None, said.clone().unwrap_or_else(|| not.into()))]).await?;
             let job = Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job };
             Ok(Some(Taken { job, weight: Weight::Light, since, resumed: true }))
         })

@@ -22,9 +22,9 @@ statements! {
         "UPDATE jobs SET status = 'RUNNING', started_at = ?, holder = ?, \
             lease_until = CAST(unixepoch('subsec') * 1000000 AS INTEGER) + ? WHERE id = ? AND status = 'PENDING'",
     );
-    /// It is nobody's until people have decided.
+    /// It is nobody's until people have decided. What is cancelled is not left to them.
     AWAIT = same("UPDATE jobs SET status = 'PENDING', awaits = 1, started_at = NULL, holder = '', lease_until = 0 \
-            WHERE id = ? AND holder = ? AND status = 'RUNNING'");
+            WHERE id = ? AND holder = ? AND status = 'RUNNING' AND cancel_at IS NULL");
     AWAITING = same("SELECT id, cancel_at FROM jobs WHERE status = 'PENDING' AND awaits = 1 AND id > ? ORDER BY id LIMIT ?");
     DECIDED = same("UPDATE jobs SET awaits = 0 WHERE id = ? AND awaits = 1");
     RENEW = differ(
@@ -143,7 +143,7 @@ pub(super) async fn let_go(tx: &mut Tx, job: i64, holder: &str) -> Result<(), St
     tx.run(LET_GO.bind(job).bind(holder)).await.map(drop)
 }
 
-/// Leaves a job of this holder to people; says whether it was this one's.
+/// Leaves a job of this holder to people; says whether it was this one's, and not cancelled.
 pub(super) async fn await_decision(tx: &mut Tx, id: i64, holder: &str) -> Result<bool, StoreError> {
     Ok(tx.run(AWAIT.bind(id).bind(holder)).await? == 1)
 }

@@ -78,7 +78,7 @@ impl Jobs {
                 let weight = if job.over_ssh { Weight::Heavy } else { Weight::Light };
                 if *room.of(weight) > 0
                     && !busy.meet(&job.dest_path, &job.hosts)
-                    && let Some(taken) = self.take(job.id, weight).await?
+                    && let Some(taken) = self.readable(job.id, self.take(job.id, weight).await).await?
                 {
                     *room.of(weight) -= 1;
                     begin(taken);
@@ -118,7 +118,8 @@ impl Jobs {
             let taken = in_transaction!(self.store(), |tx| -> Result<Option<Job>> {
                 let taken = lease_store::take_lost(tx, id, self.holder(), LEASE_MICROS).await?;
                 Ok(if taken { store::one_in(tx, id).await? } else { None })
-            })?;
+            });
+            let taken = self.readable(id, taken).await?;
             let one = |job| Taken { job, weight: Weight::Light, since, resumed: true };
             ours.extend(taken.map(one));
         }

@@ -139,13 +139,22 @@ pub struct End {
     pub reason: String,
     /// How long it took, if what carried it there says so.
     pub elapsed_ms: Option<i64>,
+    /// Whether the controller concluded it, and the host's own word still counts.
+    pub inferred: bool,
 }
 
 impl End {
     /// It is no success, for this reason.
     #[must_use]
     pub fn bad(status: TargetStatus, reason: impl Into<String>) -> Self {
-        Self { status, changed: false, commit: None, reason: reason.into(), elapsed_ms: None }
+        Self {
+            status,
+            changed: false,
+            commit: None,
+            reason: reason.into(),
+            elapsed_ms: None,
+            inferred: false,
+        }
     }
 }
 
@@ -164,6 +173,8 @@ pub struct Standing {
     pub reason: String,
     /// What the path stands on.
     pub commit: Option<String>,
+    /// Whether its end is the controller's conclusion, and the host's own word still counts.
+    pub inferred: bool,
 }
 
 impl Default for Standing {
@@ -176,19 +187,21 @@ impl Default for Standing {
             elapsed_ms: None,
             reason: String::new(),
             commit: None,
+            inferred: false,
         }
     }
 }
 
 impl Standing {
-    /// What it is after this; `None` when it changes nothing: a final status stays.
+    /// What it is after this; `None` when it changes nothing: a final status stays, unless it was only inferred and this is
+    /// the host's own word.
     #[must_use]
     pub fn apply(&self, happening: &Happening, now: Micros) -> Option<Self> {
         match (self.status, happening) {
             (TargetStatus::Pending, Happening::Started) => {
                 Some(Self { status: TargetStatus::Running, started_at: Some(now), ..self.clone() })
             }
-            (TargetStatus::Pending | TargetStatus::Running, Happening::Ended(end)) => {
+            (status, Happening::Ended(end)) if !status.is_final() || (self.inferred && !end.inferred) => {
                 let since = self.started_at.map_or(0, |at| (now.0 - at.0).max(0) / 1_000);
                 Some(Self {
                     status: end.status,
@@ -197,6 +210,7 @@ impl Standing {
                     elapsed_ms: Some(end.elapsed_ms.unwrap_or(since)),
                     reason: end.reason.clone(),
                     commit: end.commit.clone(),
+                    inferred: end.inferred,
                 })
             }
             _ => None,
@@ -427,6 +441,21 @@ mod tests {
         let running = Standing::default().apply(&Happening::Started, now).unwrap();
         let done = running.apply(&end, Micros(now.0 + 1_500_000)).unwrap();
         assert_eq!((done.elapsed_ms, done.changed, done.reason.as_str()), (Some(1_500), Some(false), "x"));
+    }
+
+    #[test]
+    fn only_a_hosts_own_word_replaces_an_inferred_end() {
+        let now = Micros::from_seconds(10);
+        let end = |inferred| {
+            Happening::Ended(End {
+                inferred,
+                ..End::bad(TargetStatus::Failed, if inferred { "lost" } else { "x" })
+            })
+        };
+        let lost = Standing::default().apply(&end(true), now).unwrap();
+        assert_eq!((lost.apply(&end(true), now), lost.apply(&Happening::Started, now)), (None, None));
+        let told = lost.apply(&end(false), now).unwrap();
+        assert_eq!((told.reason.as_str(), told.apply(&end(false), now)), ("x", None));
     }
 
     #[test]

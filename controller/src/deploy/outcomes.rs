@@ -9,8 +9,9 @@ use signet_common::messages::{CommandResult, Outcome};
 use signet_common::time::Micros;
 
 use super::agents::{Part, part};
-use super::model::{End, Engine, Happening, TargetStatus};
+use super::model::{End, Engine, Happening, JobStatus, Target, TargetStatus};
 use super::rolling;
+use super::runner::Reason;
 use super::store::{self, Kept, NewLine};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Between, Happened, Outcomes, What};
@@ -56,7 +57,7 @@ impl Outcomes for DeployOutcomes {
 async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<()> {
     let now = Micros::now();
     let mut lines = Vec::new();
-    let mut ends = Vec::new();
+    let mut standing = None;
     for (part, one) in happened {
         let host = one.hostname.as_str();
         let line = |line| NewLine { at: now, host: Some(host.to_owned()), line };
@@ -64,19 +65,28 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
         match &one.what {
             What::Output { data, .. } => lines.extend(output(data)),
             What::Result(result) => {
-                lines.extend(output(&result.stdout).chain(output(&result.stderr)));
-                let end = end(result);
+                let mut end = end(result);
                 match part {
                     Part::Resolve => {
                         if let Some(commit) = &end.commit {
                             store::put_commit(tx, job, commit).await?;
                         }
                     }
-                    Part::Preflight => lines.push(Kept::Word(line(word(host, &end)))),
+                    Part::Preflight => {}
                     Part::Deploy => {
-                        lines.push(Kept::Word(line(word(host, &end))));
-                        ends.push((host, end));
+                        let standing = match &mut standing {
+                            Some(standing) => standing,
+                            none => none.insert(Standing::locked(tx, job).await?),
+                        };
+                        // What moves nothing is not told either.
+                        if !standing.end(tx, host, &mut end, now).await? {
+                            continue;
+                        }
                     }
+                }
+                lines.extend(output(&result.stdout).chain(output(&result.stderr)));
+                if *part != Part::Resolve {
+                    lines.push(Kept::Word(line(word(host, &end))));
                 }
             }
             // The delivery says it all.
@@ -85,16 +95,66 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
     }
     let lines = store::fitting(tx, job, lines).await?;
     store::lock(tx, job, &lines).await?;
-    if ends.is_empty() {
-        return Ok(());
+    match standing {
+        Some(standing) => standing.settle(tx).await,
+        None => Ok(()),
     }
-    for target in store::targets_in(tx, job).await?.into_iter().filter(|t| t.engine == Engine::Agent) {
-        let Some((_, end)) = ends.iter().find(|(host, _)| *host == target.host) else { continue };
-        if let Some(next) = target.standing.apply(&Happening::Ended(end.clone()), now) {
-            store::put_target(tx, job, target.ordinal, &next).await?;
+}
+
+/// A job whose row this transaction holds, as its hosts' words move it.
+struct Standing {
+    job: i64,
+    status: JobStatus,
+    cancelled: bool,
+    targets: Vec<Target>,
+}
+
+impl Standing {
+    async fn locked(tx: &mut Tx, job: i64) -> Result<Self> {
+        store::lock(tx, job, &[]).await?;
+        let targets = store::targets_in(tx, job).await?;
+        // Of one that is gone nothing is kept.
+        let (status, cancelled) = store::status_of(tx, job).await?.unwrap_or((JobStatus::Failed, false));
+        Ok(Self { job, status, cancelled, targets })
+    }
+
+    /// Ends a host by its own word; says whether that moves it. What was cancelled although nobody asked for that, ended with
+    /// the job's time.
+    async fn end(&mut self, tx: &mut Tx, host: &str, end: &mut End, now: Micros) -> Result<bool> {
+        if end.status == TargetStatus::Cancelled && !self.cancelled {
+            (end.status, end.reason) = (TargetStatus::Failed, timed_out(tx, self.job).await?);
         }
+        let ours = |target: &&mut Target| target.engine == Engine::Agent && target.host == host;
+        let Some(target) = self.targets.iter_mut().find(ours) else { return Ok(false) };
+        let Some(next) = target.standing.apply(&Happening::Ended(end.clone()), now) else { return Ok(false) };
+        store::put_target(tx, self.job, target.ordinal, &next).await?;
+        target.standing = next;
+        Ok(true)
     }
-    Ok(())
+
+    /// A job that is over already stands where its hosts stand now.
+    async fn settle(self, tx: &mut Tx) -> Result<()> {
+        let statuses: Vec<_> = self.targets.iter().map(|target| target.standing.status).collect();
+        let status = JobStatus::of(&statuses, self.cancelled);
+        if !self.status.is_final() || status == self.status {
+            return Ok(());
+        }
+        store::put_status(tx, self.job, status).await?;
+        if status == JobStatus::Success {
+            store::put_reason(tx, self.job, "").await?;
+        }
+        Ok(())
+    }
+}
+
+/// What is said of a job whose time is over.
+async fn timed_out(tx: &mut Tx, job: i64) -> Result<String> {
+    match store::one_in(tx, job).await {
+        Ok(Some(job)) => Ok(Reason::TimedOut.why(&job)),
+        Err(error) if !error.is_corrupt() => Err(error.into()),
+        // It was ended because it can't be read.
+        _ => Ok("the job was ended".into()),
+    }
 }
 
 fn cut(data: &[u8]) -> Vec<String> {
@@ -129,6 +189,7 @@ fn end(result: &CommandResult) -> End {
         commit: done.and_then(|done| done.commit.as_ref()).map(ToString::to_string),
         reason: if status == TargetStatus::Success { String::new() } else { text::reason(&said) },
         elapsed_ms: i64::try_from(result.duration_ms).ok(),
+        inferred: false,
     }
 }
 

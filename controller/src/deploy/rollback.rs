@@ -56,7 +56,7 @@ pub(super) async fn preflight(
     let asking = task(job.id, Part::Preflight)?;
     if jobs.dispatch().targets(&asking, 0, 1).await?.is_empty() {
         jobs.record(job.id, &[line(None, heading(&format!("PREFLIGHT [{commit}]")))], &[]).await?;
-        match send(jobs, job, ours, Part::Preflight, Some(commit)).await? {
+        match send(jobs, job, ours, Part::Preflight, Some(commit), stop).await? {
             Ok(Sending::Sent | Sending::Awaits) => {}
             Err(why) => return Ok(Some(why)),
         }

@@ -61,7 +61,7 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    fn stop(&self, reason: Reason) {
+    pub(super) fn stop(&self, reason: Reason) {
         let mut known = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         *known = (*known).max(Some(reason));
         self.token.cancel();
@@ -70,6 +70,11 @@ impl Stop {
     /// Why, once it is so.
     pub(super) fn reason(&self) -> Option<Reason> {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the job is another controller's to go on with.
+    pub(super) fn is_anothers(&self) -> bool {
+        matches!(self.reason(), Some(Reason::Stopping | Reason::Taken))
     }
 
     /// Waits until it is so.
@@ -146,10 +151,11 @@ async fn round(jobs: &Jobs, runs: &mut Runs, stop: &CancellationToken) -> Result
         let id = taken.job.id;
         tracing::warn!(job = id, "a job's controller is gone");
         let lost = End::bad(TargetStatus::Failed, LOST);
-        if jobs.end_over_ssh(id, &lost).await? {
-            runs.begin(jobs, taken, stop);
-        } else {
-            jobs.finish(id, &lost, LOST).await?;
+        let open = jobs.end_over_ssh(id, &lost).await.map(Some);
+        match jobs.readable(id, open).await? {
+            Some(true) => runs.begin(jobs, taken, stop),
+            Some(false) => drop(jobs.finish(id, &lost, LOST).await?),
+            None => {}
         }
     }
     if stop.is_cancelled() {
@@ -178,6 +184,11 @@ async fn run(jobs: Jobs, taken: Taken, heavy: Heavy, stopping: CancellationToken
         // It is another's to end.
         (Some(Reason::Taken), _) => return,
         (Some(Reason::Stopping), _) if left_to_others(&jobs, job).await => return,
+        // Hosts go on by themselves; when the lease runs out, the job is followed again.
+        (_, Err(error)) if may_be_open(&jobs, job).await => {
+            tracing::error!(%error, job = job.id, "a job is left as it is, because hosts may be at work on it");
+            return;
+        }
         (Some(reason), _) => reason.end(job),
         (None, Err(error)) => {
             tracing::error!(%error, job = job.id, "a job's run failed");
@@ -188,7 +199,11 @@ async fn run(jobs: Jobs, taken: Taken, heavy: Heavy, stopping: CancellationToken
     let reason =
         stop.reason().map(|reason| reason.why(job)).or_else(|| done.err().map(|_| end.reason.clone()));
     // The database may be away for a moment; when it stays away, the lease runs out.
-    while let Err(error) = jobs.finish(job.id, &end, reason.as_deref().unwrap_or_default()).await {
+    let finish = async || {
+        let done = jobs.finish(job.id, &end, reason.as_deref().unwrap_or_default()).await;
+        jobs.readable(job.id, done.map(Some)).await
+    };
+    while let Err(error) = finish().await {
         tracing::warn!(%error, job = job.id, "a job's end could not be stored; it is tried again");
         if stopping.is_cancelled() {
             return;
@@ -200,7 +215,9 @@ async fn run(jobs: Jobs, taken: Taken, heavy: Heavy, stopping: CancellationToken
 
 async fn targets(jobs: &Jobs, taken: &Taken, heavy: &Heavy, stop: &Stop) -> Result<Run> {
     let job = &taken.job;
-    let targets = store::targets(jobs.store(), job.id).await?;
+    let Some(targets) = agents::again(job.id, stop, || jobs.targets(job.id)).await? else {
+        return Ok(Run::Over);
+    };
     let ssh = async {
         let done = over_ssh(jobs, job, targets.clone(), taken.resumed, stop).await;
         // Agents may take hours: another job over SSH can begin.
@@ -236,6 +253,11 @@ async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
         tracing::warn!(%error, job = job.id, "a job is left as it is; its lease runs out");
         true
     })
+}
+
+/// Whether hosts with agents may be at work on a job.
+async fn may_be_open(jobs: &Jobs, job: &Job) -> bool {
+    agents::any_open(jobs, job.id, agents::Part::Deploy).await.unwrap_or(true)
 }
 
 /// How long a job may go on, whoever began it.

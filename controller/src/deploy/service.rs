@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use signet_common::deploy::CommitId;
 use signet_common::ids::StartId;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
@@ -174,9 +175,14 @@ impl Jobs {
         }
     }
 
-    /// Notes the one commit that all hosts of a job get.
-    pub(super) async fn put_commit(&self, id: i64, commit: &str) -> Result<()> {
-        in_transaction!(self.store, |tx| -> Result<()> { Ok(store::put_commit(tx, id, commit).await?) })
+    /// Notes the one commit that all hosts of a job get, and gives the one that it is: the first that was noted.
+    pub(super) async fn put_commit(&self, id: i64, commit: &CommitId) -> Result<CommitId> {
+        let noted = in_transaction!(self.store, |tx| -> Result<Option<String>> {
+            store::put_commit(tx, id, commit.as_str()).await?;
+            Ok(store::commit_of(tx, id).await?)
+        })?;
+        let noted = noted.ok_or_else(unknown)?;
+        noted.parse().map_err(|_| Error::Internal("a job's commit is none".into()))
     }
 
     /// Notes why a job under way will not succeed as a whole.

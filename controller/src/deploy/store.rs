@@ -33,9 +33,9 @@ statements! {
     COUNT = same("SELECT COUNT(*) AS number FROM jobs WHERE (? IS NULL OR status = ?) AND requested_at >= ? \
             AND requested_at < ?");
     TARGETS = same("SELECT ordinal, host, port, username, engine, status, changed, started_at, elapsed_ms, reason, \
-            commit_id FROM job_targets WHERE job_id = ? ORDER BY ordinal");
+            commit_id, inferred FROM job_targets WHERE job_id = ? ORDER BY ordinal");
     PUT_TARGET = same("UPDATE job_targets SET status = ?, changed = ?, started_at = ?, elapsed_ms = ?, reason = ?, \
-            commit_id = ? WHERE job_id = ? AND ordinal = ?");
+            commit_id = ?, inferred = ? WHERE job_id = ? AND ordinal = ?");
     /// Holds the job's row, so that its changes and the lines of its log follow one another.
     LOCK_JOB = same("UPDATE jobs SET last_line = last_line + ? WHERE id = ?");
     LAST_LINE = same("SELECT last_line FROM jobs WHERE id = ?");
@@ -49,10 +49,17 @@ statements! {
             AND t.status = 'SUCCESS' AND j.finished_at IS NOT NULL AND j.git_repo = ? AND j.dest_path = ? \
             AND LOWER(t.host) IN ({list})");
     PUT_COMMIT = same("UPDATE jobs SET commit_id = ? WHERE id = ? AND commit_id IS NULL");
+    COMMIT_OF = same("SELECT commit_id FROM jobs WHERE id = ?");
+    STATUS_OF = same("SELECT status, cancel_at FROM jobs WHERE id = ?");
+    PUT_STATUS = same("UPDATE jobs SET status = ? WHERE id = ?");
     PUT_REASON = same("UPDATE jobs SET reason = ? WHERE id = ?");
     CANCEL = same("UPDATE jobs SET cancel_at = ? WHERE id = ? AND cancel_at IS NULL");
     FINISH = same("UPDATE jobs SET status = ?, reason = ?, finished_at = ?, holder = '', lease_until = 0 WHERE id = ?");
-    DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ?");
+    FAIL_OPEN_TARGETS = same("UPDATE job_targets SET status = 'FAILED', changed = 0, elapsed_ms = 0, reason = ?, inferred = 1 \
+            WHERE job_id = ? AND status IN ('PENDING', 'RUNNING')");
+    /// A job that is under way, or waits, needs its own still.
+    DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ? AND NOT EXISTS \
+            (SELECT 1 FROM jobs WHERE jobs.id = job_secrets.job_id AND jobs.finished_at IS NULL)");
     OLD = same("SELECT id FROM jobs WHERE finished_at < ? ORDER BY id LIMIT ?");
     DELETE_LINES = same("DELETE FROM job_lines WHERE job_id IN ({list})");
     DELETE_SECRETS = same("DELETE FROM job_secrets WHERE job_id IN ({list})");
@@ -124,6 +131,7 @@ struct TargetRow {
     elapsed_ms: Option<i64>,
     reason: String,
     commit_id: Option<String>,
+    inferred: i64,
 }
 
 impl TryFrom<TargetRow> for Target {
@@ -142,6 +150,7 @@ impl TryFrom<TargetRow> for Target {
                 elapsed_ms: row.elapsed_ms,
                 reason: row.reason,
                 commit: row.commit_id,
+                inferred: row.inferred != 0,
             },
         })
     }
@@ -288,7 +297,8 @@ pub(super) async fn put_target(
         .bind(standing.started_at)
         .bind(standing.elapsed_ms)
         .bind(standing.reason.as_str())
-        .bind(standing.commit.as_deref());
+        .bind(standing.commit.as_deref())
+        .bind(standing.inferred);
     tx.run(query.bind(job).bind(ordinal)).await.map(drop)
 }
 
@@ -413,7 +423,6 @@ pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), Sto
     tx.run(CANCEL.bind(now).bind(job)).await.map(drop)
 }
 
-/// Notes the one commit of a job; the first one stays.
 /// On how many of these hosts, in lower case, a finished job of this repository left this commit at this path.
 pub(super) async fn deployed(
     store: &Store,
@@ -426,6 +435,27 @@ pub(super) async fn deployed(
     Ok(row.map_or(0, |(n,)| n))
 }
 
+/// Where a job stands, and whether somebody asked to cancel it.
+pub(super) async fn status_of(tx: &mut Tx, job: i64) -> Result<Option<(JobStatus, bool)>, StoreError> {
+    let row: Option<(String, Option<i64>)> = tx.first(STATUS_OF.bind(job)).await?;
+    let read = |(status, cancel_at): (String, Option<i64>)| {
+        Ok((JobStatus::parse(&status).ok_or_else(|| corrupt("status"))?, cancel_at.is_some()))
+    };
+    row.map(read).transpose()
+}
+
+/// Of a job that was over already, what its hosts' own words made of it.
+pub(super) async fn put_status(tx: &mut Tx, job: i64, status: JobStatus) -> Result<(), StoreError> {
+    tx.run(PUT_STATUS.bind(status.as_str()).bind(job)).await.map(drop)
+}
+
+/// The one commit of a job, once it is known.
+pub(super) async fn commit_of(tx: &mut Tx, job: i64) -> Result<Option<String>, StoreError> {
+    let row: Option<(Option<String>,)> = tx.first(COMMIT_OF.bind(job)).await?;
+    Ok(row.and_then(|(commit,)| commit))
+}
+
+/// Notes the one commit of a job; the first one stays.
 pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
     tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
 }
@@ -438,6 +468,12 @@ pub(super) async fn finish(
     now: Micros,
 ) -> Result<(), StoreError> {
     tx.run(FINISH.bind(status.as_str()).bind(reason).bind(now).bind(job)).await.map(drop)
+}
+
+/// Ends what is open of a job, whatever stands in its rows.
+pub(super) async fn fail_unread(tx: &mut Tx, job: i64, reason: &str, now: Micros) -> Result<(), StoreError> {
+    tx.run(FAIL_OPEN_TARGETS.bind(reason).bind(job)).await?;
+    finish(tx, job, JobStatus::Failed, reason, now).await
 }
 
 pub(super) async fn delete_old_secrets(tx: &mut Tx, now: Micros) -> Result<(), StoreError> {

@@ -111,6 +111,15 @@ impl Dispatch {
         self.apply_locked(tx, &held.locked, open, |_| Happening::NotApproved(reason), now).await.map(drop)
     }
 
+    /// Cancels a held task: nothing of it is ever sent. After the commit, call [`Dispatch::decided`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn cancel_held(&self, tx: &mut Tx, held: HeldTask, now: Micros) -> Result<()> {
+        let open = store::open_of_task(tx, &held.task).await?;
+        self.apply_locked(tx, &held.locked, open, |_| Happening::Cancel, now).await.map(drop)
+    }
+
     /// Sends what was released, and tells who watches.
     pub fn decided(&self, task: &TaskId) {
         self.live().ring(task);

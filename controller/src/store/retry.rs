@@ -25,9 +25,25 @@ pub enum StoreError {
     Failed(String),
 }
 
+impl StoreError {
+    /// Whether the same may work a moment later.
+    #[must_use]
+    pub(crate) const fn passes(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Conflict(_) | Self::Duplicate(_))
+    }
+
+    /// Whether a stored value is not what its column says: it will not be so later either.
+    #[must_use]
+    pub(crate) fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Failed(why) if why.starts_with(CORRUPT))
+    }
+}
+
+const CORRUPT: &str = "a stored value is corrupt";
+
 /// A stored value that is not what its column says: the database was changed by hand.
 pub(crate) fn corrupt(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("a stored value is corrupt: {error}"))
+    StoreError::Failed(format!("{CORRUPT}: {error}"))
 }
 
 /// MySQL: deadlock, lock wait timeout, record changed since last read.

@@ -93,7 +93,11 @@ async fn the_time_limit_counts_from_the_start(pair: Pair) {
     assert_eq!(agent.next_cancel().await.cancels, deploy.jti);
     agent.result(&deploy.jti, ended(Outcome::Cancelled)).await;
     let over = app.eventually(&path, |job| job["data"]["status"] == "FAILED").await;
-    assert_eq!(over["data"]["reason"], "the job was not done within 600 s", "{over}");
+    let why = json!("the job was not done within 600 s");
+    assert_eq!(over["data"]["reason"], why, "{over}");
+    // Nobody cancelled it.
+    let host = &over["data"]["targets"][0];
+    assert_eq!((&host["status"], &host["reason"]), (&json!("FAILED"), &why), "{over}");
 }
 
 /// Of two controllers one runs a job; when it does not renew its lease the other ends what went with it.

@@ -86,11 +86,12 @@ async fn mariadb_rabbitmq_a_deployment_waits_for_others() {
     // Cancelled while it waits, it can't be approved any more.
     let (id, job) = asked(&site, &body).await;
     site.app.post(&format!("/api/v1/jobs/{id}/cancel"), &json!({})).await.expect(202);
-    let (over, log) = ended(&site, &id).await;
-    assert_eq!((&over["status"], statuses(&over)), (&json!("CANCELLED"), vec!["CANCELLED"]), "{over} {log}");
     let word = json!({ "digest": job["approval"]["digest"] });
     let late = person.post(&site.app, &format!("/api/approvals/{id}/approve"), &word).await;
     assert_eq!(late.status, 409, "{}", late.text);
+    let (over, log) = ended(&site, &id).await;
+    assert_eq!((&over["status"], statuses(&over)), (&json!("CANCELLED"), vec!["CANCELLED"]), "{over} {log}");
+    assert!(log.contains("cancelled before it was approved"), "{log}");
 
     // Not approved in time, it fails, and says so.
     let (id, _) = asked(&site, &body).await;

@@ -49,7 +49,14 @@ impl Said {
         };
         let commit = self.after.clone().filter(|c| !c.is_empty() && c.len() <= COMMIT_BYTES_MAX);
         let reason = if status == TargetStatus::Success { String::new() } else { self.reason(telltales) };
-        Happening::Ended(End { status, changed: self.changed, commit, reason, elapsed_ms: self.elapsed_ms })
+        Happening::Ended(End {
+            status,
+            changed: self.changed,
+            commit,
+            reason,
+            elapsed_ms: self.elapsed_ms,
+            inferred: false,
+        })
     }
 
     fn reason(&self, telltales: &[String]) -> String {
