@@ -4,6 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code, reason = "not all of it is of use here")]
+#[path = "../../../agent/tests/deploy/backend.rs"]
+mod backend;
+
 mod drift;
 mod hosts;
 mod kept;

@@ -49,7 +49,7 @@ impl Site {
 
     /// With this `ansible-playbook`.
     pub(crate) async fn with(pair: Pair, ansible: Option<PathBuf>) -> Self {
-        let part = if ansible.is_some() { CURRENT } else { DISTRIBUTION };
+        let part = Self::part(ansible.as_ref());
         let app = TestApp::start_with(pair.parts().await, |settings| Self::allow(settings, ansible)).await;
         Self::on(app, part)
     }
@@ -62,7 +62,12 @@ impl Site {
         }
     }
 
-    fn on(app: TestApp, ansible: &'static str) -> Self {
+    /// What `scripts/test` calls this `ansible-playbook`.
+    pub(crate) fn part(ansible: Option<&PathBuf>) -> &'static str {
+        if ansible.is_some() { CURRENT } else { DISTRIBUTION }
+    }
+
+    pub(crate) fn on(app: TestApp, ansible: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(dir.path(), Some(0), Some(0)).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -83,6 +88,12 @@ impl Site {
         std::fs::write(self.repo().join("file"), text).unwrap();
         git(&self.repo(), &["add", "-A"]);
         git(&self.repo(), &["commit", "-q", "-m", text]);
+    }
+
+    /// The commit of its branch.
+    pub(crate) fn head(&self) -> String {
+        let head = Command::new("git").current_dir(self.repo()).args(["rev-parse", "HEAD"]).output().unwrap();
+        String::from_utf8(head.stdout).unwrap().trim().to_owned()
     }
 
     pub(crate) fn body(&self, targets: &[Value]) -> Value {
