@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::ssh::SshKey;
+use crate::{not_ran, ran};
 
 /// An account of a server.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,8 @@ impl Drop for Sshd {
 /// The accounts' ids begin here.
 const FIRST_ID: u32 = 41_000;
 const START_SECONDS_MAX: u64 = 20;
+/// As `scripts/test` counts it.
+const PART: &str = "sshd";
 
 fn program() -> PathBuf {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
@@ -54,6 +57,7 @@ impl Sshd {
         let root = fs::read_to_string("/proc/self/status")
             .is_ok_and(|text| text.lines().any(|line| line.starts_with("Uid:\t0\t")));
         if !root {
+            not_ran(PART);
             eprintln!("not root: an sshd with accounts of its own can't be started");
         }
         root
@@ -91,6 +95,7 @@ impl Sshd {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         drop(SshKey::ed25519(dir.path(), "host"));
         let child = run(dir.path(), port, srv);
+        ran(PART);
         Self { dir, child, port, srv: srv.map(Path::to_owned) }
     }
 

@@ -28,6 +28,8 @@ pub(crate) fn spawn(program: &Path, scope: &str) -> io::Result<(std::process::Ch
         .arg0("signet-launch")
         .args([MARKER, &format!("{scope}/")])
         .env_clear()
+        // Nothing, but where a test lets a deployment die.
+        .envs(signet_common::fault::wanted_by_test())
         .stdin(theirs)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

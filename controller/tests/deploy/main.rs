@@ -5,6 +5,10 @@
 mod support;
 
 mod agents;
+#[allow(dead_code, reason = "not all of it is of use here")]
+#[path = "../../../agent/tests/deploy/backend.rs"]
+mod backend;
+
 mod drift;
 mod hosts;
 mod kept;

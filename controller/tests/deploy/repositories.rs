@@ -10,7 +10,7 @@ use signet_testkit::ssh::SshKey;
 use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
 
-use crate::secrets::seen;
+use crate::backend::holds;
 use crate::site::Site;
 use crate::support::dump::dump;
 use crate::support::fake_agent::FakeAgent;
@@ -220,9 +220,9 @@ async fn a_credential_is_sealed_to_one_host(pair: Pair) {
     assert_eq!(next_deploy(&mut one).await.credential.unwrap().username.as_deref(), Some(LEAK));
     let lies = dump(app.parts.database_url());
     for secret in [TOKEN, OWN] {
-        assert!(!seen(&lies, secret), "{secret}");
+        assert!(!holds(&lies, secret), "{secret}");
     }
-    assert!(seen(&lies, LEAK), "the search finds nothing");
+    assert!(holds(&lies, LEAK), "the search finds nothing");
     app.post(&format!("{path}/cancel"), &json!({})).await.expect(202);
 }
 

@@ -1,75 +1,64 @@
-//! What a job logs in with is seen nowhere: not in answers, the log, arguments, environments or the database.
+//! What a job logs in with is seen nowhere: not in answers, the log, messages, arguments, environments or the database.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use signet_controller::store::Statement;
+use serde_json::json;
+use signet_common::PayloadType;
+use signet_common::deploy::{Deploy, Deployed};
 use signet_testkit::ssh::SshKey;
 use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
 
+use crate::backend::{holds, seen_in_files};
 use crate::site::{Site, current_ansible, statuses, with_key, with_password};
+use crate::support::TestApp;
+use crate::support::capturing_bus::CapturingBus;
+use crate::support::dump::dump;
+use crate::support::fake_agent::{FakeAgent, exited};
+use crate::support::watched::{Log, Processes};
 
 on_both_pairs!(nothing_secret_is_seen, nothing_secret_is_seen_with_a_current_ansible);
 
 /// What the search must find: it stands where it may be seen.
 const LEAK: &str = "planted-leak";
 
-/// Every form in which a secret might be seen.
-fn forms(secret: &str) -> Vec<String> {
-    let json = serde_json::Value::from(secret).to_string();
-    let url: String = secret.bytes().map(|b| format!("%{b:02X}")).collect();
-    let forms = vec![
-        secret.to_owned(),
-        json.trim_matches('"').to_owned(),
-        STANDARD.encode(secret).trim_end_matches('=').to_owned(),
-        secret.replace('"', "%22"),
-        url,
-    ];
-    forms
-}
-
-pub(crate) fn seen(place: &[u8], secret: &str) -> bool {
-    // A search in text is many times faster than one byte by byte.
-    let text = String::from_utf8_lossy(place);
-    forms(secret).iter().any(|form| text.contains(form))
-}
-
-/// Arguments and environments of everything that runs, until told to stop.
-fn watch(stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut all = std::collections::BTreeSet::new();
-        let own = std::process::id().to_string();
-        while !stop.load(Ordering::Relaxed) {
-            for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-                let name = entry.file_name().into_string().unwrap_or_default();
-                if name != own && name.bytes().all(|b| b.is_ascii_digit()) {
-                    for file in ["cmdline", "environ"] {
-                        all.extend(std::fs::read(entry.path().join(file)).ok().filter(|t| !t.is_empty()));
-                    }
-                }
-            }
-            std::thread::yield_now();
-        }
-        all.into_iter().flatten().collect()
-    })
-}
-
 async fn nothing_secret_is_seen(pair: Pair) {
     if Sshd::possible() {
-        nothing_is_seen(&Site::start(pair).await).await;
+        nothing_is_seen(pair, None).await;
     }
 }
 
 async fn nothing_secret_is_seen_with_a_current_ansible(pair: Pair) {
     if let Some(ansible) = current_ansible().filter(|_| Sshd::possible()) {
-        nothing_is_seen(&Site::with(pair, Some(ansible)).await).await;
+        nothing_is_seen(pair, Some(ansible)).await;
     }
 }
 
-async fn nothing_is_seen(site: &Site) {
+/// An agent to which everything is easy: it says that each deployment succeeded.
+async fn agrees(mut agent: FakeAgent, commit: String) -> Infallible {
+    loop {
+        let message = agent.next().await;
+        if message.kind() == PayloadType::Deploy {
+            let deploy: Deploy = message.parse().unwrap().into_inner();
+            let deployed = Deployed { commit: Some(commit.parse().unwrap()), ..Deployed::default() };
+            let mut result = exited(0, "", "");
+            result.deploy = Some(Box::new(deployed));
+            agent.accepted(&deploy.jti).await;
+            agent.result(&deploy.jti, result).await;
+        }
+    }
+}
+
+async fn nothing_is_seen(pair: Pair, ansible: Option<PathBuf>) {
+    let log = Log::keep();
+    let parts = pair.parts().await;
+    let bus = Arc::new(CapturingBus::new(parts.controller_bus().await));
+    let part = Site::part(ansible.as_ref());
+    let app = TestApp::start_on(parts, bus.clone(), |settings| Site::allow(settings, ansible)).await;
+    let site = Site::on(app, part);
+    let agent = FakeAgent::enrol(&site.app, "h1", "web").await;
     // Of this run alone: another's `ssh-keygen`, which makes its key, may have its own on its command line.
     let own = uuid::Uuid::new_v4().simple();
     let (password, passphrase) = (format!("planted-\"{own}"), format!("planted-phrase-{own}"));
@@ -83,44 +72,50 @@ async fn nothing_is_seen(site: &Site) {
         // Refused, so that errors are written.
         with_password("127.0.0.2", two.port, LEAK, password),
         with_key("127.0.0.2", one.port, LEAK, &key.private(), Some(passphrase)),
+        // By its agent, so that messages are sent.
+        json!({ "host": "h1" }),
     ]);
-    let stop = Arc::new(AtomicBool::new(false));
-    let watched = watch(stop.clone());
-    let job = site.run(&body).await;
-    let again = site.retry(&job).await;
-    stop.store(true, Ordering::Relaxed);
-    let mut places = vec![("processes", watched.join().unwrap())];
-    assert_eq!(statuses(&again)[..2], ["SUCCESS", "SUCCESS"], "{}", site.log(&again).await);
-    let id = job["job_id"].as_str().unwrap();
-    body["dest_path"] = "relative".into();
-    for path in ["", "/logs", "/logs?format=json"] {
-        let answer = site.app.get(&format!("/api/v1/jobs/{id}{path}")).await;
-        places.push(("answers", answer.text.into_bytes()));
-    }
-    places.push(("answers", site.app.get("/api/v1/jobs").await.text.into_bytes()));
-    places.push(("answers", site.app.get("/api/audit").await.text.into_bytes()));
-    places.push(("refusals", site.app.post("/api/v1/jobs", &body).await.text.into_bytes()));
-    for statement in ["SELECT sealed FROM job_secrets", "SELECT line FROM job_lines"] {
-        let rows: Vec<(Vec<u8>,)> = site.app.db().all(Statement::same(statement).query()).await.unwrap();
-        places.push(("database", rows.into_iter().flat_map(|(bytes,)| bytes).collect()));
-    }
-    for statement in
-        ["SELECT username FROM job_targets", "SELECT reason FROM job_targets", "SELECT options FROM jobs"]
-    {
-        let rows: Vec<(String,)> = site.app.db().all(Statement::same(statement).query()).await.unwrap();
-        places.push(("database", rows.into_iter().flat_map(|(text,)| text.into_bytes()).collect()));
-    }
-    if let Some(file) = site.app.parts.database_url().strip_prefix("sqlite://") {
-        places.push(("database", std::fs::read(file.split('?').next().unwrap()).unwrap()));
-    }
-    let line = key.private().lines().nth(2).unwrap().to_owned();
-    for (place, bytes) in &places {
-        for secret in [password, passphrase, &line] {
-            assert!(!seen(bytes, secret), "{secret} is seen in {place}");
+    body["dest_path"] = format!("/srv/{LEAK}").into();
+    let processes = Processes::watch();
+    let twice = async {
+        let job = site.run(&body).await;
+        let again = site.retry(&job).await;
+        [job, again]
+    };
+    let jobs = tokio::select! {
+        jobs = twice => jobs,
+        never = agrees(agent, site.head()) => match never {},
+    };
+    let mut places = vec![("processes", processes.seen())];
+    for job in &jobs {
+        assert_eq!(statuses(job)[..2], ["SUCCESS", "SUCCESS"], "{}", site.log(job).await);
+        assert_eq!(statuses(job)[4], "SUCCESS", "{}", site.log(job).await);
+        let id = job["job_id"].as_str().unwrap();
+        for path in ["", "/logs", "/logs?format=json"] {
+            let answer = site.app.get(&format!("/api/v1/jobs/{id}{path}")).await;
+            places.push(("answers", answer.text.into_bytes()));
         }
     }
-    for wanted in ["processes", "answers", "database"] {
-        let found = places.iter().any(|(place, bytes)| *place == wanted && seen(bytes, LEAK));
+    body["dest_path"] = LEAK.into();
+    places.push(("refusals", site.app.post("/api/v1/jobs", &body).await.text.into_bytes()));
+    for path in ["/api/v1/jobs", "/api/audit?limit=1000"] {
+        places.push(("answers", site.app.get(path).await.text.into_bytes()));
+    }
+    // Who asked for what is logged.
+    site.app.get(&format!("/api/v1/jobs/{LEAK}")).await;
+    places.push(("messages", bus.seen()));
+    places.push(("database", dump(site.app.parts.database_url())));
+    places.push(("log", log.seen()));
+    let line = key.private().lines().nth(2).unwrap().to_owned();
+    for secret in [password, passphrase, &line] {
+        for (place, bytes) in &places {
+            assert!(!holds(bytes, secret), "{secret} is seen in {place}");
+        }
+        let data = &site.app.running.app.settings.data_dir;
+        assert_eq!(seen_in_files(data, secret), Vec::<PathBuf>::new());
+    }
+    for wanted in ["processes", "answers", "messages", "database", "log"] {
+        let found = places.iter().any(|(place, bytes)| *place == wanted && holds(bytes, LEAK));
         assert!(found, "the search finds nothing in {wanted}");
     }
 }

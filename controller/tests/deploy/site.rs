@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use signet_testkit::Pair;
+use signet_controller::settings::Settings;
+use signet_testkit::{Pair, not_ran, ran};
 
 use crate::support::TestApp;
 
@@ -12,7 +13,12 @@ use crate::support::TestApp;
 pub(crate) struct Site {
     pub(crate) app: TestApp,
     pub(crate) dir: tempfile::TempDir,
+    ansible: &'static str,
 }
+
+/// As `scripts/test` counts them.
+const DISTRIBUTION: &str = "ansible-of-the-distribution";
+const CURRENT: &str = "current-ansible";
 
 fn git(dir: &Path, arguments: &[&str]) {
     let done = Command::new("git")
@@ -29,6 +35,7 @@ pub(crate) fn current_ansible() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/ansible-core/bin/ansible-playbook");
     let found = path.exists().then_some(path);
     if found.is_none() {
+        not_ran(CURRENT);
         eprintln!("no current ansible-core: scripts/setup could not install it");
     }
     found
@@ -42,19 +49,31 @@ impl Site {
 
     /// With this `ansible-playbook`.
     pub(crate) async fn with(pair: Pair, ansible: Option<PathBuf>) -> Self {
-        let app = TestApp::start_with(pair.parts().await, |settings| {
-            settings.deploying.git_protocols.insert("file".into());
-            if let Some(program) = ansible {
-                settings.deploying.ansible_playbook = program;
-            }
-        })
-        .await;
+        let part = Self::part(ansible.as_ref());
+        let app = TestApp::start_with(pair.parts().await, |settings| Self::allow(settings, ansible)).await;
+        Self::on(app, part)
+    }
+
+    /// A controller may deploy from a directory, and by this `ansible-playbook`.
+    pub(crate) fn allow(settings: &mut Settings, ansible: Option<PathBuf>) {
+        settings.deploying.git_protocols.insert("file".into());
+        if let Some(program) = ansible {
+            settings.deploying.ansible_playbook = program;
+        }
+    }
+
+    /// What `scripts/test` calls this `ansible-playbook`.
+    pub(crate) fn part(ansible: Option<&PathBuf>) -> &'static str {
+        if ansible.is_some() { CURRENT } else { DISTRIBUTION }
+    }
+
+    pub(crate) fn on(app: TestApp, ansible: &'static str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(dir.path(), Some(0), Some(0)).unwrap();
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
         std::fs::create_dir(dir.path().join("repo")).unwrap();
-        let site = Self { app, dir };
+        let site = Self { app, dir, ansible };
         git(&site.repo(), &["init", "-q", "-b", "main"]);
         site.commit("one");
         site
@@ -71,6 +90,12 @@ impl Site {
         git(&self.repo(), &["commit", "-q", "-m", text]);
     }
 
+    /// The commit of its branch.
+    pub(crate) fn head(&self) -> String {
+        let head = Command::new("git").current_dir(self.repo()).args(["rev-parse", "HEAD"]).output().unwrap();
+        String::from_utf8(head.stdout).unwrap().trim().to_owned()
+    }
+
     pub(crate) fn body(&self, targets: &[Value]) -> Value {
         let repo = format!("file://{}", self.repo().display());
         json!({ "git_repo": repo, "git_branch": "main", "dest_path": "/srv/app", "targets": targets })
@@ -79,7 +104,12 @@ impl Site {
     /// Runs a job to its end and gives its detail.
     pub(crate) async fn run(&self, body: &Value) -> Value {
         let made = self.app.post("/api/v1/jobs?wait=120", body).await.expect(200);
-        self.detail(made["data"]["job_id"].as_str().unwrap()).await
+        let job = self.detail(made["data"]["job_id"].as_str().unwrap()).await;
+        if job["targets"].as_array().unwrap().iter().any(|t| t["engine"] == "ssh" && t["status"] == "SUCCESS")
+        {
+            ran(self.ansible);
+        }
+        job
     }
 
     pub(crate) async fn retry(&self, job: &Value) -> Value {

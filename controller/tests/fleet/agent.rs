@@ -11,6 +11,8 @@ use super::support::{JOIN_TOKEN, PATIENCE, TestApp};
 pub struct Agent {
     pub hostname: String,
     pub data: PathBuf,
+    /// Where its next start dies, as `SIGNET_FAULT` says it.
+    pub fault: Option<String>,
     base: String,
     group: String,
     child: Option<Child>,
@@ -29,6 +31,7 @@ impl Agent {
         let mut agent = Self {
             hostname: hostname.to_owned(),
             data: root.join(hostname),
+            fault: None,
             base: app.base.clone(),
             group: group.to_owned(),
             child: None,
@@ -42,7 +45,7 @@ impl Agent {
     pub async fn joined(app: &TestApp, root: &Path, hostname: &str) -> Self {
         let data = root.join(hostname);
         let (hostname, base, group) = (hostname.to_owned(), String::new(), String::new());
-        let mut agent = Self { hostname, data, base, group, child: None };
+        let mut agent = Self { hostname, data, fault: None, base, group, child: None };
         agent.start_program(&[]);
         agent.online(app).await;
         agent
@@ -69,6 +72,7 @@ impl Agent {
             .arg("--data-dir")
             .arg(&self.data)
             .env_remove("SIGNET_DATA_DIR")
+            .envs(self.fault.as_ref().map(|fault| ("SIGNET_FAULT", fault)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.expect("a log file"))

@@ -1,18 +1,13 @@
 //! Repositories that want a credential, deployed by real agents over RabbitMQ; and a search for where that is seen.
 
-use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use signet_testkit::Pair;
 use signet_testkit::ssh::SshKey;
 use signet_testkit::sshd::{Account, Sshd};
-use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::backend::{Backend, holds, seen_in_files};
 use super::deploys::{Site, git, statuses};
@@ -20,64 +15,24 @@ use super::held_jobs::{asked, ended};
 use super::support::TestApp;
 use super::support::capturing_bus::CapturingBus;
 use super::support::dump::dump;
+use super::support::watched::{Log, Processes};
 use super::visitor::Visitor;
 
 /// What the search must find: it stands where it may be seen.
 const LEAK: &str = "planted-leak";
 
-/// Lines of the log, kept.
-#[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Kept {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A site where all that can be seen from outside is kept.
 struct Watched {
     site: Site,
     bus: Arc<CapturingBus>,
-    log: Kept,
-    /// Stops the look at processes.
-    stop: Arc<AtomicBool>,
-    processes: std::thread::JoinHandle<Vec<u8>>,
-}
-
-/// Arguments and environments of everything else that runs, until told to stop.
-fn watch(stop: Arc<AtomicBool>) -> std::thread::JoinHandle<Vec<u8>> {
-    std::thread::spawn(move || {
-        let mut all = BTreeSet::new();
-        let own = std::process::id().to_string();
-        while !stop.load(Ordering::Relaxed) {
-            for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-                let name = entry.file_name().into_string().unwrap_or_default();
-                if name != own && name.bytes().all(|b| b.is_ascii_digit()) {
-                    let files = ["cmdline", "environ"].map(|file| std::fs::read(entry.path().join(file)));
-                    all.extend(files.into_iter().flatten());
-                }
-            }
-            // Often enough to meet each git, and not at the cost of what it looks at.
-            std::thread::park_timeout(Duration::from_millis(2));
-        }
-        all.into_iter().flatten().collect()
-    })
+    log: Log,
+    processes: Processes,
 }
 
 impl Watched {
     /// Looks at everything from now on.
     async fn start() -> Self {
-        let log = Kept::default();
-        let (lines, targets) = (log.clone(), "debug,signet_controller=trace,lapin=off");
-        let targets: tracing_subscriber::filter::Targets = targets.parse().unwrap();
-        let layer = tracing_subscriber::fmt::layer().with_writer(move || lines.clone());
-        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(targets).with(layer))
-            .unwrap();
+        let log = Log::keep();
         let parts = Pair::MariadbRabbitmq.parts().await;
         let bus = Arc::new(CapturingBus::new(parts.controller_bus().await));
         let app = TestApp::start_on(parts, bus.clone(), |settings| {
@@ -88,9 +43,7 @@ impl Watched {
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(site.dir.path(), open).unwrap();
         std::os::unix::fs::symlink("repo", site.dir.path().join(LEAK)).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let processes = watch(stop.clone());
-        Self { site, bus, log, stop, processes }
+        Self { site, bus, log, processes: Processes::watch() }
     }
 
     async fn knows(&self, body: Value) -> String {
@@ -113,9 +66,8 @@ impl Watched {
         }
         places.push(("database", dump(app.parts.database_url())));
         places.push(("messages", self.bus.seen()));
-        places.push(("log", self.log.0.lock().unwrap().clone()));
-        self.stop.store(true, Ordering::Relaxed);
-        places.push(("processes", self.processes.join().unwrap()));
+        places.push(("log", self.log.seen()));
+        places.push(("processes", self.processes.seen()));
         for secret in secrets {
             for (place, bytes) in &places {
                 assert!(!holds(bytes, secret), "it is seen in {place}");

@@ -20,6 +20,7 @@ mod agent;
 mod broker_users;
 mod credentials;
 mod deploys;
+mod dying;
 mod held_jobs;
 mod hostile;
 mod joining;

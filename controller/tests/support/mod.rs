@@ -7,6 +7,7 @@ pub mod capturing_bus;
 pub mod dump;
 pub mod fake_agent;
 pub mod moody_bus;
+pub mod watched;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
