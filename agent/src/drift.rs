@@ -57,8 +57,12 @@ async fn look(agent: &Agent) {
 
 /// `None` when nobody could look.
 async fn standing(agent: &Agent, last: &Last) -> Option<Standing> {
-    let here =
-        deploy::Here { data: &agent.data, roots: agent.policy.deploy_roots(), own_user: &agent.own_user };
+    let here = deploy::Here {
+        data: &agent.data,
+        roots: agent.policy.deploy_roots(),
+        narrowed: agent.policy.narrows_shell(),
+        own_user: &agent.own_user,
+    };
     let (spec, report) = deploy::look(last, &here)
         .inspect_err(|error| tracing::debug!(%error, "a deployed path can't be looked at"))
         .ok()?;

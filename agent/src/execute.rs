@@ -129,6 +129,7 @@ async fn begun(agent: &Agent, order: &Order) -> Result<(Running, Option<deploy::
                 &deploy::Here {
                     data: &agent.data,
                     roots: agent.policy.deploy_roots(),
+                    narrowed: agent.policy.narrows_shell(),
                     own_user: &agent.own_user,
                 },
             )?;

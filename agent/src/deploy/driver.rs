@@ -150,9 +150,9 @@ impl Job {
 }
 
 fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
-    let Plan { deploy, secret, roots, look } = plan;
+    let Plan { deploy, secret, roots, narrowed, look } = plan;
     deploy.check().map_err(|bad| Fault::new(bad.to_string()))?;
-    let git = Git::new(&deploy, secret.as_ref())?;
+    let git = Git::new(&deploy, secret.as_ref(), narrowed)?;
     drop(secret);
     if deploy.phase == Phase::Resolve && !look {
         let commit = store::resolve(&git, &deploy)?;

@@ -16,9 +16,11 @@ use crate::limits::{GIT_ANSWER_BYTES_MAX, GIT_COMPLAINTS_BYTES_MAX, PIPE_READ_BY
 /// What every git child keeps of the driver's environment.
 const KEPT: [&str; 7] = ["HOME", "USER", "LOGNAME", "PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SIGNET_JTI"];
 /// What no repository and no user's configuration may change.
-const ALWAYS: [&str; 14] = [
+const ALWAYS: [&str; 16] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
+    "core.alternateRefsCommand=true",
+    "core.askPass=",
     "core.protectHFS=true",
     "core.protectNTFS=true",
     "protocol.ext.allow=never",
@@ -48,6 +50,7 @@ pub(super) struct Git {
     configuration: Vec<String>,
     protocols: String,
     filters: bool,
+    narrowed: bool,
     looks: bool,
     guarded: bool,
     access: Option<Access>,
@@ -65,16 +68,20 @@ pub(super) struct Repository {
 }
 
 impl Git {
-    /// For one deployment.
+    /// For one deployment. When `narrowed`, no configuration of the user's is read.
     ///
     /// # Errors
     /// No file in memory for the credential.
-    pub(super) fn new(deploy: &Deploy, secret: Option<&Secret>) -> Result<Self, Fault> {
+    pub(super) fn new(deploy: &Deploy, secret: Option<&Secret>, narrowed: bool) -> Result<Self, Fault> {
+        let mut configuration = ALWAYS.map(str::to_owned).to_vec();
+        // Those of the repository's own configuration, too; the deployment's credential comes after it.
+        configuration.extend(narrowed.then(|| "credential.helper=".to_owned()));
         let protocols: Vec<&str> = deploy.protocols.iter().map(|protocol| protocol.as_str()).collect();
         Ok(Self {
-            configuration: ALWAYS.map(str::to_owned).to_vec(),
+            configuration,
             protocols: protocols.join(":"),
             filters: deploy.filters,
+            narrowed,
             looks: false,
             guarded: deploy.user.is_some(),
             access: Some(access(deploy, secret)?),
@@ -109,11 +116,15 @@ impl Git {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", &self.protocols)
+            .env("GIT_PROXY_COMMAND", "")
             .env("GIT_LITERAL_PATHSPECS", "1")
             // A commit is what its id says.
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_OPTIONAL_LOCKS", if self.looks { "0" } else { "1" })
             .stdin(Stdio::null());
+        if self.narrowed {
+            command.env("GIT_CONFIG_GLOBAL", "/dev/null");
+        }
         if let Some(at) = at {
             command.env("GIT_DIR", &at.directory);
             if let Some(tree) = &at.tree {

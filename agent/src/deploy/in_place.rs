@@ -9,11 +9,10 @@ use signet_common::fault::{self, DeployPoint};
 
 use super::driver::{Job, say};
 use super::git::Repository;
-use super::place::{self, Locked, STATE};
+use super::place::{self, GIT, Locked, STATE};
 use super::plan::{Fault, shown};
 use super::store;
 
-const GIT: &str = ".git";
 /// There from the first step to the last: what is found changed later was not changed by hand. Empty until files may
 /// have changed, and then it holds the commit on which they stood, or the first that was wanted.
 const BUSY: &str = "busy";

@@ -59,6 +59,8 @@ pub(crate) struct Here<'a> {
     pub(crate) data: &'a DataDir,
     /// Below what deployments may go.
     pub(crate) roots: &'a DeployRoots,
+    /// Whether this host runs not just any shell command.
+    pub(crate) narrowed: bool,
     /// The agent's own account.
     pub(crate) own_user: &'a str,
 }
@@ -74,6 +76,7 @@ pub(crate) fn prepare(deploy: &Deploy, here: &Here<'_>) -> Result<(Spec, Reporte
         deploy: Deploy { approval: None, ..deploy.clone() },
         secret: secret.map(Secret::new),
         roots: here.roots.clone(),
+        narrowed: here.narrowed,
         look: false,
     };
     spec(&plan, here)
@@ -85,7 +88,7 @@ pub(crate) fn prepare(deploy: &Deploy, here: &Here<'_>) -> Result<(Spec, Reporte
 /// [`CannotStart`] when the data directory can't be used.
 pub(crate) fn look(last: &Last, here: &Here<'_>) -> Result<(Spec, Reported), CannotStart> {
     let deploy = Deploy { jti: Jti::generate(), ..last.deploy.clone() };
-    let plan = Plan { deploy, secret: None, roots: here.roots.clone(), look: true };
+    let plan = Plan { deploy, secret: None, roots: here.roots.clone(), narrowed: here.narrowed, look: true };
     let (spec, reported) = self::spec(&plan, here)?;
     Ok((Spec { timeout: DRIFT_LOOK_MAX, ..spec }, reported))
 }

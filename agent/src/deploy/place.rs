@@ -17,6 +17,10 @@ use crate::policy::{DeployRoots, follow};
 
 /// The driver's own files, inside the repository's directory.
 pub(super) const STATE: &str = "signet";
+/// The repository of a working tree.
+pub(super) const GIT: &str = ".git";
+/// The bare repository of a path with releases.
+pub(super) const MIRROR: &str = "repo.git";
 /// Locked by who is at work, who writes there in words who that is. Nobody else may open it.
 const LOCK: &str = "lock";
 /// The bits that let a group and everybody write.
@@ -28,7 +32,8 @@ const STICKY: u32 = 0o1000;
 ///
 /// # Errors
 /// A link that leads nowhere, a directory that can't be looked into, a way out of the deploy roots, a place where others
-/// could put what they like, the user's home, or a git repository's own directory.
+/// could put what they like, the user's home, git's configuration, a git repository's own directory, or the inside of
+/// another deployment.
 pub(super) fn resolve(path: &Path, roots: &DeployRoots) -> Result<PathBuf, Fault> {
     let resolved = follow(path).map_err(Fault::of(format!("{} can't be followed", path.display())))?;
     if roots.resolved().hold(&resolved) {
@@ -48,23 +53,38 @@ fn suits(path: &Path) -> Result<(), Fault> {
     if user.is_some_and(|user| follow(&user.dir).unwrap_or(user.dir).starts_with(path)) {
         return Err(Fault::new(format!("{} holds the home of {}", path.display(), name(geteuid()))));
     }
+    if path.ends_with(".config") || path.ancestors().any(|above| above.ends_with(".config/git")) {
+        return Err(Fault::new(format!("{} is where git looks for a user's configuration", path.display())));
+    }
     for above in path.ancestors() {
         let there = match above.symlink_metadata() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(Fault::of(above.display()))?,
         };
-        let owner = Uid::from_raw(there.uid());
-        if !owner.is_root() && owner != geteuid() {
-            return Err(foreign(above, owner));
+        trusted(above, &there)?;
+        let has = |part: &str| above.join(part).symlink_metadata().is_ok();
+        let is = |what: &str| Err(Fault::new(format!("{} is {what}", above.display())));
+        if ["HEAD", "objects", "refs"].into_iter().all(has) {
+            return is("the directory of a git repository");
         }
-        if there.mode() & STICKY == 0 {
-            only_writer(above, &there)?;
+        // What lies in a tree came with its commit: nothing there may pass for what an earlier deployment left.
+        if above != path && has(GIT) {
+            return is("a git working tree, and nothing is deployed inside one");
         }
-        if ["HEAD", "objects", "refs"].iter().all(|part| above.join(part).symlink_metadata().is_ok()) {
-            return Err(Fault::new(format!("{} is the directory of a git repository", above.display())));
+        if above != path && has(&format!("{MIRROR}/{STATE}")) {
+            return is("a path with releases, and nothing is deployed inside one");
         }
     }
     Ok(())
+}
+
+/// Whether only root and this user say what lies there.
+fn trusted(directory: &Path, there: &fs::Metadata) -> Result<(), Fault> {
+    let owner = Uid::from_raw(there.uid());
+    if !owner.is_root() && owner != geteuid() {
+        return Err(foreign(directory, owner));
+    }
+    if there.mode() & STICKY == 0 { only_writer(directory, there) } else { Ok(()) }
 }
 
 /// Refuses what others may write to: a group with nobody else in it, which many systems give to each user, is none.

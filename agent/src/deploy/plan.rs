@@ -38,6 +38,9 @@ pub(super) struct Plan {
     pub(super) secret: Option<Secret>,
     /// Below what deployments may go.
     pub(super) roots: DeployRoots,
+    /// This host runs not just any program, so none that a user's git configuration names.
+    #[serde(default)]
+    pub(super) narrowed: bool,
     /// Only look how the path stands: the report's `changed` says whether files were changed by hand.
     #[serde(default)]
     pub(super) look: bool,

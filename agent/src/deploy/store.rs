@@ -1,7 +1,7 @@
 //! What is fetched, and from where.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use signet_common::deploy::{CommitId, Deploy, GitRef};
@@ -16,6 +16,22 @@ const EVERY_BRANCH: &str = "+refs/heads/*:refs/remotes/origin/*";
 const EVERY_TAG: &str = "+refs/tags/*:refs/tags/*";
 /// So begins what fetches tags.
 const TAGS: &str = "+refs/tags/";
+/// The lines by which git says in a bare repository's configuration what kind it is.
+const KIND: [&str; 13] = [
+    "[core]",
+    "repositoryformatversion = 0",
+    "repositoryformatversion = 1",
+    "filemode = true",
+    "filemode = false",
+    "ignorecase = true",
+    "symlinks = false",
+    "bare = true",
+    "[extensions]",
+    "objectformat = sha1",
+    "objectformat = sha256",
+    "refstorage = files",
+    "refstorage = reftable",
+];
 /// Said by git, and no reason to give up yet.
 const NO_SUCH_REF: &str = "couldn't find remote ref";
 
@@ -72,6 +88,38 @@ pub(super) fn init(git: &Git, at: &Repository, deploy: &Deploy, commit: &CommitI
     name_remote(&at.directory, deploy)
 }
 
+/// Has a mirror's configuration say nothing but what kind of repository it is, and what its remote is.
+///
+/// # Errors
+/// The system's.
+pub(super) fn plain(at: &Repository, deploy: &Deploy) -> Result<(), Fault> {
+    let config = at.directory.join("config");
+    let plain = || -> io::Result<()> {
+        let found = fs::read_to_string(&config)?;
+        let kept = found
+            .lines()
+            .map(str::trim)
+            .filter(|line| KIND.iter().any(|kind| kind.eq_ignore_ascii_case(line)));
+        let mut text: String = kept.flat_map(|line| [line, "\n"]).collect();
+        text += &origin(deploy);
+        if text == found {
+            return Ok(());
+        }
+        let next = at.directory.join(STATE).join("config.next");
+        fs::write(&next, text)?;
+        fs::rename(&next, &config)
+    };
+    plain().map_err(Fault::of(config.display()))
+}
+
+/// An address has neither quotes nor backslashes in it.
+fn origin(deploy: &Deploy) -> String {
+    format!(
+        "[remote \"origin\"]\n\turl = \"{}\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
+        deploy.repository
+    )
+}
+
 /// Adds the remote for people who look at the repository; none of this module's own steps needs it.
 fn name_remote(repository: &Path, deploy: &Deploy) -> Result<(), Fault> {
     let config = repository.join("config");
@@ -79,12 +127,7 @@ fn name_remote(repository: &Path, deploy: &Deploy) -> Result<(), Fault> {
     if text.contains("[remote \"origin\"]") {
         return Ok(());
     }
-    // An address has neither quotes nor backslashes in it.
-    let remote = format!(
-        "[remote \"origin\"]\n\turl = \"{}\"\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n",
-        deploy.repository
-    );
-    let append = || fs::OpenOptions::new().append(true).open(&config)?.write_all(remote.as_bytes());
+    let append = || fs::OpenOptions::new().append(true).open(&config)?.write_all(origin(deploy).as_bytes());
     append().map_err(Fault::of(config.display()))
 }
 

@@ -66,6 +66,12 @@ pub(super) fn is_never(path: &Path) -> bool {
 }
 
 impl Policy {
+    /// Whether not just any shell command runs here.
+    #[must_use]
+    pub fn narrows_shell(&self) -> bool {
+        self.shell != Shell::Any
+    }
+
     /// Whether a deployment may start here and now. Where its path really leads is looked at when it has started.
     ///
     /// # Errors
@@ -78,10 +84,10 @@ impl Policy {
         if !self.deploy_roots.hold(Path::new(deploy.path.as_str())) {
             return deny(format!("{} is below none of this host's deploy roots", deploy.path));
         }
-        if self.shell != Shell::Any && runs_shell(&deploy.strategy) {
+        if self.narrows_shell() && runs_shell(&deploy.strategy) {
             return deny("hooks and health commands are shell commands, and this host runs not just any");
         }
-        if self.shell != Shell::Any && deploy.filters {
+        if self.narrows_shell() && deploy.filters {
             return deny(
                 "filters run the programs that a git configuration names, and this host runs not just any",
             );

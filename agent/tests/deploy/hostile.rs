@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::backend::Backend;
 use crate::world::{World, git};
 
 /// A program that notes that it ran.
@@ -308,4 +309,133 @@ async fn the_inside_of_a_repository_is_no_place() {
     let inside = json!({ "path": bare.join("hooks/new") });
     world.deploy(inside).await.failed("bare is the directory of a git repository");
     assert!(!bare.join("hooks/new").exists());
+}
+
+/// What would be a mirror, whose configuration names a program, below `path`.
+fn bring_mirror(path: &Path, mark: &Path) {
+    for directory in
+        ["repo.git/objects/info", "repo.git/objects/pack", "repo.git/refs", "alt/objects", "alt/refs"]
+    {
+        fs::create_dir_all(path.join(directory)).unwrap();
+        fs::write(path.join(directory).join(".keep"), "").unwrap();
+    }
+    fs::write(path.join("repo.git/HEAD"), "ref: refs/heads/main\n").unwrap();
+    fs::write(path.join("repo.git/objects/info/alternates"), "../../alt/objects\n").unwrap();
+    let config = format!(
+        "[core]\n\trepositoryformatversion = 0\n\tbare = true\n\talternateRefsCommand = touch {}; true\n",
+        mark.display()
+    );
+    fs::write(path.join("repo.git/config"), config).unwrap();
+}
+
+#[tokio::test]
+async fn a_tree_brings_no_mirror_of_its_own() {
+    let world = World::new();
+    let mark = world.dir.path().join("trapped");
+    bring_mirror(&world.origin, &mark);
+    bring_mirror(&world.origin.join("sub"), &mark);
+    world.commit_all();
+    world.deploy(json!({})).await.succeeded();
+    world.commit("two");
+    for phase in ["preflight", "deploy"] {
+        for force in [false, true] {
+            for (path, why) in [
+                (world.path.clone(), "is a git working tree and holds no releases"),
+                (world.path.join("sub"), "app is a git working tree, and nothing is deployed inside one"),
+                (
+                    world.path.join("new/path"),
+                    "app is a git working tree, and nothing is deployed inside one",
+                ),
+            ] {
+                let change =
+                    json!({ "path": path, "strategy": { "releases": {} }, "phase": phase, "force": force });
+                world.deploy(change).await.failed(why);
+                assert!(!mark.exists() && !path.join("releases").exists(), "{phase} {force}");
+            }
+        }
+    }
+    // Nor is one taken for a release's.
+    let other = world.dir.path().join("srv/other");
+    let at = |path: &Path| json!({ "path": path, "strategy": { "releases": {} } });
+    world.deploy(at(&other)).await.succeeded();
+    let release = other.join("current").canonicalize().unwrap();
+    for path in [release.join("sub"), release, other.join("current/sub"), other.join("shared")] {
+        world
+            .deploy(at(&path))
+            .await
+            .failed("other is a path with releases, and nothing is deployed inside one");
+    }
+    assert!(!mark.exists());
+    // Also where it came in another way.
+    let third = world.dir.path().join("srv/third");
+    bring_mirror(&third, &mark);
+    world.deploy(at(&third)).await.failed("repo.git/objects/info/alternates is not of this mirror");
+    fs::remove_file(third.join("repo.git/objects/info/alternates")).unwrap();
+    for name in ["commondir", "config.worktree"] {
+        fs::write(third.join("repo.git").join(name), "../alt").unwrap();
+        world.deploy(at(&third)).await.failed("is not of this mirror");
+        fs::remove_file(third.join("repo.git").join(name)).unwrap();
+    }
+    assert!(!mark.exists());
+}
+
+#[tokio::test]
+async fn a_mirror_is_configured_by_nobody_else() {
+    let world = World::new();
+    let releases = || json!({ "strategy": { "releases": {} } });
+    world.deploy(releases()).await.succeeded();
+    let config = world.path.join("repo.git/config");
+    let first = fs::read_to_string(&config).unwrap();
+    assert!(first.contains("bare = true") && first.contains("url = "), "{first}");
+    for phase in ["preflight", "deploy"] {
+        let commit = world.commit(phase);
+        fs::write(&config, format!("[include]\n\tpath = evil\n{first}[credential]\n\thelper = evil\n"))
+            .unwrap();
+        let mut change = releases();
+        change["phase"] = phase.into();
+        world.deploy(change).await.succeeded();
+        assert_eq!(fs::read_to_string(&config).unwrap(), first, "{phase}");
+        assert_eq!(git(&world.path.join("repo.git"), &["cat-file", "-t", &commit]), "commit");
+    }
+    assert_eq!(world.read("current/version"), "deploy");
+}
+
+#[tokio::test]
+async fn where_git_is_configured_is_no_place() {
+    let world = World::new();
+    for name in ["alice/.config", "alice/.config/git", "alice/.config/git/more"] {
+        let path = world.dir.path().join("srv").join(name);
+        world.deploy(json!({ "path": path })).await.failed("is where git looks for a user's configuration");
+        assert!(!path.exists());
+    }
+}
+
+#[tokio::test]
+async fn a_narrowed_host_runs_no_program_of_a_git_configuration() {
+    let mut world = World::new();
+    let (program, mark) = trap(&world);
+    let backend = Backend::start(world.dir.path().canonicalize().unwrap(), "ci", "token");
+    let repository = format!("{}/origin/.git", backend.url);
+    let change = || json!({ "repository": repository, "protocols": ["http"], "force": true });
+    world.deploy(json!({})).await.succeeded();
+    let helper = format!(
+        "[credential]\n\thelper = {0}\n[credential \"{1}\"]\n\thelper = {0}\n",
+        program.display(),
+        backend.url
+    );
+    let own = world.path.join(".git/config");
+    let config = fs::read_to_string(&own).unwrap();
+    for file in [world.home.join(".gitconfig"), own] {
+        world.commit("more");
+        let plain = if file.ends_with("config") { config.as_str() } else { "" };
+        fs::write(&file, format!("{plain}{helper}")).unwrap();
+        world.narrowed = true;
+        assert_eq!(world.deploy(change()).await.result.exit_code, Some(1));
+        assert!(!mark.exists(), "{}", file.display());
+        world.narrowed = false;
+        assert_eq!(world.deploy(change()).await.result.exit_code, Some(1));
+        assert!(mark.exists(), "{}", file.display());
+        fs::remove_file(&mark).unwrap();
+        fs::write(&file, plain).unwrap();
+    }
 }

@@ -25,6 +25,8 @@ pub(crate) struct World {
     runner: Runner,
     /// `HOME` of the deployments; empty.
     pub(crate) home: PathBuf,
+    /// Whether the host runs not just any program.
+    pub(crate) narrowed: bool,
 }
 
 /// How a deployment ended.
@@ -78,7 +80,7 @@ impl World {
         fs::create_dir_all(&home).unwrap();
         git(&origin, &["init", "-q"]);
         let runner = runner(&root.join("data"), env!("CARGO_BIN_EXE_signet-agent").into());
-        let world = Self { path: root.join("srv/app"), origin, home, runner, dir };
+        let world = Self { path: root.join("srv/app"), origin, home, runner, dir, narrowed: false };
         world.commit("one");
         world
     }
@@ -120,7 +122,7 @@ impl World {
         let timeout = message["timeout"].as_u64().unwrap();
         let user = message["user"].as_str().map(str::to_owned);
         let roots = json!({ "Below": [self.dir.path().join("srv")] });
-        let plan = json!({ "deploy": message, "secret": secret, "roots": roots });
+        let plan = json!({ "deploy": message, "secret": secret, "roots": roots, "narrowed": self.narrowed });
         let report = self.dir.path().join(format!("data/{jti}.report"));
         let spec = driver(jti, report.clone(), self.home.display().to_string(), plan.to_string());
         (Spec { user, timeout: Duration::from_secs(timeout), ..spec }, report)

@@ -10,11 +10,9 @@ use signet_common::deploy::{CommitId, Deployed};
 use signet_common::time::Micros;
 
 use super::super::driver::say;
-use super::super::place::{self, STATE};
+use super::super::place::{self, GIT, MIRROR, STATE};
 use super::super::plan::{Fault, shown};
 
-/// The bare repository.
-pub(super) const MIRROR: &str = "repo.git";
 const RELEASES: &str = "releases";
 const SHARED: &str = "shared";
 const CURRENT: &str = "current";
@@ -34,6 +32,9 @@ pub(super) struct Record {
     at: i64,
 }
 
+/// With these a mirror would be configured, or filled, from elsewhere. Nothing here makes them.
+const FROM_ELSEWHERE: [&str; 3] = ["commondir", "config.worktree", "objects/info/alternates"];
+
 /// One path with releases.
 #[derive(Debug)]
 pub(super) struct Layout {
@@ -47,13 +48,21 @@ impl Layout {
     /// Looks whose the path is.
     ///
     /// # Errors
-    /// It holds something else, or belongs to somebody else.
+    /// It holds something else, which a working tree is also with `force`, or belongs to somebody else.
     pub(super) fn of(path: &Path, force: bool) -> Result<Self, Fault> {
+        if path.join(GIT).symlink_metadata().is_ok() {
+            // Its mirror would be one that came with a commit.
+            return Err(Fault::new(format!(
+                "{} is a git working tree and holds no releases",
+                path.display()
+            )));
+        }
         let mirror = path.join(MIRROR);
         let layout =
             Self { path: path.to_owned(), state: mirror.join(STATE), shared: path.join(SHARED), mirror };
         if layout.mirror.symlink_metadata().is_ok() {
             place::own(&layout.mirror)?;
+            layout.by_itself()?;
         } else {
             layout.foreign(force)?;
         }
@@ -62,6 +71,14 @@ impl Layout {
         }
         place::own(&path.join(RELEASES))?;
         Ok(layout)
+    }
+
+    fn by_itself(&self) -> Result<(), Fault> {
+        let mut parts = FROM_ELSEWHERE.iter().map(|part| self.mirror.join(part));
+        match parts.find(|part| part.symlink_metadata().is_ok()) {
+            Some(part) => Err(Fault::new(format!("{} is not of this mirror: remove it", part.display()))),
+            None => Ok(()),
+        }
     }
 
     fn foreign(&self, force: bool) -> Result<(), Fault> {

@@ -17,7 +17,7 @@ use signet_common::fault::{self, DeployPoint};
 use super::driver::{Job, say};
 use super::git::Repository;
 use super::hooks::Stage;
-use super::place::{self, Locked};
+use super::place::{self, Locked, MIRROR};
 use super::plan::Fault;
 use super::store;
 use layout::Layout;
@@ -80,6 +80,7 @@ fn prepare(job: &Job, layout: &Layout, commit: &CommitId, whole: bool) -> Result
         store::init(&job.git, &at, &job.deploy, commit)?;
         store::take_remote(&job.git, &at, &job.deploy)?;
     }
+    store::plain(&at, &job.deploy)?;
     if !store::has(&job.git, &at, commit)? {
         say(&format!("fetching {commit} from {}", job.deploy.repository));
         store::fetch(&job.git, &at, &job.deploy, commit)?;
@@ -192,7 +193,7 @@ fn go_back(job: &Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
 /// # Errors
 /// There is none, or git's.
 pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
-    place::own(&job.path.join(layout::MIRROR))?;
+    place::own(&job.path.join(MIRROR))?;
     let layout = Layout::of(&job.path, false)?;
     let name = layout.current()?.ok_or_else(|| Fault::new("no release is current"))?;
     let record = layout.record(&name).ok_or_else(|| Fault::new("the current release is none of ours"))?;
@@ -218,13 +219,14 @@ fn tree(layout: &Layout, name: &str) -> Repository {
 /// git's.
 pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
     let commit = job.commit()?;
-    let there = job.path.join(layout::MIRROR).join("HEAD").exists();
+    let there = job.path.join(MIRROR).join("HEAD").exists();
     if there {
         let layout = Layout::of(&job.path, job.deploy.force)?;
         let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
         place::unlock_git(&layout.mirror)?;
         let at = mirror(&layout);
         store::same_remote(&job.git, &at, &job.deploy)?;
+        store::plain(&at, &job.deploy)?;
         if !store::has(&job.git, &at, &commit)? {
             store::fetch(&job.git, &at, &job.deploy, &commit)?;
         }
