@@ -373,7 +373,7 @@ pub(super) async fn send(
             body: &body,
         };
         let need = if part == Part::Deploy { jobs.need(tx, &candidates).await? } else { None };
-        let sent = match need {
+        let (sent, awaits) = match need {
             Some(need) => {
                 let credential = sealing.as_ref().and_then(Sealing::sample);
                 let message = Deploy { credential, ..message.clone() };
@@ -381,7 +381,6 @@ pub(super) async fn send(
             }
             None => (jobs.dispatch().send(tx, &order).await?, None),
         };
-        let (sent, awaits) = sent;
         let mut lines = beginning(part, commit);
         lines.extend(awaits.iter().cloned());
         under_lease(jobs, tx, job.id, &lines, awaits.is_some()).await?;
