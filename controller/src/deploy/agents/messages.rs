@@ -1,0 +1,287 @@
+//! What a job's hosts are sent: questions before a deployment, and the deployment.
+
+use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
+use signet_common::envelope::PayloadType;
+use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
+use signet_common::time::Micros;
+use signet_common::{AgentId, Hostname, TaskId};
+
+use super::super::credentials::{self, Access, Sealing};
+use super::super::leases::LEASE_MICROS;
+use super::super::model::{Engine, Job, Target, parse_id, shown};
+use super::super::rolling::{Turns, turns};
+use super::super::runner::{Reason, Stop};
+use super::super::service::Jobs;
+use super::super::store::{self, NewLine};
+use super::super::text::heading;
+use super::super::{held, lease_store};
+use super::{ENDED, line};
+use crate::dispatch::{self, Kind, MessageClaims, Order, Rolling};
+use crate::error::{Error, Result};
+use crate::hosts::{self, Candidate};
+use crate::limits::RESOLVE_SECONDS_MAX;
+use crate::store::{AsStoreError, StoreError, Tx, in_transaction};
+
+/// Which of a job's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::deploy) enum Part {
+    /// To find out the commit.
+    Resolve,
+    /// To have it on the hosts before any of them goes back to it.
+    Preflight,
+    /// To deploy it.
+    Deploy,
+}
+
+impl Part {
+    /// What the id of its task ends with.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Resolve => "-resolve",
+            Self::Preflight => "-preflight",
+            Self::Deploy => "",
+        }
+    }
+
+    const fn phase(self) -> Phase {
+        match self {
+            Self::Resolve => Phase::Resolve,
+            Self::Preflight => Phase::Preflight,
+            Self::Deploy => Phase::Deploy,
+        }
+    }
+}
+
+pub(in crate::deploy) fn task(job: i64, part: Part) -> Result<TaskId> {
+    format!("{}{}", shown(job), part.suffix()).parse().map_err(|_| Error::Internal("a job's task id".into()))
+}
+
+/// The job that a task belongs to.
+pub(in crate::deploy) fn part(task: &TaskId) -> Option<(i64, Part)> {
+    let of = |part: Part| Some((parse_id(task.as_str().strip_suffix(part.suffix())?)?, part));
+    [Part::Resolve, Part::Preflight, Part::Deploy].into_iter().find_map(of)
+}
+
+/// What became of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::deploy) enum Sending {
+    /// They are on their way.
+    Sent,
+    /// They will be, once people agreed.
+    Awaits,
+}
+
+/// Why messages were not written, and the transaction leaves no trace.
+enum Unsent {
+    /// The job is not to go on, for this reason.
+    Ended(Reason),
+    /// Something went wrong.
+    Failed(Error),
+}
+
+impl Unsent {
+    /// In words for people, if it is no fault of this controller's or its database's.
+    fn why(self, stop: &Stop) -> Result<String> {
+        match self {
+            Self::Ended(reason) => {
+                stop.stop(reason);
+                Ok(ENDED.into())
+            }
+            Self::Failed(
+                Error::Conflict(why) | Error::TooLarge(why) | Error::Invalid { message: why, .. },
+            ) => Ok(why),
+            Self::Failed(error) => Err(error),
+        }
+    }
+}
+
+impl<E: Into<Error>> From<E> for Unsent {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl AsStoreError for Unsent {
+    fn as_store_error(&self) -> Option<&StoreError> {
+        match self {
+            Self::Failed(error) => error.as_store_error(),
+            Self::Ended(_) => None,
+        }
+    }
+}
+
+/// Writes the messages of a deployment, with the beginning of its log, or of a question before it. Says why it can't.
+pub(in crate::deploy) async fn send(
+    jobs: &Jobs,
+    job: &Job,
+    ours: &[&Target],
+    part: Part,
+    commit: Option<&CommitId>,
+    stop: &Stop,
+) -> Result<std::result::Result<Sending, String>> {
+    let access = match jobs.access(job).await? {
+        Ok(access) => access,
+        Err(why) => return Ok(Err(why)),
+    };
+    let message = match message(jobs, job, part, &access, commit) {
+        Ok(message) => message,
+        Err(why) => return Ok(Err(why)),
+    };
+    let task_id = message.task_id.clone();
+    let turns = turns_of(job, ours, part);
+    let rolling = turns.rolling;
+    let in_steps = rolling.batch.is_some() || rolling.canary > 0;
+    let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>, Unsent> {
+        let mut candidates = in_turn(jobs, tx, ours, &turns).await?;
+        let sealing = match &access.credential {
+            Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
+            None => None,
+        };
+        let refuses = |agent: &AgentId| sealing.as_ref().and_then(|sealing| sealing.refuses(agent));
+        if commit.is_none() {
+            candidates = first_there(candidates, refuses);
+        }
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        let body = |claims: &MessageClaims| {
+            let own = claims.clone();
+            let credential = credentials::sealed(sealing.as_ref(), claims)?;
+            let message = Deploy { credential, ..message.clone() };
+            let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message };
+            serde_json::to_vec(&deploy).map_err(|e| Error::Internal(e.to_string()))
+        };
+        let order = Order {
+            task_id: &task_id,
+            kind: Kind::Deploy,
+            payload_type: PayloadType::Deploy,
+            now: Micros::now(),
+            timeout: message.timeout,
+            expires_in: if in_steps { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
+            rolling,
+            candidates: &candidates,
+            audience: credentials::audience(sealing.as_ref(), &refuses),
+            secret: sealing.is_some(),
+            features: &["deploy"],
+            body: &body,
+        };
+        let need = if part == Part::Deploy { jobs.need(tx, &candidates).await? } else { None };
+        let (sent, awaits) = match need {
+            Some(need) => {
+                let credential = sealing.as_ref().and_then(Sealing::sample);
+                let message = Deploy { credential, ..message.clone() };
+                held::hold(jobs, tx, job, need, &order, message).await?
+            }
+            None => (jobs.dispatch().send(tx, &order).await?, None),
+        };
+        let mut lines = beginning(part, commit);
+        lines.extend(awaits.iter().cloned());
+        under_lease(jobs, tx, job.id, &lines, awaits.is_some()).await?;
+        Ok(Some((sent, awaits.is_some())))
+    });
+    match sent {
+        Ok(Some((sent, awaits))) => {
+            jobs.dispatch().committed(sent);
+            Ok(Ok(if awaits { Sending::Awaits } else { Sending::Sent }))
+        }
+        Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
+        Err(unsent) => unsent.why(stop).map(Err),
+    }
+}
+
+/// The last statements of a transaction that sends, because rows of jobs are locked behind those of dispatches. The job's is
+/// held until the commit, so that who takes the job finds the messages.
+async fn under_lease(
+    jobs: &Jobs,
+    tx: &mut Tx,
+    job: i64,
+    lines: &[NewLine],
+    awaits: bool,
+) -> Result<(), Unsent> {
+    store::lock(tx, job, lines).await?;
+    if !lease_store::renew(tx, job, jobs.holder(), LEASE_MICROS).await? {
+        return Err(Unsent::Ended(Reason::Taken));
+    }
+    if awaits && !lease_store::await_decision(tx, job, jobs.holder()).await? {
+        return Err(Unsent::Ended(Reason::Cancelled));
+    }
+    Ok(())
+}
+
+/// What a log begins with.
+fn beginning(part: Part, commit: Option<&CommitId>) -> Vec<NewLine> {
+    let Some(commit) = commit.filter(|_| part == Part::Deploy) else { return Vec::new() };
+    let lines = [heading("PLAY [all]"), format!("commit {commit}"), heading("TASK [git]")];
+    lines.into_iter().map(|text| line(None, text)).collect()
+}
+
+/// In what order the hosts go; a question before the deployment goes to all at once.
+fn turns_of(job: &Job, ours: &[&Target], part: Part) -> Turns {
+    let names: Vec<&str> = ours.iter().map(|target| target.host.as_str()).collect();
+    let turns = turns(&job.plan, Engine::Agent, &names, fastrand::shuffle);
+    if part == Part::Deploy { turns } else { Turns { rolling: Rolling::default(), ..turns } }
+}
+
+/// The hosts in their turns, as they are now. A job does not begin without each host of its canary.
+async fn in_turn(jobs: &Jobs, tx: &mut Tx, ours: &[&Target], turns: &Turns) -> Result<Vec<Candidate>> {
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for (turn, at) in turns.order.iter().enumerate() {
+        let name = &ours[*at].host;
+        if let Ok(host) = name.parse::<Hostname>() {
+            candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
+        }
+        if candidates.len() <= turn && turn < turns.rolling.canary {
+            return Err(Error::Conflict(format!("the canary {name} is not enrolled any more")));
+        }
+    }
+    Ok(candidates)
+}
+
+/// Of hosts that could be asked for a commit the first that is there, else the first.
+fn first_there(hosts: Vec<Candidate>, refuses: impl Fn(&AgentId) -> Option<&'static str>) -> Vec<Candidate> {
+    let now = Micros::now();
+    let there = |host: &Candidate| {
+        host.agent.as_ref().is_some_and(|a| a.accepted && a.online(now) && refuses(&a.agent_id).is_none())
+    };
+    let at = hosts.iter().position(there).unwrap_or(0);
+    hosts.into_iter().skip(at).take(1).collect()
+}
+
+/// What all of a job's messages say, but their claims and the credential, which is another for each host.
+fn message(
+    jobs: &Jobs,
+    job: &Job,
+    part: Part,
+    access: &Access,
+    commit: Option<&CommitId>,
+) -> std::result::Result<Deploy, String> {
+    let plan = &job.plan;
+    let wrong = |bad: signet_common::deploy::BadDeploy| bad.to_string();
+    let protocol = |name: &String| serde_json::from_value::<Protocol>(name.as_str().into()).ok();
+    // A commit is no name of a branch: what is fetched is the commit itself.
+    let branch = plan.git_branch.as_ref().filter(|name| name.parse::<CommitId>().is_err());
+    Ok(Deploy {
+        iss: "controller".into(),
+        aud: Vec::new(),
+        iat: 0,
+        exp: 0,
+        jti: signet_common::Jti::generate(),
+        task_id: task(job.id, part).map_err(|e| e.to_string())?,
+        phase: part.phase(),
+        repository: plan.git_repo.parse::<GitUrl>().map_err(wrong)?,
+        reference: branch.map(|name| name.parse::<GitRef>()).transpose().map_err(wrong)?,
+        commit: commit.cloned(),
+        path: plan.dest_path.parse::<DeployPath>().map_err(wrong)?,
+        strategy: plan.options.releases.clone().map_or(Strategy::InPlace, Strategy::Releases),
+        rollback: plan.options.rollback.is_some(),
+        force: plan.options.force,
+        submodules: plan.options.submodules,
+        filters: plan.options.filters,
+        allowed_signers: access.allowed_signers.clone(),
+        protocols: jobs.rules().protocols.iter().filter_map(protocol).collect(),
+        credential: None,
+        user: plan.options.user.clone(),
+        timeout: if part == Part::Resolve { RESOLVE_SECONDS_MAX } else { plan.options.timeout },
+        approval: None,
+    })
+}
