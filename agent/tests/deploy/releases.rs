@@ -288,6 +288,18 @@ async fn a_mirror_of_another_repository_is_not_mixed_with_this_one() {
 }
 
 #[tokio::test]
+async fn a_repository_with_longer_ids() {
+    let world = World::new();
+    fs::remove_dir_all(world.origin.join(".git")).unwrap();
+    git(&world.origin, &["init", "-q", "--object-format=sha256"]);
+    for version in ["one", "two"] {
+        assert_eq!(world.commit(version).len(), 64);
+        world.deploy(releases(&world, json!({ "build": [], "activate": [] }))).await.succeeded();
+        assert_eq!(world.read("current/version"), version);
+    }
+}
+
+#[tokio::test]
 async fn a_branch_that_is_gone_stands_in_no_others_way() {
     let world = World::new();
     let tree = world.dir.path().join("srv/tree");
