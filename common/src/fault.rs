@@ -85,6 +85,8 @@ points! {
 points! {
     /// The steps of a deployment with releases, in their order; one that is in place takes some of them.
     DeployPoint:
+    /// It is known where the path leads, and nothing was made there.
+    Resolved = "deploy-resolved",
     /// The path is locked, and nothing of it was looked at.
     Locked = "deploy-locked",
     /// The commit is in the mirror.

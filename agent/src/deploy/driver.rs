@@ -11,11 +11,13 @@ use std::thread;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{close, dup2_stdin};
 use signet_common::deploy::{CommitId, Deploy, Deployed, Phase, Strategy};
+use signet_common::fault::{self, DeployPoint};
 
 use super::git::Git;
 use super::plan::{Fault, Plan, Report};
 use super::{in_place, place, releases, store};
 use crate::limits::LAUNCH_FRAME_BYTES_MAX;
+use crate::policy::DeployRoots;
 
 const EXIT_FAILED: i32 = 1;
 /// Not started as the agent would: there is nobody to tell more.
@@ -130,6 +132,7 @@ pub(super) struct Job {
     pub(super) deploy: Deploy,
     /// The path, without symbolic links.
     pub(super) path: PathBuf,
+    roots: DeployRoots,
     pub(super) git: Git,
     told: Arc<Mutex<Told>>,
 }
@@ -138,6 +141,19 @@ impl Job {
     /// What the end will tell. Not to be held while something takes time.
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
         lock(&self.told)
+    }
+
+    /// Makes the path, if need be, and demands that it is what it was found to be.
+    ///
+    /// # Errors
+    /// It is not, or the system's.
+    pub(super) fn make_place(&self) -> Result<(), Fault> {
+        fault::hit(DeployPoint::Resolved);
+        place::make(&self.path)?;
+        if place::resolve(self.deploy.path.as_str().as_ref(), &self.roots)? == self.path {
+            return Ok(());
+        }
+        Err(Fault::new(format!("somebody changed where {} leads", self.deploy.path)))
     }
 
     /// The commit that is to be deployed.
@@ -164,7 +180,7 @@ fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
         return Ok(());
     }
     let path = place::resolve(deploy.path.as_str().as_ref(), &roots)?;
-    let mut job = Job { deploy, path, git, told: Arc::clone(told) };
+    let mut job = Job { deploy, path, roots, git, told: Arc::clone(told) };
     if look {
         return match job.deploy.strategy {
             Strategy::InPlace => in_place::look_at(&mut job),

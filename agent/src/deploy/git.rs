@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use nix::sys::prctl::set_dumpable;
@@ -44,6 +46,9 @@ struct Access {
     _files: Vec<Memory>,
 }
 
+/// Whether a git was ended by a signal, and may have left its locks.
+pub(super) type Killed = Arc<AtomicBool>;
+
 /// Starts git.
 #[derive(Debug)]
 pub(super) struct Git {
@@ -53,6 +58,7 @@ pub(super) struct Git {
     narrowed: bool,
     looks: bool,
     guarded: bool,
+    killed: Killed,
     access: Option<Access>,
 }
 
@@ -84,8 +90,14 @@ impl Git {
             narrowed,
             looks: false,
             guarded: deploy.user.is_some(),
+            killed: Killed::default(),
             access: Some(access(deploy, secret)?),
         })
+    }
+
+    /// Whether one was ended by a signal, now or later.
+    pub(super) fn killed(&self) -> Killed {
+        Arc::clone(&self.killed)
     }
 
     /// From here on nothing is written, and no remote is reached.
@@ -147,11 +159,18 @@ impl Git {
     }
 
     fn output(&self, at: Option<&Repository>, arguments: &[&str]) -> Result<Output, Fault> {
-        let mut command = self.command(at);
-        bounded(command.args(arguments).stderr(Stdio::piped())).map_err(|error| match error.kind() {
+        self.bounded(self.command(at).args(arguments).stderr(Stdio::piped()))
+    }
+
+    fn bounded(&self, command: &mut Command) -> Result<Output, Fault> {
+        let output = bounded(command).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Fault::new("there is no git on this host"),
             _ => Fault::new(format!("git can't be executed: {error}")),
-        })
+        })?;
+        if output.status.code().is_none() {
+            self.killed.store(true, Ordering::Relaxed);
+        }
+        Ok(output)
     }
 
     /// What git writes to its standard output.
@@ -172,9 +191,7 @@ impl Git {
     /// # Errors
     /// It can't be executed.
     pub(super) fn ask(&self, at: &Repository, arguments: &[&str]) -> Result<Option<String>, Fault> {
-        let mut command = self.command(Some(at));
-        let output = bounded(command.args(arguments).stderr(Stdio::null()));
-        let output = output.map_err(Fault::of("git can't be executed"))?;
+        let output = self.bounded(self.command(Some(at)).args(arguments).stderr(Stdio::null()))?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 

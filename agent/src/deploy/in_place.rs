@@ -38,9 +38,9 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     let commit = job.commit()?;
     let at = repository(&job.path);
     let state = at.directory.join(STATE);
-    place::make(&job.path)?;
+    job.make_place()?;
     vet(job, &at)?;
-    let _locked = Locked::take(&job.path, &state, &job.deploy)?;
+    let _locked = Locked::take(&job.path, &state, &job.deploy, &job.git)?;
     fault::hit(DeployPoint::Locked);
     // Also to look for changes: that cleans files.
     job.git.disable_filters(&at)?;
@@ -158,7 +158,7 @@ pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
 /// Fetches the commit into the tree's repository, if there is one.
 ///
 /// # Errors
-/// What is there is foreign, or git's.
+/// What is there is foreign or a clone of another repository, or git's.
 pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
     let commit = job.commit()?;
     let at = repository(&job.path);
@@ -167,11 +167,9 @@ pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
         Err(error) => return Err(Fault::of(at.directory.display())(error)),
         Ok(_) => {
             place::own(&at.directory)?;
-            let _locked = Locked::take(&job.path, &at.directory.join(STATE), &job.deploy)?;
-            if !store::has(&job.git, &at, &commit)? {
-                store::fetch(&job.git, &at, &job.deploy, &commit)?;
-            }
-            true
+            let state = at.directory.join(STATE);
+            let _locked = Locked::take(&job.path, &state, &job.deploy, &job.git)?;
+            made(&at, state.join(BUSY).exists()) && store::prepare(&job.git, &at, &job.deploy, &commit)?
         }
     };
     job.told().deployed.present = Some(present);
@@ -192,18 +190,19 @@ fn vet(job: &Job, at: &Repository) -> Result<(), Fault> {
     }
 }
 
+/// Whether the repository is there, and more than the begin of a first deployment.
+fn made(at: &Repository, interrupted: bool) -> bool {
+    let head = at.directory.join("HEAD");
+    let unborn = || fs::read_to_string(&head).is_ok_and(|head| head == "ref: refs/heads/main\n");
+    head.exists() && !(interrupted && unborn())
+}
+
 /// Looks at what is there, and makes a repository where nothing is.
 fn look(job: &Job, at: &Repository, commit: &CommitId) -> Result<Found, Fault> {
     let state = at.directory.join(STATE);
     let busy = fs::read_to_string(state.join(BUSY)).ok();
     let (interrupted, begun) = (busy.is_some(), busy.and_then(|commit| commit.parse().ok()));
-    if interrupted {
-        place::unlock_git(&at.directory)?;
-    }
-    if interrupted
-        && fs::read_to_string(at.directory.join("HEAD")).is_ok_and(|head| head == "ref: refs/heads/main\n")
-        || !at.directory.join("HEAD").exists()
-    {
+    if !made(at, interrupted) {
         if begun.is_none() {
             // Nothing of what is there is ours yet.
             foreign(job)?;

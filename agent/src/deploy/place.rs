@@ -5,6 +5,7 @@ use std::io;
 use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -12,11 +13,14 @@ use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use signet_common::deploy::Deploy;
 use signet_common::time::Micros;
 
+use super::git::{Git, Killed};
 use super::plan::Fault;
 use crate::policy::{DeployRoots, follow};
 
 /// The driver's own files, inside the repository's directory.
 pub(super) const STATE: &str = "signet";
+/// There while somebody is at work: git may have been killed when it is found.
+const WORKING: &str = "working";
 /// The repository of a working tree.
 pub(super) const GIT: &str = ".git";
 /// The bare repository of a path with releases.
@@ -130,26 +134,45 @@ fn name(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// Makes the directory of a deployment, if need be.
+/// Makes the directory of a deployment, if need be. The path leads through no symbolic link. Where everybody may make
+/// names somebody else may have been faster: so each part is looked at before anything is made in it.
 ///
 /// # Errors
-/// It is something else, or the system's.
+/// A part is something else or somebody else's, or the system's.
 pub(super) fn make(path: &Path) -> Result<(), Fault> {
-    fs::create_dir_all(path).map_err(Fault::of(format!("{} can't be created", path.display())))
+    let cannot = |error: io::Error| Fault::new(format!("{} can't be created: {error}", path.display()));
+    let mut parts: Vec<&Path> = path.ancestors().collect();
+    while let Some(part) = parts.pop() {
+        if part.symlink_metadata().is_err() {
+            match fs::create_dir(part) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot(error)),
+                _ => {}
+            }
+        }
+        let there = part.symlink_metadata().map_err(cannot)?;
+        if !there.is_dir() {
+            return Err(cannot(io::ErrorKind::NotADirectory.into()));
+        }
+        trusted(part, &there)?;
+    }
+    Ok(())
 }
 
 /// A path that is locked for as long as this lives, and never longer than the driver does.
 #[derive(Debug)]
 pub(super) struct Locked {
     lock: Flock<File>,
+    working: PathBuf,
+    killed: Killed,
 }
 
 impl Locked {
-    /// Locks `path`, in which `state` is this user's own directory; that is created if need be.
+    /// Locks `path`, in which `state` is this user's own directory in the repository's; that is created if need be. The
+    /// locks of a git that was killed at work here go.
     ///
     /// # Errors
     /// Another deployment is at work there, by its own words; or the system's.
-    pub(super) fn take(path: &Path, state: &Path, deploy: &Deploy) -> Result<Self, Fault> {
+    pub(super) fn take(path: &Path, state: &Path, deploy: &Deploy, git: &Git) -> Result<Self, Fault> {
         fs::create_dir_all(state).map_err(Fault::of(state.display()))?;
         own(state)?;
         let file = state.join(LOCK);
@@ -163,7 +186,12 @@ impl Locked {
             .open(&file);
         match Flock::lock(open.map_err(Fault::of(file.display()))?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => {
-                let mut locked = Self { lock };
+                let working = state.join(WORKING);
+                if working.exists() {
+                    unlock_git(state.parent().unwrap_or(state))?;
+                }
+                fs::write(&working, "").map_err(Fault::of(working.display()))?;
+                let mut locked = Self { lock, working, killed: git.killed() };
                 let since = Micros::now().rfc3339();
                 let holder = format!("job {} (message {}) since {since}\n", deploy.task_id, deploy.jti);
                 locked.say(&holder).map_err(Fault::of(file.display()))?;
@@ -191,6 +219,10 @@ impl Drop for Locked {
     fn drop(&mut self) {
         // What remains there is read only while it is locked, and written anew then.
         self.say("").ok();
+        if !self.killed.load(Ordering::Relaxed) {
+            // What remains costs the next one a look.
+            fs::remove_file(&self.working).ok();
+        }
     }
 }
 
@@ -199,10 +231,24 @@ impl Drop for Locked {
 /// # Errors
 /// The system's.
 pub(super) fn unlock_git(repository: &Path) -> Result<(), Fault> {
-    remove_locks(repository).map_err(Fault::of(repository.display()))?;
-    let mut directories = vec![repository.join("refs")];
-    while let Some(directory) = directories.pop() {
-        directories.extend(remove_locks(&directory).map_err(Fault::of(directory.display()))?);
+    let mut repositories = vec![repository.to_owned()];
+    while let Some(repository) = repositories.pop() {
+        for part in ["", "objects", "objects/info", "objects/pack"].map(|part| repository.join(part)) {
+            remove_locks(&part).map_err(Fault::of(part.display()))?;
+        }
+        let mut directories = vec![repository.join("refs")];
+        while let Some(directory) = directories.pop() {
+            directories.extend(remove_locks(&directory).map_err(Fault::of(directory.display()))?);
+        }
+        // Those of submodules, whose names may have slashes.
+        let mut directories = vec![repository.join("modules")];
+        while let Some(directory) = directories.pop() {
+            if directory.join("HEAD").is_file() {
+                repositories.push(directory);
+            } else {
+                directories.extend(remove_locks(&directory).map_err(Fault::of(directory.display()))?);
+            }
+        }
     }
     Ok(())
 }

@@ -136,19 +136,47 @@ fn name_remote(repository: &Path, deploy: &Deploy) -> Result<(), Fault> {
 /// # Errors
 /// It is one, or git's.
 pub(super) fn same_remote(git: &Git, at: &Repository, deploy: &Deploy) -> Result<(), Fault> {
+    match other_remote(git, at, deploy)? {
+        None => Ok(()),
+        Some(_) if deploy.force => take_remote(git, at, deploy),
+        Some(refused) => Err(refused),
+    }
+}
+
+/// Fetches the commit where it is missing, and says whether it is there now. What was asked for with `force` has still to
+/// be approved: the clone of another repository stays what it is, and does not have the commit.
+///
+/// # Errors
+/// It is such a clone, and nothing is forced; or git's.
+pub(super) fn prepare(git: &Git, at: &Repository, deploy: &Deploy, commit: &CommitId) -> Result<bool, Fault> {
+    match other_remote(git, at, deploy)? {
+        None => {}
+        Some(_) if deploy.force => return Ok(false),
+        Some(refused) => return Err(refused),
+    }
+    if at.tree.is_none() {
+        plain(at, deploy)?;
+    }
+    if !has(git, at, commit)? {
+        fetch(git, at, deploy, commit)?;
+    }
+    Ok(true)
+}
+
+/// What is said of the clone of another repository.
+fn other_remote(git: &Git, at: &Repository, deploy: &Deploy) -> Result<Option<Fault>, Fault> {
     let wanted = deploy.repository.as_str();
     if fs::read_to_string(remote(at)).is_ok_and(|remote| remote == wanted) {
-        return Ok(());
+        return Ok(None);
     }
     let found = git.ask(at, &["config", "--get", "remote.origin.url"])?.unwrap_or_default();
     match found.trim() {
-        same if same == wanted => note_remote(at, deploy),
-        _ if deploy.force => take_remote(git, at, deploy),
-        other => Err(Fault::new(format!(
+        same if same == wanted => note_remote(at, deploy).map(|()| None),
+        other => Ok(Some(Fault::new(format!(
             "{} is a clone of {}",
             at.tree.as_deref().unwrap_or(&at.directory).display(),
             without_password(other)
-        ))),
+        )))),
     }
 }
 
@@ -201,14 +229,19 @@ pub(super) fn verify(git: &Git, at: &Repository, deploy: &Deploy, commit: &Commi
     }
 }
 
-/// Whether the commit is there.
+/// Whether the commit is there, with all that it consists of.
 ///
 /// # Errors
 /// git can't be executed.
 pub(super) fn has(git: &Git, at: &Repository, commit: &CommitId) -> Result<bool, Fault> {
     // The id of a tag leads to a commit and is none.
     let found = git.ask(at, &["rev-parse", "--verify", "--quiet", &format!("{commit}^{{commit}}")])?;
-    Ok(found.is_some_and(|found| found.trim() == commit.as_str()))
+    if found.is_none_or(|found| found.trim() != commit.as_str()) {
+        return Ok(false);
+    }
+    // A fetch that was killed may leave it without its files. What a branch or tag leads to came as a whole: only the
+    // rest is looked at.
+    Ok(git.ask(at, &["rev-list", "--quiet", "--objects", commit.as_str(), "--not", "--all"])?.is_some())
 }
 
 /// Fetches the commit: by its branch or tag, else with all of them, else by its id alone.

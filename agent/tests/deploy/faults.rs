@@ -1,7 +1,7 @@
 //! The driver, and the agent above it, die at each step of a deployment.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,7 +12,7 @@ use signet_common::fault::DeployPoint;
 use signet_common::messages::Outcome;
 use signet_testkit::eventually;
 
-use crate::world::{PATIENCE, World, runner};
+use crate::world::{PATIENCE, World, finish, runner};
 
 /// Set in the process that plays the agent that is killed: the directory with its orders.
 const AGENT: &str = "SIGNET_TEST_DEPLOYING_AGENT";
@@ -100,7 +100,7 @@ async fn the_agent_is_killed_at_each_step() {
 async fn in_place_the_next_one_repairs_what_was_left() {
     use DeployPoint::{CheckedOut, Fetched, Locked};
     for point in [Locked, Fetched, CheckedOut] {
-        for first in [true, false] {
+        for (first, preflight) in [(true, false), (true, true), (false, false), (false, true)] {
             let world = World::new();
             if !first {
                 world.deploy(json!({})).await.succeeded();
@@ -112,25 +112,88 @@ async fn in_place_the_next_one_repairs_what_was_left() {
                 // As git leaves them when it is killed in the middle.
                 if point == CheckedOut {
                     fs::write(world.path.join("version"), "ha").unwrap();
-                    fs::write(world.path.join(".git/index.lock"), "").unwrap();
                 }
+                let git = world.path.join(".git");
+                let locks = ["index.lock", "refs/remotes/origin/main.lock", "modules/a/b/index.lock"];
+                for lock in locks.map(|lock| git.join(lock)) {
+                    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+                    fs::write(lock, "").unwrap();
+                }
+                fs::write(git.join("modules/a/b/HEAD"), "").unwrap();
+            }
+            if preflight {
+                world.deploy(json!({ "phase": "preflight" })).await.succeeded();
             }
             let done = world.deploy(json!({})).await.succeeded();
             assert_eq!(done.commit.unwrap().as_str(), world.head());
             assert_eq!(world.read("version"), if first { "one" } else { "two" }, "{point:?} {first}");
+            let left = [".git/modules/a/b/index.lock", ".git/signet/working"];
+            assert!(left.iter().all(|left| !world.path.join(left).exists()), "{point:?} {first}");
         }
     }
 }
 
-/// Whether a driver of this message is stopped.
-fn stopped(jti: &str) -> Option<()> {
-    let is = |process: &Path| -> Option<()> {
+#[tokio::test]
+async fn what_others_make_meanwhile_is_not_used() {
+    let world = World::new();
+    let (srv, outside) = (world.dir.path().join("srv"), world.dir.path().join("outside"));
+    for directory in [&srv, &outside] {
+        fs::create_dir(directory).unwrap();
+    }
+    fs::set_permissions(&srv, fs::Permissions::from_mode(0o1777)).unwrap();
+    let faulty = world.clone_with(launcher(&world, &format!("{}:1:stop", DeployPoint::Resolved.name())));
+    for strategy in [json!("in_place"), json!({ "releases": {} })] {
+        for (path, link) in [("app", false), ("app/more", false), ("app", true), ("app/more", true)] {
+            let change = json!({ "path": srv.join(path), "strategy": strategy });
+            let (spec, report) = world.spec(change, None);
+            let jti = spec.jti.clone();
+            let running = faulty.start(spec).await.unwrap();
+            let driver =
+                eventually(PATIENCE, "the driver stands still", async || stopped(jti.as_str())).await;
+            let app = srv.join("app");
+            if link {
+                symlink(&outside, &app).unwrap();
+            } else {
+                fs::create_dir(&app).unwrap();
+                chown(&app, Some(65534), Some(65534)).unwrap();
+            }
+            kill(driver, Signal::SIGCONT).unwrap();
+            let why =
+                if link { "can't be created" } else { "app belongs to nobody, and this deploys as root" };
+            finish(running, &report).await.failed(why);
+            assert_eq!(fs::read_dir(&app).unwrap().count(), 0, "{path}");
+            if link { fs::remove_file(&app) } else { fs::remove_dir(&app) }.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_came_without_its_files_is_fetched_again() {
+    for strategy in [json!("in_place"), json!({ "releases": {} })] {
+        let world = World::new();
+        world.deploy(json!({ "strategy": strategy })).await.succeeded();
+        let second = world.commit("two");
+        // As a fetch leaves it that is killed while it writes one object after the other.
+        let repository = world.path.join(if strategy == "in_place" { ".git" } else { "repo.git" });
+        let object = PathBuf::from("objects").join(&second[..2]).join(&second[2..]);
+        fs::create_dir_all(repository.join(&object).parent().unwrap()).unwrap();
+        fs::copy(world.origin.join(".git").join(&object), repository.join(&object)).unwrap();
+        world.deploy(json!({ "strategy": strategy })).await.succeeded();
+        let version = if strategy == "in_place" { "version" } else { "current/version" };
+        assert_eq!(world.read(version), "two");
+    }
+}
+
+/// A driver of this message that is stopped.
+fn stopped(jti: &str) -> Option<Pid> {
+    let is = |process: &Path| -> Option<Pid> {
         let environment = fs::read(process.join("environ")).ok()?;
         let ours = String::from_utf8_lossy(&environment).contains(jti);
         let arguments = fs::read(process.join("cmdline")).ok()?;
         let driver = String::from_utf8_lossy(&arguments).contains("--signet-deploy");
         let status = fs::read_to_string(process.join("status")).ok()?;
-        (ours && driver && status.contains("State:\tT")).then_some(())
+        (ours && driver && status.contains("State:\tT"))
+            .then(|| process.file_name()?.to_str()?.parse().ok().map(Pid::from_raw))?
     };
     fs::read_dir("/proc").unwrap().find_map(|entry| is(&entry.ok()?.path()))
 }

@@ -132,6 +132,23 @@ async fn a_preflight_fetches_and_changes_no_file() {
 }
 
 #[tokio::test]
+async fn a_preflight_leaves_the_clone_of_another_repository_alone() {
+    let world = World::new();
+    world.deploy(json!({})).await.succeeded();
+    git(&world.path, &["remote", "set-url", "origin", "https://example.com/other"]);
+    fs::remove_file(world.path.join(".git/signet/remote")).unwrap();
+    let refs = git(&world.path, &["for-each-ref"]);
+    world.commit("two");
+    let preflight = |force: bool| world.deploy(json!({ "phase": "preflight", "force": force }));
+    preflight(false).await.failed("is a clone of https://example.com/other");
+    assert_eq!(preflight(true).await.succeeded().present, Some(false));
+    assert_eq!(git(&world.path, &["for-each-ref"]), refs);
+    assert_eq!(git(&world.path, &["remote", "get-url", "origin"]), "https://example.com/other");
+    world.deploy(json!({ "force": true })).await.succeeded();
+    assert_eq!(preflight(false).await.succeeded().present, Some(true));
+}
+
+#[tokio::test]
 async fn only_one_is_at_work_at_a_path() {
     let world = World::new();
     world.deploy(json!({})).await.succeeded();

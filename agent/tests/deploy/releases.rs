@@ -272,6 +272,10 @@ async fn a_mirror_of_another_repository_is_not_mixed_with_this_one() {
     world.commit("two");
     world.deploy(from_other(json!({}))).await.failed(&why);
     world.deploy(from_other(json!({ "phase": "preflight" }))).await.failed(&why);
+    // Also `force` makes it no mirror of the other before that is approved.
+    let forced = json!({ "phase": "preflight", "force": true });
+    assert_eq!(world.deploy(from_other(forced)).await.succeeded().present, Some(false));
+    world.deploy(from_other(json!({}))).await.failed(&why);
     assert_eq!(world.read("current/version"), "one");
     git(&other, &["fetch", "-q", world.origin.to_str().unwrap(), "+refs/heads/*:refs/heads/*"]);
     world.deploy(from_other(json!({ "force": true }))).await.succeeded();
@@ -281,6 +285,18 @@ async fn a_mirror_of_another_repository_is_not_mixed_with_this_one() {
         .deploy(releases(&world, json!({})))
         .await
         .failed(&format!("is a clone of file://{}", other.display()));
+}
+
+#[tokio::test]
+async fn a_repository_with_longer_ids() {
+    let world = World::new();
+    fs::remove_dir_all(world.origin.join(".git")).unwrap();
+    git(&world.origin, &["init", "-q", "--object-format=sha256"]);
+    for version in ["one", "two"] {
+        assert_eq!(world.commit(version).len(), 64);
+        world.deploy(releases(&world, json!({ "build": [], "activate": [] }))).await.succeeded();
+        assert_eq!(world.read("current/version"), version);
+    }
 }
 
 #[tokio::test]

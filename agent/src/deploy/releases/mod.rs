@@ -29,9 +29,9 @@ pub(super) use layout::Undo;
 /// A step failed; then the release before is current.
 pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
     let commit = job.commit()?;
-    place::make(&job.path)?;
+    job.make_place()?;
     let layout = Layout::of(&job.path, job.deploy.force)?;
-    let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
+    let _locked = Locked::take(&job.path, &layout.state, &job.deploy, &job.git)?;
     fault::hit(DeployPoint::Locked);
     let whole = whole(&layout);
     if whole {
@@ -213,24 +213,19 @@ fn tree(layout: &Layout, name: &str) -> Repository {
     Repository { tree: Some(layout.release(name)), index: Some(layout.index(name)), ..mirror(layout) }
 }
 
-/// Fetches the commit into the mirror, if there is one.
+/// Fetches the commit into the mirror, if there is one of this repository.
 ///
 /// # Errors
-/// git's.
+/// It is of another, or git's.
 pub(super) fn preflight(job: &Job) -> Result<(), Fault> {
     let commit = job.commit()?;
-    let there = job.path.join(MIRROR).join("HEAD").exists();
-    if there {
-        let layout = Layout::of(&job.path, job.deploy.force)?;
-        let _locked = Locked::take(&job.path, &layout.state, &job.deploy)?;
+    let mut present = false;
+    if job.path.join(MIRROR).join("HEAD").exists() {
+        let layout = Layout::of(&job.path, false)?;
+        let _locked = Locked::take(&job.path, &layout.state, &job.deploy, &job.git)?;
         place::unlock_git(&layout.mirror)?;
-        let at = mirror(&layout);
-        store::same_remote(&job.git, &at, &job.deploy)?;
-        store::plain(&at, &job.deploy)?;
-        if !store::has(&job.git, &at, &commit)? {
-            store::fetch(&job.git, &at, &job.deploy, &commit)?;
-        }
+        present = store::prepare(&job.git, &mirror(&layout), &job.deploy, &commit)?;
     }
-    job.told().deployed.present = Some(there);
+    job.told().deployed.present = Some(present);
     Ok(())
 }
