@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use signet_common::Hostname;
+use signet_common::deploy::{Health, Probe};
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 
@@ -283,12 +284,43 @@ impl Whom {
     }
 }
 
-/// Whether a caller may deploy this: a token may be limited to repositories, and who is limited to groups of enrolled
-/// hosts has no business on others.
+/// Whether a caller may deploy this: a token may be limited to repositories and directories, and then it brings no
+/// commands unless it says so.
+///
+/// # Errors
+/// [`Error::Forbidden`].
 pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
-    let named = |all: &BTreeSet<String>| all.iter().any(|one| repositories::same(one, &plan.git_repo));
-    if caller.repositories.as_ref().is_some_and(|all| !named(all)) {
-        return Err(Error::Forbidden("this token may not deploy this repository".into()));
+    let Some(deploys) = &caller.deploys else { return Ok(()) };
+    let refused = |text: String| Err(Error::Forbidden(text));
+    if !deploys.repositories.iter().any(|one| repositories::same(one, &plan.git_repo)) {
+        return refused("this token may not deploy this repository".into());
     }
-    Ok(())
+    if deploys.paths.as_ref().is_some_and(|all| !all.iter().any(|dir| holds(dir, &plan.dest_path))) {
+        return refused(format!("this token may not deploy to {}", plan.dest_path));
+    }
+    match hook(plan) {
+        Some(field) if !deploys.hooks => {
+            refused(format!("this token may not deploy with `{field}`: its scope lacks `hooks`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path is this directory or lies below it.
+fn holds(dir: &str, path: &str) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The field by which a deployment runs what its caller wants, or as whom, beside the repository's content.
+fn hook(plan: &Plan) -> Option<&'static str> {
+    let releases = plan.options.releases.as_ref();
+    let command = |health: &Health| matches!(health.probe, Probe::Command(_));
+    let all = [
+        ("build", releases.is_some_and(|releases| !releases.build.is_empty())),
+        ("activate", releases.is_some_and(|releases| !releases.activate.is_empty())),
+        ("health", releases.and_then(|releases| releases.health.as_ref()).is_some_and(command)),
+        ("filters", plan.options.filters),
+        ("user", plan.options.user.is_some()),
+    ];
+    all.into_iter().find_map(|(field, given)| given.then_some(field))
 }
