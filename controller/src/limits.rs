@@ -352,6 +352,8 @@ pub const JOB_LINES_AT_ONCE: usize = 1_000;
 pub const JOB_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Lines of a job's log; what programs write beyond is not kept.
 pub const JOB_LINES_MAX: i64 = 200_000;
+/// Text of a job's log, in bytes; what programs write beyond is not kept.
+pub const JOB_LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Lines beyond that which say how hosts ended.
 pub const JOB_WORDS_MAX: i64 = 10_000;
 /// Lines of a host's output that are kept of one event of its journal.
@@ -394,11 +396,15 @@ pub const KEYGEN_SECONDS_MAX: u64 = 20;
 pub const RESULTS_LOOK_MILLISECONDS: u64 = 200;
 /// How long processes of a job that was ended may take to go, in milliseconds.
 pub const JOB_KILL_MILLISECONDS: u64 = 5_000;
+/// Lines of jobs' logs deleted in one transaction of the retention: at most 16 MiB of text.
+pub const RETENTION_JOB_LINES_MAX: u64 = 1_000;
 /// Jobs deleted in one transaction of the retention.
 pub const RETENTION_JOBS_MAX: usize = 5;
 
 /// How long a repository may take to tell its references, in seconds.
 pub const LS_REMOTE_SECONDS_MAX: u64 = 20;
+/// Repositories that one controller asks at the same time; the others wait.
+pub const LS_REMOTES_AT_ONCE: usize = 16;
 /// What a repository may say of the references that it is asked for, in bytes: they are at most three.
 pub const LS_REMOTE_BYTES_MAX: u64 = 64 * 1024;
 /// What is kept of git's complaints about a repository, in bytes.

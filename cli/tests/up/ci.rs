@@ -54,6 +54,7 @@ impl Ci {
         let login = person(&site.home, &site.up, "ci");
         // The token is made as the document says, for this test's repository.
         let script = blocks("sh")[0].replace("https://git.example.com/org/app", &site.url());
+        let script = script.replace("/srv/app", site.home.0.path().join("srv").to_str().unwrap());
         let made = Command::new("sh")
             .args(["-c", &script])
             .env("SIGNET_URL", &site.up.url)
@@ -124,6 +125,9 @@ fn each_pipeline_deploys_its_commit_and_fails_with_the_log() {
     let (refused, _, why) =
         signet(&["deploy", "https://git.example.com/other", "--to", "box", "--path", "/srv/x"]);
     assert!(refused == 3 && why.contains("may not deploy this repository"), "{why}");
+    let url = ci.site.url();
+    let (refused, _, why) = signet(&["deploy", &url, "--to", "@web", "--path", "/srv/x"]);
+    assert!(refused == 3 && why.contains("may not deploy to /srv/x"), "{why}");
     let (refused, _, why) = signet(&["run", "box", "--", "true"]);
     assert!(refused == 3 && why.contains("403"), "{why}");
 }

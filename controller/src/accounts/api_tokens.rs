@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use signet_common::deploy::DeployPath;
 use signet_common::ids::is_group_name;
 use signet_common::time::Micros;
 use uuid::Uuid;
@@ -50,6 +51,24 @@ pub(super) fn names(
     }
 }
 
+/// Checks what belongs to `repositories`: such a token is for deployments alone.
+fn of_repositories(scope: &Scope) -> Result<()> {
+    if scope.repositories.is_none() {
+        return match (scope.hooks, &scope.paths) {
+            (true, _) => Err(Error::invalid("hooks", "hooks goes with repositories")),
+            (_, Some(_)) => Err(Error::invalid("paths", "paths goes with repositories")),
+            (false, None) => Ok(()),
+        };
+    }
+    let jobs = |all: &BTreeSet<String>| all.len() == 1 && all.contains("jobs");
+    if !scope.surfaces.as_ref().is_some_and(jobs) {
+        let text =
+            "surfaces must be [\"jobs\"] with repositories: such a token deploys these and does nothing else";
+        return Err(Error::invalid("surfaces", text));
+    }
+    names("paths", scope.paths.as_ref(), |path| path.parse::<DeployPath>().is_ok())
+}
+
 fn check(asked: &Asked, now: Micros) -> Result<()> {
     let length = asked.name.chars().count();
     if length == 0 || length > NAME_CHARS_MAX || asked.name.contains(char::is_control) {
@@ -61,6 +80,7 @@ fn check(asked: &Asked, now: Micros) -> Result<()> {
     if asked.expires_at.is_some_and(|at| at <= now) {
         return Err(Error::invalid("expires_at", "expires_at has passed"));
     }
+    of_repositories(&asked.scope)?;
     let text = |name: &str| !name.is_empty() && !name.contains(char::is_control);
     names("surfaces", asked.scope.surfaces.as_ref(), |name| SURFACES.contains(&name))?;
     names("groups", asked.scope.groups.as_ref(), is_group_name)?;

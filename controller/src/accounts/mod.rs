@@ -17,7 +17,7 @@ mod who;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use login::LoggedIn;
-pub use model::{Caller, Role, Scope, Via, within};
+pub use model::{Caller, Deploys, Role, Scope, Via, within};
 pub use passwords::CHECKS as PASSWORD_CHECKS;
 pub use service::{Accounts, FIRST_PASSWORD_FILE, by_a_person};
 pub use store::ALL as STATEMENTS;

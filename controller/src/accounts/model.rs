@@ -156,9 +156,15 @@ pub struct Scope {
     /// Groups of hosts that it may make do something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<BTreeSet<String>>,
-    /// Repositories that it may deploy.
+    /// Repositories that it may deploy; with these it may do nothing else but read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repositories: Option<BTreeSet<String>>,
+    /// Of these: whether its deployments may bring commands, filters and the account that they run as.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hooks: bool,
+    /// Of these: the directories to which, or below which, it may deploy them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<BTreeSet<String>>,
     /// Networks from which it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<String>>)]
@@ -171,6 +177,26 @@ impl Scope {
     pub fn covers(&self, surface: &str, peer: IpAddr) -> bool {
         self.surfaces.as_ref().is_none_or(|all| all.contains(surface))
             && self.networks.as_ref().is_none_or(|all| all.iter().any(|net| net.contains(&peer)))
+    }
+}
+
+/// What a token that is limited to repositories may deploy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploys {
+    /// These repositories.
+    pub repositories: BTreeSet<String>,
+    /// Whether with commands, filters, and as another account.
+    pub hooks: bool,
+    /// To these directories and below; none = anywhere.
+    pub paths: Option<BTreeSet<String>>,
+}
+
+impl Deploys {
+    /// Of a token's scope; none = it is not limited to repositories.
+    #[must_use]
+    pub fn of(scope: &Scope) -> Option<Self> {
+        let repositories = scope.repositories.clone()?;
+        Some(Self { repositories, hooks: scope.hooks, paths: scope.paths.clone() })
     }
 }
 
@@ -208,8 +234,8 @@ pub struct Caller {
     pub via: Via,
     /// The groups of hosts that it may make do something; none = all.
     pub groups: Option<BTreeSet<String>>,
-    /// The repositories that it may deploy; none = all.
-    pub repositories: Option<BTreeSet<String>>,
+    /// What alone it may do, when it is limited to repositories.
+    pub deploys: Option<Deploys>,
 }
 
 impl Caller {
@@ -217,7 +243,13 @@ impl Caller {
     #[must_use]
     pub fn admin_token() -> Self {
         let (name, role) = ("admin".into(), Role::Admin);
-        Self { name, role, user: None, via: Via::AdminToken, groups: None, repositories: None }
+        Self { name, role, user: None, via: Via::AdminToken, groups: None, deploys: None }
+    }
+
+    /// Whether it is limited to some hosts or repositories: it changes nothing that all depend on.
+    #[must_use]
+    pub const fn is_limited(&self) -> bool {
+        self.groups.is_some() || self.deploys.is_some()
     }
 
     /// Whether this is that account.

@@ -186,12 +186,17 @@ struct TokenBody {
     name: String,
     /// At most the account's own; `viewer` unless given.
     role: Option<String>,
-    /// `fleet`, `jobs`, `pipelines`, `releases`, `clusters`; absent = all.
+    /// `fleet`, `jobs`, `pipelines`, `releases`, `clusters`; absent = all. With `repositories`: `["jobs"]`.
     surfaces: Option<BTreeSet<String>>,
     /// Groups of hosts that it may make do something; absent = all.
     groups: Option<BTreeSet<String>>,
-    /// Repositories that it may deploy; absent = all.
+    /// Repositories that it may deploy, and nothing else; absent = all.
     repositories: Option<BTreeSet<String>>,
+    /// With `repositories`: whether its deployments may bring `build`, `activate`, a health command, `filters` and `user`.
+    #[serde(default)]
+    hooks: bool,
+    /// With `repositories`: the directories to which, or below which, it may deploy them; absent = all.
+    paths: Option<BTreeSet<String>>,
     /// Networks or addresses from which it counts; absent = all.
     networks: Option<Vec<String>>,
     /// RFC 3339; absent = never.
@@ -218,8 +223,14 @@ impl TokenBody {
         };
         let networks =
             self.networks.map(|all| all.into_iter().map(network).collect::<Result<_>>()).transpose()?;
-        let scope =
-            Scope { surfaces: self.surfaces, groups: self.groups, repositories: self.repositories, networks };
+        let scope = Scope {
+            surfaces: self.surfaces,
+            groups: self.groups,
+            repositories: self.repositories,
+            hooks: self.hooks,
+            paths: self.paths,
+            networks,
+        };
         Ok(Asked { name: self.name, role, scope, expires_at: self.expires_at.map(moment).transpose()? })
     }
 }

@@ -7,7 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use signet_common::time::Micros;
 use uuid::Uuid;
 
-use super::model::{Caller, User, Via, both};
+use super::model::{Caller, Deploys, User, Via, both};
 use super::service::Accounts;
 use super::store;
 use super::tokens::Kind;
@@ -101,7 +101,7 @@ impl Accounts {
             user: Some((owner.id, owner.uuid()?)),
             via: Via::Session(*sid),
             groups: owner.groups()?,
-            repositories: None,
+            deploys: None,
         })
     }
 
@@ -123,8 +123,8 @@ impl Accounts {
             role: row.role()?,
             user: Some((owner.id, owner.uuid()?)),
             via: Via::ApiToken(row.id()?),
+            deploys: Deploys::of(&scope),
             groups: both(owner.groups()?, scope.groups),
-            repositories: scope.repositories,
         })
     }
 

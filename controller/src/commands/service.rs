@@ -373,6 +373,7 @@ fn asked_for(task: &Task, hosts: usize, held: bool) -> Note<'_> {
 fn nobody(target: &hosts::Target) -> Error {
     match target {
         hosts::Target::Node(_) => unknown_node(),
+        hosts::Target::Nodes(_) => Error::NotFound("Unknown servers".into()),
         hosts::Target::Group(_) => Error::NotFound("Unknown group".into()),
         hosts::Target::Label { .. } => Error::NotFound("No server has this label".into()),
         hosts::Target::All => Error::NotFound("There is no server".into()),

@@ -1,13 +1,14 @@
 //! Making a job: who may, for which hosts, and the same once more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 use signet_common::Hostname;
+use signet_common::deploy::{Health, Probe};
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 
-use super::model::{self, Engine, Job, Plan};
+use super::model::{self, Engine, Job, Plan, Target};
 use super::request::{Asked, Checked};
 use super::rolling::misfits;
 use super::secrets::{self, Login, Secrets};
@@ -40,7 +41,7 @@ impl Jobs {
         if !wrong.is_empty() {
             return Err(Error::InvalidFields(wrong));
         }
-        self.signed(&plan, &targets, true).await?;
+        self.signed(&plan, &targets).await?;
         let credential = request.credential.map(|credential| (plan.git_repo.clone(), credential));
         let new = New { targets, credential, until, origin: Origin::Request };
         self.make(by, caller, &plan, &new).await
@@ -48,12 +49,13 @@ impl Jobs {
 
     /// Every host by itself, as groups are now; and what is wrong, by field.
     async fn expanded(&self, asked: Vec<(usize, Asked)>) -> Result<(Vec<Whom>, Vec<(String, String)>)> {
+        let enrolled = self.enrolled(&asked).await?;
         let mut targets = Vec::new();
         let mut wrong = Vec::new();
         let mut over_ssh = Vec::new();
         let mut known: BTreeSet<Hostname> = BTreeSet::new();
         for (index, asked) in asked {
-            let (target, field, why) = match asked {
+            let (found, field, why) = match asked {
                 Asked::Ssh(login) => {
                     over_ssh.push((index, login.host.to_ascii_lowercase()));
                     targets.push(Whom::Ssh(login));
@@ -61,14 +63,14 @@ impl Jobs {
                 }
                 Asked::Host(host) => {
                     let why = format!("required: {host} is no enrolled host");
-                    (hosts::Target::Node(host), "auth", why)
+                    let found = enrolled.hosts.contains(&host).then_some(host);
+                    (found.into_iter().collect(), "auth", why)
                 }
                 Asked::Group(group) => {
-                    (hosts::Target::Group(group), "group", "names no enrolled host".into())
+                    let found = enrolled.groups.get(&group).cloned().unwrap_or_default();
+                    (found, "group", "names no enrolled host".into())
                 }
             };
-            let found = self.hosts().candidates(&mut self.store().begin().await?, &target).await?;
-            let found: Vec<Hostname> = found.into_iter().map(|candidate| candidate.hostname).collect();
             if found.is_empty() {
                 wrong.push((format!("targets[{index}].{field}"), why));
             }
@@ -86,9 +88,32 @@ impl Jobs {
         Ok((targets, wrong))
     }
 
+    /// What is there of the hosts and groups that are named.
+    async fn enrolled(&self, asked: &[(usize, Asked)]) -> Result<Enrolled> {
+        let hosts: Vec<Hostname> = asked
+            .iter()
+            .filter_map(|(_, asked)| if let Asked::Host(host) = asked { Some(host.clone()) } else { None })
+            .collect();
+        let groups: BTreeSet<&String> = asked
+            .iter()
+            .filter_map(|(_, asked)| if let Asked::Group(group) = asked { Some(group) } else { None })
+            .collect();
+        in_transaction!(self.store(), |tx| -> Result<Enrolled> {
+            let mut enrolled = Enrolled::default();
+            let found = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts.clone())).await?;
+            enrolled.hosts.extend(found.into_iter().map(|candidate| candidate.hostname));
+            for group in &groups {
+                let found = self.hosts().candidates(tx, &hosts::Target::Group((*group).clone())).await?;
+                let found = found.into_iter().map(|candidate| candidate.hostname).collect();
+                enrolled.groups.insert((*group).clone(), found);
+            }
+            Ok(enrolled)
+        })
+    }
+
     /// Whether a caller may deploy to these; what needs approval goes by agents alone.
     async fn admitted(&self, tx: &mut Tx, caller: &Caller, targets: &[Whom]) -> Result<()> {
-        let (mut candidates, mut bare) = (Vec::new(), Vec::new());
+        let (mut agents, mut bare) = (Vec::new(), Vec::new());
         for target in targets {
             match target {
                 Whom::Ssh(_) if caller.groups.is_some() => {
@@ -96,23 +121,16 @@ impl Jobs {
                     return Err(Error::Forbidden(text.into()));
                 }
                 // An enrolled host that is reached another way is the same host to a rule.
-                Whom::Ssh(login) => {
-                    if let Ok(host) = login.host.parse() {
-                        bare.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
-                    }
-                }
-                Whom::Agent(host) => {
-                    candidates.extend(self.hosts().candidates(tx, &hosts::Target::Node(host.clone())).await?);
-                }
+                Whom::Ssh(login) => bare.extend(login.host.parse::<Hostname>().ok()),
+                Whom::Agent(host) => agents.push(host.clone()),
             }
         }
+        let mut candidates = self.hosts().candidates(tx, &hosts::Target::Nodes(agents)).await?;
         within(caller.groups.as_ref(), candidates.iter().map(|candidate| &candidate.group))?;
-        candidates.extend(bare);
+        candidates.extend(self.hosts().candidates(tx, &hosts::Target::Nodes(bare)).await?);
         let over_ssh = targets.iter().any(|target| matches!(target, Whom::Ssh(_)));
         if over_ssh && self.need(tx, &candidates).await?.is_some() {
-            let text = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
-                agents alone";
-            return Err(Error::Conflict(text.into()));
+            return Err(Error::Conflict(UNAPPROVED.into()));
         }
         Ok(())
     }
@@ -194,28 +212,73 @@ impl Jobs {
                 Engine::Agent => target.host.parse().ok().map(Whom::Agent),
             });
         }
-        self.signed(&job.plan, &targets, false).await?;
+        // What a job brought when nothing was known does not count any more, and is no reason to refuse it again.
+        if targets.iter().any(|target| target.login().is_some())
+            && let Some(why) = self.unsigned(&job.plan).await?
+        {
+            return Err(Error::Conflict(why.into()));
+        }
         let origin = Origin::Retry(id);
         Ok((job, New { targets, credential, until, origin }))
     }
 
-    /// Refuses what would go around the signatures that are known to be needed for a repository. What a job brought when
-    /// nothing was known does not count any more, and is no reason to refuse it again.
-    async fn signed(&self, plan: &Plan, targets: &[Whom], first: bool) -> Result<()> {
+    /// Refuses what would go around the signatures that are known to be needed for a repository.
+    async fn signed(&self, plan: &Plan, targets: &[Whom]) -> Result<()> {
         if self.repositories().known(&plan.git_repo).await?.allowed_signers.is_none() {
             return Ok(());
         }
         let mut wrong = Vec::new();
-        if first && plan.options.allowed_signers.is_some() {
+        if plan.options.allowed_signers.is_some() {
             let why = "the repository has a list of its own, and only that counts";
             wrong.push(("allowed_signers".to_owned(), why.to_owned()));
         }
         if targets.iter().any(|target| target.login().is_some()) {
-            let why = "the repository needs signatures, which agents check and Ansible does not";
-            wrong.push(("targets".into(), why.into()));
+            wrong.push(("targets".into(), UNSIGNED.into()));
         }
         if wrong.is_empty() { Ok(()) } else { Err(Error::InvalidFields(wrong)) }
     }
+
+    /// Why a job that is about to begin may not go over SSH after all: rules and signers may have come, or hosts have been
+    /// enrolled, while it waited for its turn.
+    pub(super) async fn barred_over_ssh(
+        &self,
+        plan: &Plan,
+        targets: &[Target],
+    ) -> Result<Option<&'static str>> {
+        if let Some(why) = self.unsigned(plan).await? {
+            return Ok(Some(why));
+        }
+        let hosts: Vec<Hostname> = targets.iter().filter_map(|target| target.host.parse().ok()).collect();
+        in_transaction!(self.store(), |tx| -> Result<Option<&'static str>> {
+            let candidates = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts.clone())).await?;
+            Ok(self.need(tx, &candidates).await?.map(|_| UNAPPROVED))
+        })
+    }
+
+    /// Why a repository can't be deployed over SSH, as it is known now.
+    async fn unsigned(&self, plan: &Plan) -> Result<Option<&'static str>> {
+        if repositories::strays(&plan.git_repo) {
+            return Ok(Some(
+                "the repository's address has a part . or .., so that nobody knows who must sign it",
+            ));
+        }
+        let signers = self.repositories().known(&plan.git_repo).await?.allowed_signers;
+        Ok(signers.map(|_| UNSIGNED))
+    }
+}
+
+/// Why what needs approval does not go over SSH.
+const UNAPPROVED: &str = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
+    agents alone";
+/// Why what needs signatures does not.
+const UNSIGNED: &str = "the repository needs signatures, which agents check and Ansible does not";
+
+/// Enrolled hosts that a request names.
+#[derive(Debug, Default)]
+struct Enrolled {
+    hosts: BTreeSet<Hostname>,
+    /// By group.
+    groups: BTreeMap<String, Vec<Hostname>>,
 }
 
 /// A job that is to be made, beside what it is to do.
@@ -283,12 +346,43 @@ impl Whom {
     }
 }
 
-/// Whether a caller may deploy this: a token may be limited to repositories, and who is limited to groups of enrolled
-/// hosts has no business on others.
+/// Whether a caller may deploy this: a token may be limited to repositories and directories, and then it brings no
+/// commands unless it says so.
+///
+/// # Errors
+/// [`Error::Forbidden`].
 pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
-    let named = |all: &BTreeSet<String>| all.iter().any(|one| repositories::same(one, &plan.git_repo));
-    if caller.repositories.as_ref().is_some_and(|all| !named(all)) {
-        return Err(Error::Forbidden("this token may not deploy this repository".into()));
+    let Some(deploys) = &caller.deploys else { return Ok(()) };
+    let refused = |text: String| Err(Error::Forbidden(text));
+    if !deploys.repositories.iter().any(|one| repositories::same(one, &plan.git_repo)) {
+        return refused("this token may not deploy this repository".into());
     }
-    Ok(())
+    if deploys.paths.as_ref().is_some_and(|all| !all.iter().any(|dir| holds(dir, &plan.dest_path))) {
+        return refused(format!("this token may not deploy to {}", plan.dest_path));
+    }
+    match hook(plan) {
+        Some(field) if !deploys.hooks => {
+            refused(format!("this token may not deploy with `{field}`: its scope lacks `hooks`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a path is this directory or lies below it.
+fn holds(dir: &str, path: &str) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The field by which a deployment runs what its caller wants, or as whom, beside the repository's content.
+fn hook(plan: &Plan) -> Option<&'static str> {
+    let releases = plan.options.releases.as_ref();
+    let command = |health: &Health| matches!(health.probe, Probe::Command(_));
+    let all = [
+        ("build", releases.is_some_and(|releases| !releases.build.is_empty())),
+        ("activate", releases.is_some_and(|releases| !releases.activate.is_empty())),
+        ("health", releases.and_then(|releases| releases.health.as_ref()).is_some_and(command)),
+        ("filters", plan.options.filters),
+        ("user", plan.options.user.is_some()),
+    ];
+    all.into_iter().find_map(|(field, given)| given.then_some(field))
 }

@@ -1,5 +1,7 @@
 //! `GET /api/deployments`: how deployed paths stand, and which of them are not what was deployed.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::Uri;
@@ -88,11 +90,12 @@ async fn list_deployments(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next = rows.last().filter(|_| more).map(|last| format!("{}:{}", last.hostname, last.place));
-    let mut views = Vec::new();
-    for row in rows {
-        let job = store::last_at(app.jobs.store(), &row.hostname, &row.path).await?;
-        views.push(view(row, job));
-    }
+    let hosts: BTreeSet<&str> = rows.iter().map(|row| row.hostname.as_str()).collect();
+    let paths: BTreeSet<&str> = rows.iter().map(|row| row.path.as_str()).collect();
+    let mut last = store::last_at(app.jobs.store(), hosts, paths).await?;
+    let mut job = |row: &Deployment| last.remove(&(row.hostname.clone(), row.path.clone()));
+    let views: Vec<_> =
+        rows.into_iter().map(|row| (job(&row), row)).map(|(job, row)| view(row, job)).collect();
     let mut response = axum::Json(views).into_response();
     if let Some(next) = next {
         link_next(&mut response, &uri, &next);

@@ -26,15 +26,18 @@ impl Jobs {
         }
         let refused =
             || Error::Forbidden("this account may not do anything on some of the job's hosts".into());
+        let mut hosts = Vec::new();
         for target in store::targets_in(tx, id).await? {
-            let host =
-                target.host.parse().ok().filter(|_| target.engine == Engine::Agent).ok_or_else(refused)?;
-            let found = self.hosts().candidates(tx, &hosts::Target::Node(host)).await?;
-            // Of a host that is no more nobody knows the group.
-            let host = found.first().ok_or_else(refused)?;
-            within(caller.groups.as_ref(), [&host.group])?;
+            let host = target.host.parse().ok().filter(|_| target.engine == Engine::Agent);
+            hosts.push(host.ok_or_else(refused)?);
         }
-        Ok(())
+        let wanted = hosts.len();
+        let found = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts)).await?;
+        // Of a host that is no more nobody knows the group.
+        if found.len() < wanted {
+            return Err(refused());
+        }
+        within(caller.groups.as_ref(), found.iter().map(|host| &host.group))
     }
 
     /// Cancels a job; one that nobody took is over at once.

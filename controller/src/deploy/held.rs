@@ -97,11 +97,9 @@ impl Sealer for Jobs {
         let credential = access.credential.ok_or_else(|| {
             Error::Conflict("the repository's credential is gone; have it requested again".into())
         })?;
-        let mut candidates = Vec::new();
-        for target in store::targets_in(tx, id).await? {
-            let Ok(host) = target.host.parse() else { continue };
-            candidates.extend(self.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
-        }
+        let hosts =
+            store::targets_in(tx, id).await?.into_iter().filter_map(|t| t.host.parse().ok()).collect();
+        let candidates = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts)).await?;
         let sealing = Sealing::new(self, tx, &credential, &candidates).await?;
         Ok(Box::new(move |claims| sealing.sealed(claims)))
     }

@@ -1,19 +1,18 @@
 //! The SQL of taking jobs and keeping them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use signet_common::time::Micros;
 
 use super::model::Engine;
 use super::places::{Host, Places};
+use crate::limits::JOB_TARGETS_MAX;
 use crate::store::{Store, StoreError, Tx, corrupt, statements};
 
 statements! {
     PENDING = same("SELECT id, dest_path FROM jobs WHERE status = 'PENDING' AND awaits = 0 AND id > ? \
             ORDER BY id LIMIT ?");
     HOSTS = same("SELECT job_id, host, port, engine FROM job_targets WHERE job_id IN ({list})");
-    UNDER_WAY = same("SELECT j.dest_path, t.host, t.port FROM jobs j JOIN job_targets t ON t.job_id = j.id \
-            WHERE j.status = 'RUNNING'");
     BUSY = same("SELECT j.dest_path, t.host, t.port FROM jobs j JOIN job_targets t ON t.job_id = j.id \
             WHERE j.status = 'RUNNING' AND LOWER(t.host) IN ({list})");
     CLAIM = differ(
@@ -79,22 +78,28 @@ pub(super) async fn pending(store: &Store, after: i64, limit: usize) -> Result<V
     Ok(jobs.into_values().collect())
 }
 
-fn places(rows: Vec<(String, String, Option<i64>)>) -> Result<Places, StoreError> {
-    let mut places = Places::default();
+fn add(places: &mut Places, rows: Vec<(String, String, Option<i64>)>) -> Result<(), StoreError> {
     for (path, host, port) in rows {
         places.add(&path, &[Host::new(&host, port.map(u16::try_from).transpose().map_err(corrupt)?)]);
     }
-    Ok(places)
+    Ok(())
 }
 
-/// Where all jobs under way deploy.
-pub(super) async fn under_way(store: &Store) -> Result<Places, StoreError> {
-    places(store.all(UNDER_WAY.query()).await?)
+/// Adds where jobs under way deploy on the hosts of these.
+pub(super) async fn add_busy(store: &Store, places: &mut Places, jobs: &[Waiting]) -> Result<(), StoreError> {
+    let names: BTreeSet<&str> = jobs.iter().flat_map(|job| job.hosts.iter().map(Host::name)).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    for some in names.chunks(JOB_TARGETS_MAX) {
+        add(places, store.all(BUSY.query().list(some.iter().copied())).await?)?;
+    }
+    Ok(())
 }
 
 /// Where jobs under way deploy on these hosts.
 pub(super) async fn busy(tx: &mut Tx, hosts: &[Host]) -> Result<Places, StoreError> {
-    places(tx.all(BUSY.query().list(hosts.iter().map(Host::name))).await?)
+    let mut places = Places::default();
+    add(&mut places, tx.all(BUSY.query().list(hosts.iter().map(Host::name))).await?)?;
+    Ok(places)
 }
 
 /// Takes a job that nobody has; says whether it worked.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::lease_store;
 use super::model::{Job, JobStatus};
-use super::places::Host;
+use super::places::{Host, Places};
 use super::service::Jobs;
 use super::store;
 use crate::error::Result;
@@ -68,12 +68,13 @@ impl Jobs {
     /// Takes what nobody has, oldest first, as far as there is room. What has to wait, for room or for a job under way at the
     /// same place, lets everything pass but what goes to that place too. Each job is given to `begin` as it is taken.
     pub(super) async fn take_some(&self, mut room: Room, mut begin: impl FnMut(Taken)) -> Result<()> {
-        let mut busy = lease_store::under_way(self.store()).await?;
+        let mut busy = Places::default();
         let mut after = 0;
         while room.heavy > 0 || room.light > 0 {
             let page = lease_store::pending(self.store(), after, JOBS_LOOKED_AT).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
+            lease_store::add_busy(self.store(), &mut busy, &page).await?;
             for job in page {
                 let weight = if job.over_ssh { Weight::Heavy } else { Weight::Light };
                 if *room.of(weight) > 0

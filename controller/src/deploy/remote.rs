@@ -11,13 +11,16 @@ use nix::unistd::Pid;
 use signet_common::deploy::{CommitId, GitUrl};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 
 use super::model::Job;
 use super::secrets::credential_telltales;
 use super::service::Jobs;
-use super::ssh::RunDir;
+use super::ssh::{RunDir, no_place};
 use super::text::{blotted, reason};
-use crate::limits::{LS_REMOTE_BYTES_MAX, LS_REMOTE_COMPLAINT_BYTES_MAX, LS_REMOTE_SECONDS_MAX};
+use crate::limits::{
+    LS_REMOTE_BYTES_MAX, LS_REMOTE_COMPLAINT_BYTES_MAX, LS_REMOTE_SECONDS_MAX, LS_REMOTES_AT_ONCE,
+};
 use crate::repositories::Credential;
 
 /// What every deploy key without hosts of its own is checked against: the first key of a host is noted, and must be shown
@@ -26,15 +29,18 @@ const KNOWN_HOSTS: &str = "git-known-hosts";
 const SSH: &str =
     "ssh -F none -o BatchMode=yes -o IdentityAgent=none -o UpdateHostKeys=no -o ForwardAgent=no";
 
+/// Who may ask at the same time.
+static TURNS: Semaphore = Semaphore::const_new(LS_REMOTES_AT_ONCE);
+
 /// The commit of a job's branch or tag, or in words for people why it is not known.
 pub(super) async fn commit(
     jobs: &Jobs,
     job: &Job,
     credential: Option<&Credential>,
 ) -> Result<CommitId, String> {
+    let _turn = TURNS.acquire().await.map_err(|e| e.to_string())?;
     let names = names(job.plan.git_branch.as_deref());
-    let access =
-        Access::new(jobs, job, credential).map_err(|e| format!("no place for the credential: {e}"))?;
+    let access = Access::new(jobs, job, credential).map_err(|e| no_place(&e))?;
     let mut command = Command::new("git");
     for setting in &access.configuration {
         command.args(["-c", setting]);
@@ -95,7 +101,7 @@ impl Access {
         let Some(credential) = credential else {
             return Ok(Self { configuration, ssh: nobody, telltales: Vec::new(), dir: None });
         };
-        let dir = RunDir::make(&jobs.rules().data_dir, job.id)?;
+        let dir = RunDir::make(job.id)?;
         let telltales = credential_telltales(credential);
         match credential {
             Credential::DeployKey { private_key, known_hosts } => {

@@ -24,7 +24,6 @@ use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
 use crate::hosts::Hosts;
 use crate::keys::Keys;
-use crate::limits::RETENTION_JOBS_MAX;
 use crate::loops::Loops;
 use crate::repositories::Repositories;
 use crate::settings::{Deploying, Settings};
@@ -209,15 +208,12 @@ impl Jobs {
         })
     }
 
-    /// Deletes a few jobs that were over before this; says whether there are more.
+    /// Deletes a few jobs that were over before this, or a part of one's log; says whether there is more to delete.
     ///
     /// # Errors
     /// The database's.
     pub async fn forget_old(&self, before: Micros) -> Result<bool> {
-        let deleted = in_transaction!(self.store, |tx| -> Result<usize> {
-            Ok(store::delete_old(tx, before, RETENTION_JOBS_MAX).await?)
-        })?;
-        Ok(deleted == RETENTION_JOBS_MAX)
+        in_transaction!(self.store, |tx| -> Result<bool> { Ok(store::delete_old(tx, before).await?) })
     }
 
     /// Deletes what jobs logged in with, past its time.

@@ -1,9 +1,14 @@
 //! The SQL of jobs. Nobody else reads these tables.
 
+use std::collections::HashMap;
+
 use signet_common::time::Micros;
 
 use super::model::{Engine, Job, JobStatus, Options, Plan, RunMode, Standing, Target, TargetStatus};
-use crate::limits::{BATCH_ROWS_MAX, JOB_LINES_MAX, JOB_WORDS_MAX};
+use crate::limits::{
+    BATCH_ROWS_MAX, JOB_LINES_MAX, JOB_LOG_BYTES_MAX, JOB_WORDS_MAX, RETENTION_JOB_LINES_MAX,
+    RETENTION_JOBS_MAX,
+};
 use crate::store::{Store, StoreError, Tx, Value, corrupt, statements};
 
 macro_rules! job {
@@ -37,13 +42,15 @@ statements! {
     PUT_TARGET = same("UPDATE job_targets SET status = ?, changed = ?, started_at = ?, elapsed_ms = ?, reason = ?, \
             commit_id = ?, inferred = ? WHERE job_id = ? AND ordinal = ?");
     /// Holds the job's row, so that its changes and the lines of its log follow one another.
-    LOCK_JOB = same("UPDATE jobs SET last_line = last_line + ? WHERE id = ?");
+    LOCK_JOB = same("UPDATE jobs SET last_line = last_line + ?, log_bytes = log_bytes + ? WHERE id = ?");
     LAST_LINE = same("SELECT last_line FROM jobs WHERE id = ?");
-    TOLD = same("SELECT COUNT(*) FROM job_lines WHERE job_id = ? AND id > ? AND line = ?");
+    LOG_SIZE = same("SELECT last_line, log_bytes, log_cut FROM jobs WHERE id = ?");
+    CUT = same("UPDATE jobs SET log_cut = 1 WHERE id = ?");
     INSERT_LINES = same("INSERT INTO job_lines (job_id, id, at, host, line) VALUES {rows:5}");
     LINES = same("SELECT id, at, host, line FROM job_lines WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?");
-    LAST_AT = same("SELECT j.id, j.commit_id FROM job_targets t JOIN jobs j ON j.id = t.job_id WHERE t.host = ? \
-            AND j.dest_path = ? AND t.engine = 'agent' AND t.status = 'SUCCESS' ORDER BY t.job_id DESC LIMIT 1");
+    LAST_AT = same("SELECT n.host, j.dest_path, j.id, j.commit_id FROM (SELECT t.host AS host, MAX(t.job_id) AS id \
+            FROM job_targets t JOIN jobs o ON o.id = t.job_id WHERE t.host IN ({list}) AND o.dest_path IN ({list}) \
+            AND t.engine = 'agent' AND t.status = 'SUCCESS' GROUP BY t.host, o.dest_path) n JOIN jobs j ON j.id = n.id");
     /// Hosts that a finished job brought this commit to, at this place.
     DEPLOYED = same("SELECT COUNT(*) FROM job_targets t JOIN jobs j ON j.id = t.job_id WHERE t.commit_id = ? \
             AND t.status = 'SUCCESS' AND j.finished_at IS NOT NULL AND j.git_repo = ? AND j.dest_path = ? \
@@ -61,7 +68,8 @@ statements! {
     DELETE_OLD_SECRETS = same("DELETE FROM job_secrets WHERE expires_at < ? AND NOT EXISTS \
             (SELECT 1 FROM jobs WHERE jobs.id = job_secrets.job_id AND jobs.finished_at IS NULL)");
     OLD = same("SELECT id FROM jobs WHERE finished_at < ? ORDER BY id LIMIT ?");
-    DELETE_LINES = same("DELETE FROM job_lines WHERE job_id IN ({list})");
+    FIRST_LINE = same("SELECT MIN(id) FROM job_lines WHERE job_id = ?");
+    DELETE_LINES = same("DELETE FROM job_lines WHERE job_id = ? AND id < ?");
     DELETE_SECRETS = same("DELETE FROM job_secrets WHERE job_id IN ({list})");
     DELETE_TARGETS = same("DELETE FROM job_targets WHERE job_id IN ({list})");
     DELETE_JOBS = same("DELETE FROM jobs WHERE id IN ({list})");
@@ -311,6 +319,13 @@ pub(super) struct NewLine {
     pub(super) line: String,
 }
 
+impl NewLine {
+    /// Of its text.
+    const fn bytes(&self) -> u64 {
+        self.line.len() as u64
+    }
+}
+
 /// A line of which a log keeps as many as it has room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kept {
@@ -321,44 +336,48 @@ pub(super) enum Kept {
 }
 
 /// Holds the job's row until the end of the transaction, and gives those of the lines that its log has room for. The first
-/// time that one is left out, a line says so.
+/// time that one is left out, a line says so, and from then on only words are kept.
 pub(super) async fn fitting(tx: &mut Tx, job: i64, lines: Vec<Kept>) -> Result<Vec<NewLine>, StoreError> {
     if lines.is_empty() {
         return Ok(Vec::new());
     }
-    tx.run(LOCK_JOB.bind(0).bind(job)).await?;
-    let row: Option<(i64,)> = tx.first(LAST_LINE.bind(job)).await?;
-    let mut last = row.map_or(0, |(last,)| last);
+    lock(tx, job, &[]).await?;
+    let row: Option<(i64, i64, i64)> = tx.first(LOG_SIZE.bind(job)).await?;
+    let (mut last, bytes, told) = row.unwrap_or_default();
+    let mut bytes = bytes.unsigned_abs();
+    let mut cut = told != 0;
     let mut fitting = Vec::new();
-    let mut told = false;
     for line in lines {
-        let (line, max) = match line {
-            Kept::Output(line) => (line, JOB_LINES_MAX),
-            Kept::Word(line) => (line, JOB_LINES_MAX + JOB_WORDS_MAX),
+        let (line, fits) = match line {
+            Kept::Output(line) => {
+                let fits = !cut && last < JOB_LINES_MAX && bytes + line.bytes() <= JOB_LOG_BYTES_MAX;
+                (line, fits)
+            }
+            Kept::Word(line) => (line, last < JOB_LINES_MAX + JOB_WORDS_MAX),
         };
-        let line = if last < max {
+        let line = if fits {
             line
+        } else if std::mem::replace(&mut cut, true) {
+            continue;
         } else {
-            if std::mem::replace(&mut told, true) {
-                continue;
-            }
-            let text = format!("(more than {JOB_LINES_MAX} lines: the rest is not kept)");
-            let before: Option<(i64,)> =
-                tx.first(TOLD.bind(job).bind(JOB_LINES_MAX).bind(text.as_bytes())).await?;
-            if before.is_some_and(|(n,)| n > 0) {
-                continue;
-            }
+            let mib = JOB_LOG_BYTES_MAX / (1024 * 1024);
+            let text = format!("(more than {JOB_LINES_MAX} lines or {mib} MiB: the rest is not kept)");
             NewLine { host: None, line: text, ..line }
         };
         last += 1;
+        bytes += line.bytes();
         fitting.push(line);
+    }
+    if cut && told == 0 {
+        tx.run(CUT.bind(job)).await?;
     }
     Ok(fitting)
 }
 
 /// Holds the job's row until the end of the transaction, and adds lines to its log.
 pub(super) async fn lock(tx: &mut Tx, job: i64, lines: &[NewLine]) -> Result<(), StoreError> {
-    tx.run(LOCK_JOB.bind(lines.len() as u64).bind(job)).await?;
+    let bytes: u64 = lines.iter().map(NewLine::bytes).sum();
+    tx.run(LOCK_JOB.bind(lines.len() as u64).bind(bytes).bind(job)).await?;
     if lines.is_empty() {
         return Ok(());
     }
@@ -410,13 +429,16 @@ pub(super) async fn lines(
     Ok(rows.into_iter().map(line).collect())
 }
 
-/// The newest job that deployed to this path of an enrolled host, and the commit that it wanted.
+/// The newest job that deployed to one of these paths of one of these enrolled hosts, by host and path, with the commit that it
+/// wanted.
 pub(super) async fn last_at(
     store: &Store,
-    host: &str,
-    path: &str,
-) -> Result<Option<(i64, Option<String>)>, StoreError> {
-    store.first(LAST_AT.bind(host).bind(path)).await
+    hosts: impl IntoIterator<Item = &str>,
+    paths: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<(String, String), (i64, Option<String>)>, StoreError> {
+    let rows: Vec<(String, String, i64, Option<String>)> =
+        store.all(LAST_AT.query().list(hosts).list(paths)).await?;
+    Ok(rows.into_iter().map(|(host, path, id, commit)| ((host, path), (id, commit))).collect())
 }
 
 pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), StoreError> {
@@ -480,14 +502,27 @@ pub(super) async fn delete_old_secrets(tx: &mut Tx, now: Micros) -> Result<(), S
     tx.run(DELETE_OLD_SECRETS.bind(now)).await.map(drop)
 }
 
-/// Deletes some jobs that were over before this; says how many.
-pub(super) async fn delete_old(tx: &mut Tx, before: Micros, limit: usize) -> Result<usize, StoreError> {
-    let rows: Vec<(i64,)> = tx.all(OLD.bind(before).bind(limit as u64)).await?;
-    let ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
-    if !ids.is_empty() {
-        for statement in [DELETE_LINES, DELETE_SECRETS, DELETE_TARGETS, DELETE_JOBS] {
-            tx.run(statement.query().list(ids.iter().copied())).await?;
+/// Deletes some lines of jobs that were over before this, and the jobs of which no line is left; says whether there may be more
+/// to delete. A log may be too large for one statement.
+pub(super) async fn delete_old(tx: &mut Tx, before: Micros) -> Result<bool, StoreError> {
+    let rows: Vec<(i64,)> = tx.all(OLD.bind(before).bind(RETENTION_JOBS_MAX as u64)).await?;
+    let (mut room, mut bare) = (RETENTION_JOB_LINES_MAX, Vec::new());
+    for (id,) in &rows {
+        lock(tx, *id, &[]).await?;
+        while room > 0 {
+            let first: Option<(Option<i64>,)> = tx.first(FIRST_LINE.bind(*id)).await?;
+            let Some((Some(first),)) = first else {
+                bare.push(*id);
+                break;
+            };
+            let end = first.saturating_add(i64::try_from(room).unwrap_or(i64::MAX));
+            room = room.saturating_sub(tx.run(DELETE_LINES.bind(*id).bind(end)).await?);
         }
     }
-    Ok(ids.len())
+    if !bare.is_empty() {
+        for statement in [DELETE_SECRETS, DELETE_TARGETS, DELETE_JOBS] {
+            tx.run(statement.query().list(bare.iter().copied())).await?;
+        }
+    }
+    Ok(bare.len() < rows.len() || rows.len() == RETENTION_JOBS_MAX)
 }

@@ -10,6 +10,8 @@ pub enum Target {
     All,
     /// One server.
     Node(Hostname),
+    /// These servers, in this order.
+    Nodes(Vec<Hostname>),
     /// All of a group.
     Group(String),
     /// All with this label.

@@ -1,6 +1,6 @@
 //! The SQL of servers, agents' keys, heartbeats and nonces. Nobody else reads these tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, PublicKey};
@@ -43,6 +43,8 @@ statements! {
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id ORDER BY s.hostname"));
     CANDIDATES_NODE = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.hostname = ?"));
+    CANDIDATES_NODES = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
+            LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.hostname IN ({list})"));
     CANDIDATES_GROUP = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
             LEFT JOIN heartbeats h ON h.agent_id = s.agent_id WHERE s.grp = ? ORDER BY s.hostname"));
     CANDIDATES_LABEL = same(concat!("SELECT s.hostname, s.grp, s.agent_id, ", reachable!(), " FROM servers s \
@@ -54,6 +56,8 @@ statements! {
             "SELECT ip FROM servers ORDER BY hostname");
     HOLD_NODE = differ("SELECT ip FROM servers WHERE hostname = ? LOCK IN SHARE MODE",
             "SELECT ip FROM servers WHERE hostname = ?");
+    HOLD_NODES = differ("SELECT ip FROM servers WHERE hostname IN ({list}) ORDER BY hostname LOCK IN SHARE MODE",
+            "SELECT ip FROM servers WHERE hostname IN ({list}) ORDER BY hostname");
     HOLD_GROUP = differ("SELECT ip FROM servers WHERE grp = ? ORDER BY hostname LOCK IN SHARE MODE",
             "SELECT ip FROM servers WHERE grp = ? ORDER BY hostname");
     HOLD_LABEL = differ("SELECT s.ip FROM servers s JOIN server_labels l ON l.hostname = s.hostname AND l.name = ? \
@@ -132,11 +136,12 @@ impl ReachableRow {
     }
 }
 
-/// The servers that a target names, by hostname. Holds them until the end of the transaction against who replaces or
+/// The servers that a target names, by hostname or in the order in which it names them. Holds them until the end of the transaction against who replaces or
 /// revokes their keys or begins a new log: all of those lock the server, and end what they find. So what is written for
 /// these servers in this transaction is found, or comes after.
 pub(super) async fn candidates(tx: &mut Tx, target: &Target) -> Result<Vec<Candidate>, StoreError> {
     let (hold, query): (Query, Query) = match target {
+        Target::Nodes(hosts) => return named(tx, hosts).await,
         Target::All => (HOLD_ALL.query(), CANDIDATES_ALL.query()),
         Target::Node(host) => (HOLD_NODE.bind(host), CANDIDATES_NODE.bind(host)),
         Target::Group(group) => (HOLD_GROUP.bind(group.as_str()), CANDIDATES_GROUP.bind(group.as_str())),
@@ -145,6 +150,10 @@ pub(super) async fn candidates(tx: &mut Tx, target: &Target) -> Result<Vec<Candi
             CANDIDATES_LABEL.bind(name.as_str()).bind(value.as_str()),
         ),
     };
+    held(tx, hold, query).await
+}
+
+async fn held(tx: &mut Tx, hold: Query, query: Query) -> Result<Vec<Candidate>, StoreError> {
     if tx.flavour() == Flavour::MySql {
         tx.all::<(String,)>(hold).await?;
     }
@@ -155,6 +164,19 @@ pub(super) async fn candidates(tx: &mut Tx, target: &Target) -> Result<Vec<Candi
             Ok(Candidate { hostname: row.hostname.parse().map_err(corrupt)?, group: row.grp, agent })
         })
         .collect()
+}
+
+/// Those of these servers that are there, in this order and each once.
+async fn named(tx: &mut Tx, hosts: &[Hostname]) -> Result<Vec<Candidate>, StoreError> {
+    // Locked by name, as everybody does.
+    let sorted: Vec<&Hostname> = hosts.iter().collect::<BTreeSet<_>>().into_iter().collect();
+    let mut found: HashMap<Hostname, Candidate> = HashMap::new();
+    for some in sorted.chunks(BATCH_ROWS_MAX) {
+        let names = || some.iter().map(|host| host.as_str());
+        let all = held(tx, HOLD_NODES.query().list(names()), CANDIDATES_NODES.query().list(names())).await?;
+        found.extend(all.into_iter().map(|one| (one.hostname.clone(), one)));
+    }
+    Ok(hosts.iter().filter_map(|host| found.remove(host)).collect())
 }
 
 /// The groups of these servers.

@@ -8,7 +8,7 @@ use super::auth::credential;
 use super::dialect::Surface;
 use super::edge::Peer;
 use super::permissions::{Need, Rule, rule};
-use crate::accounts::Way;
+use crate::accounts::{Caller, Way};
 use crate::app::App;
 use crate::audit::{Author, RequestId};
 use crate::error::Error;
@@ -39,6 +39,17 @@ pub(super) async fn guard(
         Err(error) => error.into_response(),
     };
     Ok(told(response, Some(path), author))
+}
+
+/// Whether a limited caller asks for what its limits have no say in.
+fn beyond(caller: &Caller, need: Need, surface: &str) -> bool {
+    match need {
+        // Who is limited to some hosts changes nothing that all depend on, nor moves hosts into those groups.
+        Need::Admin => caller.is_limited(),
+        // Repositories limit jobs, and no command.
+        Need::Operate => caller.deploys.is_some() && surface != Surface::Jobs.name(),
+        Need::Static | Need::Public | Need::LoopbackOrRead | Need::Own | Need::Read | Need::Watch => false,
+    }
 }
 
 /// Tells the outermost layer who was answered, and what was asked for.
@@ -77,9 +88,7 @@ async fn admitted(app: &App, need: Need, request: &mut Request, author: &mut Aut
         caller.name.clone_into(&mut author.who);
         author.via = Some(caller.via.to_string());
         app.rates.caller(&caller.via)?;
-        // Who is limited to some hosts changes nothing that all depend on, nor moves hosts into those groups.
-        let limited = need == Need::Admin && caller.groups.is_some();
-        if limited || !need.allows(caller.role) {
+        if beyond(&caller, need, surface) || !need.allows(caller.role) {
             return Err(Error::Forbidden("this account may not do that".into()));
         }
         request.extensions_mut().insert(caller);

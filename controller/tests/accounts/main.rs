@@ -7,6 +7,7 @@ mod support;
 mod approvals;
 mod logins;
 mod permissions;
+mod scopes;
 mod tokens;
 mod trail;
 mod users;

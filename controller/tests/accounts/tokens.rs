@@ -10,7 +10,7 @@ use crate::visitor::Visitor;
 
 on_both_pairs!(a_token_lends_what_it_names, a_token_makes_no_token, a_token_is_kept_as_a_hash);
 
-async fn token(app: &TestApp, whose: &Visitor, body: Value) -> Visitor {
+pub(crate) async fn token(app: &TestApp, whose: &Visitor, body: Value) -> Visitor {
     let made = whose.post(app, "/api/tokens", &body).await.expect(201);
     let token = made["token"].as_str().unwrap().to_owned();
     Visitor { token, name: whose.name.clone(), id: made["id"].as_str().unwrap().to_owned() }
@@ -66,12 +66,20 @@ async fn a_token_makes_no_token(pair: Pair) {
         ("surfaces", json!({ "name": "x", "surfaces": ["moon"] })),
         ("groups", json!({ "name": "x", "groups": [] })),
         ("networks", json!({ "name": "x", "networks": ["10.0.0.0/99"] })),
+        ("surfaces", json!({ "name": "x", "repositories": ["https://h/x"] })),
+        ("surfaces", json!({ "name": "x", "repositories": ["https://h/x"], "surfaces": ["jobs", "fleet"] })),
+        ("hooks", json!({ "name": "x", "hooks": true })),
+        ("paths", json!({ "name": "x", "paths": ["/srv"] })),
+        (
+            "paths",
+            json!({ "name": "x", "repositories": ["https://h/x"], "surfaces": ["jobs"], "paths": ["/srv/"] }),
+        ),
         ("expires_at", json!({ "name": "x", "expires_at": "2001-01-01T00:00:00Z" })),
     ] {
         let answer = alice.post(&app, "/api/tokens", &body).await.expect(400);
         assert!(answer["detail"].as_str().unwrap().contains(field), "{answer}");
     }
-    let long = json!({ "name": "x", "repositories": ["r".repeat(70_000)] });
+    let long = json!({ "name": "x", "surfaces": ["jobs"], "repositories": ["r".repeat(70_000)] });
     assert_eq!(alice.post(&app, "/api/tokens", &long).await.status, 400);
     let own = TestApp::send(ci.request(&app, Method::DELETE, &format!("/api/tokens/{}", ci.id))).await;
     assert_eq!(own.status, 403);

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use signet_common::deploy::Standing;
 use signet_testkit::{Pair, eventually, on_both_pairs};
 
-use crate::support::fake_agent::FakeAgent;
+use crate::leases::asked;
+use crate::support::fake_agent::{FakeAgent, exited};
 use crate::support::{PATIENCE, TestApp};
 
 on_both_pairs!(what_differs_is_shown);
@@ -55,12 +56,23 @@ async fn what_differs_is_shown(pair: Pair) {
     }
     app.get("/api/deployments?cursor=x").await.expect(400);
     app.get("/api/deployments?limit=0").await.expect(400);
+    for _ in 0..2 {
+        let to_h1 = json!({ "git_repo": "https://h/x.git", "git_branch": "0".repeat(40), "dest_path": "/srv/b",
+            "targets": [{ "host": "h1" }] });
+        let path = asked(&app, &to_h1).await;
+        let deploy = h1.next_deploy().await;
+        h1.accepted(&deploy.jti).await;
+        h1.result(&deploy.jti, exited(0, "", "")).await;
+        app.eventually(&path, |job| job["data"]["status"] == "SUCCESS").await;
+    }
     let rows = app.get("/api/deployments?drifted=true").await.expect(200);
     let by_path: BTreeMap<&str, &Value> =
         rows.as_array().unwrap().iter().map(|row| (row["path"].as_str().unwrap(), row)).collect();
     let commit = |c: &str| json!(c.repeat(40));
     assert_eq!((&by_path["/srv/b"]["commit"], &by_path["/srv/b"]["deployed"]), (&commit("b"), &commit("a")));
     assert_eq!((&by_path["/srv/a"]["edited"], &by_path["/srv/a"]["drifted"]), (&json!(true), &json!(true)));
+    assert_eq!((&by_path["/srv/b"]["job_id"], &by_path["/srv/b"]["wanted"]), (&json!("job_2"), &commit("0")));
+    assert_eq!(by_path["/srv/a"]["job_id"], Value::Null, "that is of another host");
     assert_eq!((&by_path["/srv/c"]["commit"], &by_path["/srv/c"]["job_id"]), (&Value::Null, &Value::Null));
     assert_eq!(app.get("/api/servers/h1").await.expect(200)["drifted"], json!(["/srv/b"]));
 

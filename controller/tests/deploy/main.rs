@@ -14,6 +14,7 @@ mod hosts;
 mod kept;
 mod killed;
 mod leases;
+mod many;
 mod repositories;
 mod rolling;
 mod secrets;

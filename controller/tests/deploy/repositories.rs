@@ -11,15 +11,17 @@ use signet_testkit::sshd::{Account, Sshd};
 use signet_testkit::{Pair, on_both_pairs};
 
 use crate::backend::holds;
+use crate::leases::{asked, body, with_hanging_ansible};
 use crate::site::Site;
 use crate::support::dump::dump;
-use crate::support::fake_agent::FakeAgent;
+use crate::support::fake_agent::{FakeAgent, exited};
 use crate::support::{Answer, TestApp};
 
 on_both_pairs!(
     entries_come_and_go_and_show_no_secret,
     an_entry_that_makes_no_sense_is_refused,
     a_job_keeps_to_what_is_known,
+    what_is_known_later_counts_for_what_waits,
     a_credential_is_sealed_to_one_host,
     a_deploy_key_pins_its_host
 );
@@ -137,6 +139,10 @@ async fn a_job_keeps_to_what_is_known(pair: Pair) {
     assert_eq!(fields(&ssh), ["targets"]);
     let strays = job("https://git.example.com/x/../team/app", json!({}));
     assert_eq!(fields(&app.post("/api/v1/jobs", &strays).await.expect(422)), ["git_repo"]);
+    for way in ["x/../team/app", "x/%2e%2E/team/app", "./team/app"] {
+        let strays = job(&format!("https://git.example.com/{way}"), json!({ "targets": over_ssh }));
+        assert_eq!(fields(&app.post("/api/v1/jobs", &strays).await.expect(422)), ["git_repo"], "{way}");
+    }
     app.post("/api/v1/jobs", &job(known, json!({}))).await.expect(202);
     // What is not known may bring its own.
     let token = json!({ "kind": "https_token", "token": "planted-t0ken" });
@@ -166,6 +172,43 @@ async fn a_job_keeps_to_what_is_known(pair: Pair) {
             && password.text.contains("`credential`")
             && !password.text.contains("planted")
     );
+}
+
+/// Over SSH nothing is checked: what came to be known while a job waited for its place is looked at before it begins.
+async fn what_is_known_later_counts_for_what_waits(pair: Pair) {
+    let dir = tempfile::tempdir().unwrap();
+    let app = with_hanging_ansible(pair, dir.path()).await;
+    let mut agent = FakeAgent::enrol(&app, "h1", "web").await;
+    let first = json!({ "git_repo": "https://h/x.git", "git_branch": "0".repeat(40), "dest_path": "/srv/a",
+        "targets": [{ "host": "h1" }] });
+    let first = asked(&app, &first).await;
+    let deploy = agent.next_deploy().await;
+    agent.accepted(&deploy.jti).await;
+    let mut waiting = Vec::new();
+    for (repository, path) in [("https://h/signed", "/srv/a/b"), ("https://h/other", "/srv/a/c")] {
+        let mut body = body("h1");
+        body["git_repo"] = repository.into();
+        body["dest_path"] = path.into();
+        waiting.push(asked(&app, &body).await);
+    }
+    let known = json!({ "url": "https://h/signed", "allowed_signers": SIGNER });
+    app.post("/api/repositories", &known).await.expect(201);
+    let rule = json!({ "target": { "group": "web" }, "approvals": 1 });
+    app.post("/api/approval-rules", &rule).await.expect(201);
+    agent.result(&deploy.jti, exited(0, "", "")).await;
+    app.eventually(&first, |job| job["data"]["status"] == "SUCCESS").await;
+    for (path, word) in waiting.iter().zip(["needs signatures", "need approval"]) {
+        let over = app.eventually(path, |job| job["data"]["status"] == "FAILED").await;
+        let why = &over["data"]["targets"][0]["reason"];
+        assert!(why.as_str().unwrap().contains(word), "{over}");
+        assert!(app.get(&format!("{path}/logs")).await.text.contains(word));
+        // Nobody sent `targets` this time.
+        let again = app.post(&format!("{path}/retry"), &json!({})).await.expect(409);
+        assert!(again.to_string().contains(word), "{again}");
+        let back = json!({ "commit": "0".repeat(40) });
+        let status = app.post(&format!("{path}/rollback"), &back).await.status;
+        assert_eq!(status, if word == "needs signatures" { 409 } else { 422 });
+    }
 }
 
 /// Secrets, and what the search for them must find.

@@ -1,5 +1,7 @@
 //! What a job's hosts are sent: questions before a deployment, and the deployment.
 
+use std::iter::repeat;
+
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
@@ -224,17 +226,15 @@ fn turns_of(job: &Job, ours: &[&Target], part: Part) -> Turns {
 
 /// The hosts in their turns, as they are now. A job does not begin without each host of its canary.
 async fn in_turn(jobs: &Jobs, tx: &mut Tx, ours: &[&Target], turns: &Turns) -> Result<Vec<Candidate>> {
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for (turn, at) in turns.order.iter().enumerate() {
-        let name = &ours[*at].host;
-        if let Ok(host) = name.parse::<Hostname>() {
-            candidates.extend(jobs.hosts().candidates(tx, &hosts::Target::Node(host)).await?);
-        }
-        if candidates.len() <= turn && turn < turns.rolling.canary {
-            return Err(Error::Conflict(format!("the canary {name} is not enrolled any more")));
-        }
+    let names = || turns.order.iter().map(|at| ours[*at].host.as_str());
+    let hosts = names().filter_map(|name| name.parse::<Hostname>().ok()).collect();
+    let candidates = jobs.hosts().candidates(tx, &hosts::Target::Nodes(hosts)).await?;
+    let mut canaries =
+        names().take(turns.rolling.canary).zip(candidates.iter().map(Some).chain(repeat(None)));
+    match canaries.find(|(name, found)| found.is_none_or(|host| host.hostname.as_str() != *name)) {
+        Some((name, _)) => Err(Error::Conflict(format!("the canary {name} is not enrolled any more"))),
+        None => Ok(candidates),
     }
-    Ok(candidates)
 }
 
 /// Of hosts that could be asked for a commit the first that is there, else the first.

@@ -19,7 +19,7 @@ use super::secrets::Login;
 use crate::error::{Error, Result};
 use crate::http::dialect::REQUIRED;
 use crate::limits::{JOB_SECONDS, JOB_SECONDS_MAX};
-use crate::repositories::{self, Credential};
+use crate::repositories::Credential;
 
 pub(super) use self::rolling::batch_size;
 use self::targets::targets;
@@ -175,9 +175,6 @@ fn for_agents([repo, branch, path]: [Option<&str>; 3], problems: &mut Problems) 
     parsed("git_repo", repo.and_then(|t| t.parse::<GitUrl>().err()));
     parsed("git_branch", branch.and_then(|t| t.parse::<GitRef>().err()));
     parsed("dest_path", path.and_then(|t| t.parse::<DeployPath>().err()));
-    if repo.is_some_and(repositories::strays) {
-        problems.add("git_repo", "must have no part . or ..");
-    }
 }
 
 /// The commit in the body of a rollback.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use signet_common::Hostname;
 
 use crate::limits::{GIT_REF_BYTES_MAX, GIT_URL_BYTES_MAX, PATH_BYTES_MAX, SSH_USER_BYTES_MAX};
+use crate::repositories;
 
 /// Nothing of a template language, and nothing that moves a cursor.
 fn plain(text: &str) -> bool {
@@ -19,6 +20,10 @@ pub(super) fn repository(url: &str, protocols: &BTreeSet<String>) -> Result<Stri
     }
     if !plain(url) || url.contains(char::is_whitespace) || url.starts_with('-') {
         return Err("must be a URL for SSH or HTTPS".into());
+    }
+    // What is known of a repository is found by its address, whatever carries the job.
+    if repositories::strays(url) {
+        return Err("must have no part . or ..".into());
     }
     let allowed = |scheme: &str| protocols.contains(scheme);
     let Some((scheme, rest)) = url.split_once("://") else {

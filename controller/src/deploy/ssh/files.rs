@@ -1,10 +1,11 @@
-//! What a run needs on disk: a directory of its own, in memory where there is such a place, gone with the run.
+//! What a run needs on disk: a directory of its own, in memory, gone with the run.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde_json::{Value, json};
 
 use crate::deploy::model::{HostKeyPolicy, Plan};
@@ -54,29 +55,48 @@ impl Drop for RunDir {
     }
 }
 
-/// Where run directories are made: in memory, else in the data directory.
-fn places(data_dir: &Path) -> Vec<PathBuf> {
+/// Where run directories may be made.
+fn places() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    [Some(PathBuf::from("/dev/shm")), runtime, Some(data_dir.to_owned())].into_iter().flatten().collect()
+    [Some(PathBuf::from("/dev/shm")), runtime].into_iter().flatten().collect()
 }
 
+/// Whether what is written there stays in memory.
+fn in_memory(place: &Path) -> io::Result<bool> {
+    let kind = statfs(place)?.filesystem_type();
+    Ok(kind == TMPFS_MAGIC || kind == RAMFS_MAGIC)
+}
+
+/// Linux's number for ramfs.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+
 impl RunDir {
-    /// A new one, in the first place that takes it.
-    pub(in crate::deploy) fn make(data_dir: &Path, job: i64) -> io::Result<Self> {
+    /// A new one, in the first place in memory that takes it. Never on a disk: secrets lie there in clear.
+    pub(in crate::deploy) fn make(job: i64) -> io::Result<Self> {
+        Self::make_in(&places(), job)
+    }
+
+    fn make_in(places: &[PathBuf], job: i64) -> io::Result<Self> {
         let name = format!("{PREFIX}{}-{job}-{:016x}", std::process::id(), fastrand::u64(..));
-        let mut last = io::Error::other("there is no place for a job's files");
-        for place in places(data_dir) {
-            let path = place.join(&name);
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {
-                    let lock = File::create_new(path.join(LOCK))?;
-                    lock.try_lock()?;
-                    return Ok(Self { path, _lock: lock });
-                }
-                Err(error) => last = error,
+        let mut why = Vec::new();
+        for place in places {
+            match Self::make_at(place, &name) {
+                Ok(made) => return Ok(made),
+                Err(error) => why.push(format!("{}: {error}", place.display())),
             }
         }
-        Err(last)
+        Err(io::Error::other(why.join("; ")))
+    }
+
+    fn make_at(place: &Path, name: &str) -> io::Result<Self> {
+        if !in_memory(place)? {
+            return Err(io::Error::other("no tmpfs or ramfs"));
+        }
+        let path = place.join(name);
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let lock = File::create_new(path.join(LOCK))?;
+        lock.try_lock()?;
+        Ok(Self { path, _lock: lock })
     }
 
     pub(in crate::deploy) fn path(&self) -> &Path {
@@ -118,7 +138,8 @@ impl RunDir {
 
 /// Removes what controllers left that were killed, once nothing of it is at work any more.
 pub(in crate::deploy) fn tidy(data_dir: &Path) {
-    for place in places(data_dir) {
+    // Older versions fell back to the data directory.
+    for place in places().into_iter().chain([data_dir.to_owned()]) {
         let Ok(entries) = fs::read_dir(&place) else { continue };
         for entry in entries.flatten() {
             let (path, name) = (entry.path(), entry.file_name());
@@ -254,4 +275,24 @@ fn variables(dir: &RunDir, host: &Host<'_>, policy: HostKeyPolicy) -> io::Result
 /// The name of the file in which a host's private key lies.
 pub(super) fn key_name(index: usize) -> String {
     format!("key-{index}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_to_a_disk() {
+        // It stands for a disk: no tmpfs, on any machine.
+        let disk = PathBuf::from("/proc/self");
+        assert!(!in_memory(&disk).unwrap());
+        let gone = PathBuf::from("/nonexistent");
+        let why = RunDir::make_in(&[disk.clone(), gone.clone()], 7).unwrap_err().to_string();
+        assert!(why.contains("/proc/self: no tmpfs") && why.contains("/nonexistent: "), "{why}");
+        let made = RunDir::make_in(&[gone, disk, PathBuf::from("/dev/shm")], 7).unwrap();
+        assert!(made.path().starts_with("/dev/shm") && made.at(LOCK).exists());
+        let path = made.path().to_owned();
+        drop(made);
+        assert!(!path.exists());
+    }
 }

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use signet_common::time::Micros;
 
 use self::files::Host;
 use self::playbook::Wave;
@@ -22,6 +23,7 @@ use super::rolling::{said, turns};
 use super::runner::Stop;
 use super::secrets::{self, Login};
 use super::service::Jobs;
+use super::store::NewLine;
 use super::text::{self, fatal, heading};
 use crate::dispatch::{Between, Brake, Rolling};
 use crate::error::{Error, Result};
@@ -51,7 +53,7 @@ fn members(targets: Vec<Target>, logins: Vec<Login>) -> Vec<Member> {
 /// Runs a job's targets over SSH to their ends, wave by wave. What has no end afterwards is the caller's to end.
 ///
 /// # Errors
-/// When the database fails, or there is no place for the run's files.
+/// When the database fails, or the run's files can't be written.
 pub(super) async fn run(
     jobs: &Jobs,
     job: &Job,
@@ -59,10 +61,16 @@ pub(super) async fn run(
     logins: Vec<Login>,
     stop: &Stop,
 ) -> Result<()> {
+    if let Some(why) = jobs.barred_over_ssh(&job.plan, &targets).await? {
+        return refused(jobs, job, &targets, why).await;
+    }
+    let dir = match RunDir::make(job.id) {
+        Ok(dir) => dir,
+        Err(error) => return refused(jobs, job, &targets, &no_place(&error)).await,
+    };
     let telltales = secrets::telltales(&logins);
     let members = members(targets, logins);
     let progress = Progress::new(jobs, job.id, &members, telltales);
-    let dir = RunDir::make(&jobs.rules().data_dir, job.id).map_err(files)?;
     dir.prepare(&job.plan, &jobs.rules().protocols_for_git()).map_err(files)?;
     let run = Run { jobs, job, dir: &dir, progress: &progress, members: &members, stop };
     let mut recap = Vec::new();
@@ -72,6 +80,23 @@ pub(super) async fn run(
         progress.lines(heading.into_iter().chain(recap).collect()).await?;
     }
     done
+}
+
+/// Ends every target over SSH, before anything was done.
+async fn refused(jobs: &Jobs, job: &Job, targets: &[Target], why: &str) -> Result<()> {
+    let end = End::bad(TargetStatus::Failed, text::reason(why));
+    let (mut lines, mut ends) = (Vec::new(), Vec::new());
+    for target in targets.iter().filter(|t| t.engine == Engine::Ssh && !t.standing.status.is_final()) {
+        let line = fatal(&target.host, false, &end.reason);
+        lines.push(NewLine { at: Micros::now(), host: Some(target.host.clone()), line });
+        ends.push((target.ordinal, Happening::Ended(end.clone())));
+    }
+    jobs.record(job.id, &lines, &ends).await.map(drop)
+}
+
+/// In words for people.
+pub(super) fn no_place(error: &std::io::Error) -> String {
+    format!("no place in memory for what the job logs in with: {error}")
 }
 
 fn files(error: std::io::Error) -> Error {
