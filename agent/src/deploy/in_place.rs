@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use signet_common::deploy::CommitId;
 use signet_common::fault::{self, DeployPoint};
@@ -67,9 +68,11 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
     }
     say(&format!("checking out {commit}"));
     if let Err(fault) = check_out(job, &at, &commit, &found) {
-        // git changes nothing when it refuses, and may have changed anything when it fails.
+        // git changes nothing when it refuses, and may have changed anything when it fails, or when it is killed before it
+        // notes what it wrote.
         let now = status(job, &at)?;
-        if now.head != found.head || now.changed != found.changed {
+        if job.git.killed().load(Ordering::Relaxed) || now.head != found.head || now.changed != found.changed
+        {
             job.told().deployed.changed = true;
         } else if found.begun.is_none() {
             let stays = if found.interrupted { fs::write(&busy, "") } else { fs::remove_file(&busy) };

@@ -134,6 +134,28 @@ async fn in_place_the_next_one_repairs_what_was_left() {
 }
 
 #[tokio::test]
+async fn a_git_that_was_killed_is_remembered_although_the_driver_lives() {
+    let world = World::new();
+    let filter = world.dir.path().join("filter");
+    let killer = |text: &str| {
+        fs::write(&filter, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&filter, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let config = format!("[filter \"killer\"]\n\tsmudge = {}\n", filter.display());
+    fs::write(world.home.join(".gitconfig"), config).unwrap();
+    fs::write(world.origin.join(".gitattributes"), "version filter=killer\n").unwrap();
+    world.commit_all();
+    let change = || json!({ "filters": true });
+    killer("kill -9 $PPID");
+    world.deploy(change()).await.failed("git checkout failed");
+    let working = world.path.join(".git/signet/working");
+    assert!(working.exists() && world.path.join(".git/index.lock").exists());
+    killer("cat");
+    world.deploy(change()).await.succeeded();
+    assert!(!working.exists());
+}
+
+#[tokio::test]
 async fn what_others_make_meanwhile_is_not_used() {
     let world = World::new();
     let (srv, outside) = (world.dir.path().join("srv"), world.dir.path().join("outside"));

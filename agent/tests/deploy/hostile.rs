@@ -438,4 +438,13 @@ async fn a_narrowed_host_runs_no_program_of_a_git_configuration() {
         fs::remove_file(&mark).unwrap();
         fs::write(&file, plain).unwrap();
     }
+    // The user's is not read at all.
+    let elsewhere = format!("[url \"file://{}\"]\n\tinsteadOf = file:///alias\n", world.origin.display());
+    fs::write(world.home.join(".gitconfig"), elsewhere).unwrap();
+    let path = world.dir.path().join("srv/alias");
+    let alias = || json!({ "repository": "file:///alias", "path": path });
+    world.narrowed = true;
+    world.deploy(alias()).await.failed("git fetch failed");
+    world.narrowed = false;
+    world.deploy(alias()).await.succeeded();
 }
