@@ -5,6 +5,7 @@
 mod support;
 
 mod approvals;
+mod deploying;
 mod logins;
 mod permissions;
 mod scopes;

@@ -10,6 +10,7 @@ use crate::visitor::Visitor;
 
 on_both_pairs!(a_token_lends_what_it_names, a_token_makes_no_token, a_token_is_kept_as_a_hash);
 
+/// A token of somebody's.
 pub(crate) async fn token(app: &TestApp, whose: &Visitor, body: Value) -> Visitor {
     let made = whose.post(app, "/api/tokens", &body).await.expect(201);
     let token = made["token"].as_str().unwrap().to_owned();

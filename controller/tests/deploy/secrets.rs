@@ -97,7 +97,7 @@ async fn nothing_is_seen(pair: Pair, ansible: Option<PathBuf>) {
         }
     }
     body["dest_path"] = LEAK.into();
-    places.push(("refusals", site.app.post("/api/v1/jobs", &body).await.text.into_bytes()));
+    places.push(("answers", site.app.post("/api/v1/jobs", &body).await.text.into_bytes()));
     for path in ["/api/v1/jobs", "/api/audit?limit=1000"] {
         places.push(("answers", site.app.get(path).await.text.into_bytes()));
     }

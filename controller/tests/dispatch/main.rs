@@ -18,6 +18,7 @@ mod leaving;
 mod logs;
 mod many;
 mod output;
+mod preflight;
 mod rolling;
 mod rotation;
 mod sending;

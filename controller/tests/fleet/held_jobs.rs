@@ -15,9 +15,17 @@ use super::visitor::Visitor;
 pub async fn asked(site: &Site, body: &Value) -> (String, Value) {
     let made = site.app.post("/api/v1/jobs", body).await.expect(202)["data"].take();
     let id = made["job_id"].as_str().unwrap().to_owned();
-    let waits = |job: &Value| job["data"]["approval"]["state"] == "awaiting";
-    let job = site.app.eventually(&format!("/api/v1/jobs/{id}"), waits).await["data"].take();
+    let job = waiting(site, &id).await;
     (id, job)
+}
+
+/// A job, once it waits.
+pub async fn waiting(site: &Site, id: &str) -> Value {
+    let waits = |job: &Value| {
+        assert!(job["data"]["finished_at"].is_null(), "it never waited: {job}");
+        job["data"]["approval"]["state"] == "awaiting"
+    };
+    site.app.eventually(&format!("/api/v1/jobs/{id}"), waits).await["data"].take()
 }
 
 pub async fn ended(site: &Site, id: &str) -> (Value, String) {
@@ -125,4 +133,39 @@ async fn mariadb_rabbitmq_what_waits_outlives_its_controller() {
     let over = beside.eventually(&path, |job| job["data"]["finished_at"].is_string()).await["data"].take();
     assert_eq!(statuses(&over), ["SUCCESS"], "{over}");
     assert!(dir.path().join("srv/app/file").exists());
+}
+
+/// Approved, a job goes as it would have gone: its canary first, and nobody else when that fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_what_was_held_begins_with_its_canary() {
+    let site = Site::start().await;
+    let _agents = (site.agent("h1").await, site.agent("h2").await);
+    let rule = json!({ "target": "all", "approvals": 1, "kinds": ["deploy"] });
+    site.app.post("/api/approval-rules", &rule).await.expect(201);
+    let bob = Visitor::new(&site.app, "bob", "operator").await;
+    let mut body = site.body("app", json!([{ "group": "web" }]));
+    body["strategy"] = "releases".into();
+    body["canary"] = json!(["h2"]);
+    body["pause"] = 1.into();
+    let approved = async |body: &Value| {
+        let (id, job) = asked(&site, body).await;
+        assert_eq!(job["canary"], json!(["h2"]), "{job}");
+        let (_, log) = site.shown(&id).await;
+        assert!(!log.contains("[h1]") && !log.contains("[h2]"), "nobody has begun: {log}");
+        let word = json!({ "digest": job["approval"]["digest"] });
+        bob.post(&site.app, &format!("/api/approvals/{id}/approve"), &word).await.expect(200);
+        ended(&site, &id).await
+    };
+    body["build"] = json!(["false"]);
+    let (job, log) = approved(&body).await;
+    assert_eq!(statuses(&job), ["SKIPPED", "FAILED"], "{job} {log}");
+    assert_eq!(job["reason"], "canary h2 failed: 1 host is skipped");
+    assert!(!site.place().join("app/current").exists());
+
+    body["build"] = json!(["true"]);
+    let (job, log) = approved(&body).await;
+    assert_eq!(statuses(&job), ["SUCCESS", "SUCCESS"], "{job} {log}");
+    let turn = |line: &str| log.lines().position(|l| l == line).unwrap_or_else(|| panic!("no {line}: {log}"));
+    assert!(turn("changed: [h2]") < turn("pause of 1 s") && turn("pause of 1 s") < turn("ok: [h1]"), "{log}");
+    turn("approved by bob");
 }

@@ -1,6 +1,7 @@
 //! Hostile inputs to a deployment, from the request to the host, each with its outcome. What the agent does with worse, that
 //! no controller would send, is in `agent/tests/deploy/hostile.rs`.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -97,6 +98,14 @@ fn commit_all(repo: &Path) {
     git(repo, &["commit", "-q", "--allow-empty", "-m", "more"]);
 }
 
+/// What lies in a directory; nothing where there is none.
+fn names(directory: impl AsRef<Path>) -> Vec<OsString> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+    names.sort();
+    names
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_rabbitmq_a_hostile_repository_does_no_harm() {
     let site = Site::start().await;
@@ -149,12 +158,21 @@ async fn mariadb_rabbitmq_a_hostile_repository_does_no_harm() {
     assert_eq!(statuses(&job), ["SUCCESS"], "{job} {log}");
     assert!(linked.join("out/planted").exists() && !outside.join("planted").exists());
     // As shared paths they would lead out of the releases.
-    let mut shared = site.body("shared", target.clone());
-    shared["strategy"] = "releases".into();
-    shared["shared"] = json!(["link/cron.d"]);
-    let (job, log) = site.run(&shared).await;
-    assert_eq!(statuses(&job), ["FAILED"], "{job} {log}");
-    assert!(Path::new("/etc/cron.d").exists() || !Path::new("/etc").join("cron.d").is_symlink());
+    std::os::unix::fs::symlink(&outside, repo.join("away")).unwrap();
+    commit_all(&repo);
+    let before = names("/etc/cron.d");
+    for (path, link) in [("link/cron.d/planted", "link"), ("away/planted", "away")] {
+        let mut shared = site.body("shared", target.clone());
+        shared["strategy"] = "releases".into();
+        shared["shared"] = json!([path]);
+        let (job, log) = site.run(&shared).await;
+        assert_eq!(statuses(&job), ["FAILED"], "{job} {log}");
+        let why = job["targets"][0]["reason"].as_str().unwrap();
+        let wanted = format!("{path} can't be shared: {link} is no directory in the repository");
+        assert!(why.contains(&wanted), "{why}");
+        assert!(!site.place().join("shared/current").exists());
+    }
+    assert_eq!((names("/etc/cron.d"), names(&outside)), (before, Vec::new()), "something was written there");
 
     // A place that is a link out of the deploy roots, and one that holds something else.
     std::os::unix::fs::symlink(&outside, site.place().join("gate")).unwrap();
@@ -162,7 +180,7 @@ async fn mariadb_rabbitmq_a_hostile_repository_does_no_harm() {
     assert_eq!(statuses(&job), ["FAILED"], "{job}");
     let why = job["targets"][0]["reason"].as_str().unwrap();
     assert!(why.contains("deploy root"), "{why}");
-    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    assert_eq!(names(&outside), Vec::<OsString>::new());
     std::fs::create_dir(site.place().join("foreign")).unwrap();
     std::fs::write(site.place().join("foreign/precious"), "x").unwrap();
     let (job, _) = site.run(&site.body("foreign", target)).await;

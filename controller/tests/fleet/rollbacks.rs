@@ -6,6 +6,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::deploys::{Site, statuses};
+use super::held_jobs::{ended, waiting};
+use super::visitor::Visitor;
 
 async fn back(site: &Site, id: &Value, commit: &str) -> (Value, String) {
     let path = format!("/api/v1/jobs/{}/rollback?wait=60", id.as_str().unwrap());
@@ -83,4 +85,45 @@ async fn mariadb_rabbitmq_nothing_changes_where_a_host_lacks_the_commit() {
     let why = job["targets"][0]["reason"].as_str().unwrap();
     assert!(why.starts_with("nothing was changed"), "{why}");
     assert_eq!(std::fs::read_to_string(app.join("file")).unwrap(), "four");
+}
+
+/// What people agree to is what every host can do: they are asked when all have the commit, and nothing changes before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_the_way_back_waits_for_others() {
+    let site = Site::start().await;
+    // One: two on this machine would find the path locked by each other's question.
+    let _agent = site.agent("h1").await;
+    let body = site.body("app", json!([{ "group": "web" }]));
+    let (first, log) = site.run(&body).await;
+    assert_eq!(statuses(&first), ["SUCCESS"], "{log}");
+    let one = first["commit"].as_str().unwrap();
+    site.commit("two");
+    let (second, log) = site.run(&body).await;
+    assert_eq!(statuses(&second), ["SUCCESS"], "{log}");
+    let rule = json!({ "target": { "group": "web" }, "approvals": 1, "kinds": ["deploy"] });
+    site.app.post("/api/approval-rules", &rule).await.expect(201);
+    let bob = Visitor::new(&site.app, "bob", "operator").await;
+
+    let path = format!("/api/v1/jobs/{}/rollback", second["job_id"].as_str().unwrap());
+    let made = site.app.post(&path, &json!({ "commit": one })).await.expect(202);
+    let id = made["data"]["job_id"].as_str().unwrap();
+    let job = waiting(&site, id).await;
+    let (_, log) = site.shown(id).await;
+    let turn = |log: &str, text: &str| log.find(text).unwrap_or_else(|| panic!("no {text}: {log}"));
+    assert!(turn(&log, &format!("PREFLIGHT [{one}]")) < turn(&log, "waits until one other person"), "{log}");
+    let asked = "SELECT COUNT(*) FROM deliveries WHERE task_id LIKE '%-preflight' AND state = 'succeeded'";
+    assert_eq!(site.app.number(asked).await, 1, "it was asked before");
+    assert_eq!((&job["commit"], &job["status"]), (&json!(one), &json!("PENDING")), "{job}");
+    let current = || std::fs::read_to_string(site.place().join("app/file")).unwrap();
+    assert_eq!(current(), "two");
+
+    let path = format!("/api/approvals/{id}");
+    let request = bob.get(&site.app, &path).await.expect(200);
+    assert_eq!(request["message"]["commit"], one, "{request}");
+    let word = json!({ "digest": request["digest"] });
+    bob.post(&site.app, &format!("{path}/approve"), &word).await.expect(200);
+    let (job, log) = ended(&site, id).await;
+    assert_eq!(statuses(&job), ["SUCCESS"], "{job} {log}");
+    assert!(turn(&log, "approved by bob") < turn(&log, "PLAY RECAP"), "{log}");
+    assert_eq!(current(), "one");
 }
