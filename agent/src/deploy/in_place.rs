@@ -10,13 +10,9 @@ use signet_common::fault::{self, DeployPoint};
 
 use super::driver::{Job, say};
 use super::git::Repository;
-use super::place::{self, GIT, Locked, STATE};
+use super::place::{self, BUSY, GIT, Locked, STATE};
 use super::plan::{Fault, shown};
 use super::store;
-
-/// There from the first step to the last: what is found changed later was not changed by hand. Empty until files may
-/// have changed, and then it holds the commit on which they stood, or the first that was wanted.
-const BUSY: &str = "busy";
 
 /// What is found at the path.
 #[derive(Debug, Default)]
@@ -36,41 +32,56 @@ struct Found {
 /// # Errors
 /// What is there is foreign or was changed by hand, or a step fails.
 pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
-    let commit = job.commit()?;
     let at = repository(&job.path);
     let state = at.directory.join(STATE);
     job.make_place()?;
     vet(job, &at)?;
+    let first = at.directory.symlink_metadata().is_err();
     let _locked = Locked::take(&job.path, &state, &job.deploy, &job.git)?;
     fault::hit(DeployPoint::Locked);
+    let done = locked(job, &at, &state);
+    if done.is_err() && first && !job.git.killed().load(Ordering::Relaxed) && untouched(&state) {
+        // Else what never came to anything would be in the way of what is tried next, here or below.
+        fs::remove_dir_all(&at.directory).map_err(Fault::of(at.directory.display()))?;
+    }
+    done
+}
+
+/// Whether a first deployment ended before any file may have changed.
+fn untouched(state: &Path) -> bool {
+    fs::read_to_string(state.join(BUSY)).is_ok_and(|commit| commit.is_empty())
+}
+
+fn locked(job: &mut Job, at: &Repository, state: &Path) -> Result<(), Fault> {
+    let commit = job.commit()?;
     // Also to look for changes: that cleans files.
-    job.git.disable_filters(&at)?;
-    let found = look(job, &at, &commit)?;
+    job.git.disable_filters(at)?;
+    let found = look(job, at, &commit)?;
     {
         let mut told = job.told();
         (told.deployed.before, told.deployed.commit) = (found.head.clone(), found.head.clone());
     }
     if found.head.as_ref() == Some(&commit) && found.changed.is_empty() && !found.interrupted {
-        store::verify(&job.git, &at, &job.deploy, &commit)?;
+        store::verify(&job.git, at, &job.deploy, &commit)?;
         say(&format!("{} stands on {commit} already", job.path.display()));
         return Ok(());
     }
-    if found.head.is_none() || !store::has(&job.git, &at, &commit)? {
+    if found.head.is_none() || !store::has(&job.git, at, &commit)? {
         say(&format!("fetching {commit} from {}", job.deploy.repository));
-        store::fetch(&job.git, &at, &job.deploy, &commit)?;
+        store::fetch(&job.git, at, &job.deploy, &commit)?;
     }
     fault::hit(DeployPoint::Fetched);
-    store::verify(&job.git, &at, &job.deploy, &commit)?;
+    store::verify(&job.git, at, &job.deploy, &commit)?;
     let busy = state.join(BUSY);
     let before = found.begun.as_ref().or(found.head.as_ref()).unwrap_or(&commit);
     if found.begun.is_none() {
         fs::write(&busy, before.as_str()).map_err(Fault::of(busy.display()))?;
     }
     say(&format!("checking out {commit}"));
-    if let Err(fault) = check_out(job, &at, &commit, &found) {
+    if let Err(fault) = check_out(job, at, &commit, &found) {
         // git changes nothing when it refuses, and may have changed anything when it fails, or when it is killed before it
         // notes what it wrote.
-        let now = status(job, &at)?;
+        let now = status(job, at)?;
         if job.git.killed().load(Ordering::Relaxed) || now.head != found.head || now.changed != found.changed
         {
             job.told().deployed.changed = true;
@@ -81,9 +92,9 @@ pub(super) fn deploy(job: &mut Job) -> Result<(), Fault> {
         return Err(fault);
     }
     fault::hit(DeployPoint::CheckedOut);
-    store::submodules(&job.git, &at, &job.deploy)?;
-    complete(job, &at, before, &commit)?;
-    store::note_remote(&at, &job.deploy)?;
+    store::submodules(&job.git, at, &job.deploy)?;
+    complete(job, at, before, &commit)?;
+    store::note_remote(at, &job.deploy)?;
     fs::remove_file(&busy).map_err(Fault::of(busy.display()))?;
     let mut told = job.told();
     (told.deployed.commit, told.deployed.changed) = (Some(commit), true);
@@ -234,6 +245,10 @@ fn foreign(job: &Job) -> Result<(), Fault> {
         names.push(entry.file_name().to_string_lossy().into_owned());
     }
     names.retain(|name| name != GIT);
+    if let Some(below) = names.iter().map(|name| job.path.join(name)).find(|below| place::deployed_to(below))
+    {
+        return Err(Fault::new(format!("{} is deployed to by itself", below.display())));
+    }
     if names.is_empty() || job.deploy.force {
         return Ok(());
     }

@@ -21,6 +21,9 @@ use crate::policy::{DeployRoots, follow};
 pub(super) const STATE: &str = "signet";
 /// There while somebody is at work: git may have been killed when it is found.
 const WORKING: &str = "working";
+/// In a working tree there from the first step to the last: what is found changed later was not changed by hand. Empty until
+/// files may have changed, and then it holds the commit on which they stood, or the first that was wanted.
+pub(super) const BUSY: &str = "busy";
 /// The repository of a working tree.
 pub(super) const GIT: &str = ".git";
 /// The bare repository of a path with releases.
@@ -80,6 +83,11 @@ fn suits(path: &Path) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// Whether a deployment works at a path, or has.
+pub(super) fn deployed_to(path: &Path) -> bool {
+    [GIT, MIRROR].iter().any(|part| path.join(part).join(STATE).symlink_metadata().is_ok())
 }
 
 /// Whether only root and this user say what lies there.
@@ -187,7 +195,8 @@ impl Locked {
         match Flock::lock(open.map_err(Fault::of(file.display()))?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => {
                 let working = state.join(WORKING);
-                if working.exists() {
+                // Before there was a mark of its own, that somebody is at work was told by what is changed alone.
+                if working.exists() || state.join(BUSY).exists() {
                     unlock_git(state.parent().unwrap_or(state))?;
                 }
                 fs::write(&working, "").map_err(Fault::of(working.display()))?;

@@ -239,6 +239,27 @@ async fn ignored_files_and_those_that_came_since_are_not_overwritten() {
 }
 
 #[tokio::test]
+async fn what_never_came_to_anything_is_in_nobodys_way() {
+    let world = World::new();
+    // Nothing is left of a first deployment that failed: neither here nor below is it in the way.
+    world.deploy(json!({ "commit": "d".repeat(40) })).await.failed("has no commit");
+    assert!(!world.path.join(".git").exists());
+    world.deploy(json!({ "strategy": { "releases": {} } })).await.succeeded();
+    // Above what is deployed to nothing is, not even with force.
+    let above = world.path.with_file_name("team");
+    world.deploy(json!({ "path": above.join("app") })).await.succeeded();
+    world.deploy(json!({ "path": above, "force": true })).await.failed("is deployed to by itself");
+    assert!(!above.join(".git").exists());
+    // A lock that a git left when it was killed by an earlier version's driver, which knew no mark for that.
+    fs::remove_dir_all(&world.path).unwrap();
+    world.deploy(json!({})).await.succeeded();
+    fs::write(world.path.join(".git/index.lock"), "").unwrap();
+    fs::write(world.path.join(".git/signet/busy"), world.head()).unwrap();
+    world.commit("next");
+    world.deploy(json!({})).await.succeeded();
+}
+
+#[tokio::test]
 async fn a_replaced_commit_is_not_deployed_for_another() {
     let world = World::new();
     let first = world.head();

@@ -235,9 +235,9 @@ async fn targets(jobs: &Jobs, taken: &Taken, heavy: &Heavy, stop: &Stop) -> Resu
 async fn over_ssh(jobs: &Jobs, job: &Job, targets: Vec<Target>, resumed: bool, stop: &Stop) -> Result<()> {
     // What another controller ran went with it.
     if !resumed && targets.iter().any(|target| target.engine == Engine::Ssh) {
-        let (sealed, _) = store::secret(jobs.store(), job.id)
-            .await?
-            .ok_or_else(|| Error::Internal("a job's log-ins are gone".into()))?;
+        let secret = || async { Ok(store::secret(jobs.store(), job.id).await?) };
+        let Some(secret) = agents::again(job.id, stop, secret).await? else { return Ok(()) };
+        let (sealed, _) = secret.ok_or_else(|| Error::Internal("a job's log-ins are gone".into()))?;
         let logins = secrets::open(jobs.keys(), job.id, &sealed)?.logins;
         ssh::run(jobs, job, targets, logins, stop).await?;
     }
@@ -257,7 +257,9 @@ async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
 
 /// Whether hosts with agents may be at work on a job.
 async fn may_be_open(jobs: &Jobs, job: &Job) -> bool {
-    agents::any_open(jobs, job.id, agents::Part::Deploy).await.unwrap_or(true)
+    // What can't be read now may be read later, unless it is no word at all.
+    let unread = |error: Error| !matches!(error, Error::Store(error) if error.is_corrupt());
+    agents::any_open(jobs, job.id, agents::Part::Deploy).await.unwrap_or_else(unread)
 }
 
 /// How long a job may go on, whoever began it.

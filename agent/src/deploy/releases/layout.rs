@@ -53,7 +53,7 @@ impl Layout {
         if path.join(GIT).symlink_metadata().is_ok() {
             // Its mirror would be one that came with a commit.
             return Err(Fault::new(format!(
-                "{} is a git working tree and holds no releases",
+                "{} is a git working tree and holds no releases: choose another path, or remove .git there",
                 path.display()
             )));
         }

@@ -72,7 +72,7 @@ pub(super) async fn follow(
         match looked.await {
             Ok(true) => return Ok(()),
             Ok(false) => cancelled |= cancel,
-            Err(Error::Store(error)) => {
+            Err(Error::Store(error)) if !error.is_corrupt() => {
                 tracing::warn!(%error, job = job.id, "a job's hosts could not be looked at; it is tried again");
             }
             Err(error) => return Err(error),

@@ -16,6 +16,7 @@ use signet_common::time::Micros;
 
 use self::files::Host;
 use self::playbook::Wave;
+use super::agents;
 use super::model::{End, Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
 use super::outcomes::word;
 use super::progress::{Line, Progress};
@@ -61,7 +62,9 @@ pub(super) async fn run(
     logins: Vec<Login>,
     stop: &Stop,
 ) -> Result<()> {
-    if let Some(why) = jobs.barred_over_ssh(&job.plan, &targets).await? {
+    let barred = || jobs.barred_over_ssh(&job.plan, &targets);
+    let Some(barred) = agents::again(job.id, stop, barred).await? else { return Ok(()) };
+    if let Some(why) = barred {
         return refused(jobs, job, &targets, why).await;
     }
     let dir = match RunDir::make(job.id) {
