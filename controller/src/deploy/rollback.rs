@@ -45,7 +45,7 @@ impl Jobs {
     }
 }
 
-/// Has the hosts that are there get the commit before any of them changes. Says why they can't all have it.
+/// Has the hosts with agents that are there get the commit before any of them changes. Says why they can't all have it.
 pub(super) async fn preflight(
     jobs: &Jobs,
     job: &Job,
@@ -86,7 +86,11 @@ fn lacking(asked: &[dispatch::Target], commit: &CommitId) -> Option<String> {
     let failed = asked.iter().filter(|target| target.delivery.state.is_failure());
     let lacking: Vec<String> =
         failed.map(|target| format!("{}: {}", target.hostname, reason(&target.delivery.reason))).collect();
-    let why =
-        || format!("nothing was changed, because not every host can have {commit}: {}", lacking.join("; "));
+    let why = || {
+        format!(
+            "nothing was changed by agents, because not every host can have {commit}: {}",
+            lacking.join("; ")
+        )
+    };
     (!lacking.is_empty()).then(why)
 }

@@ -102,7 +102,7 @@ async fn each_way(site: &Site) {
     assert_eq!(std::fs::read_to_string(third.sees("/srv/app/file")).unwrap(), "two");
 }
 
-/// The same again changes nothing; a new commit does. One after the other, whatever fails.
+/// The same again changes nothing; a new commit does, and so does the way back. One after the other, whatever fails.
 async fn again_and_newer(site: &Site, bad: &[Value], good: &[Value]) {
     let mut body = site.body(&[bad, good].concat());
     body["run_mode"] = "serial".into();
@@ -113,6 +113,15 @@ async fn again_and_newer(site: &Site, bad: &[Value], good: &[Value]) {
     let newer = site.retry(&again).await;
     assert_eq!(newer["targets"][1]["changed"], true, "{newer}");
     assert_eq!(newer["retry_of"], again["job_id"]);
+    // And back to the commit before, from where the branch is found again.
+    let one = &again["targets"][1]["commit"];
+    assert_ne!(one, &newer["targets"][1]["commit"]);
+    let path = format!("/api/v1/jobs/{}/rollback?wait=120", newer["job_id"].as_str().unwrap());
+    let made = site.app.post(&path, &json!({ "commit": one })).await.expect(200);
+    let back = site.detail(made["data"]["job_id"].as_str().unwrap()).await;
+    assert_eq!(statuses(&back), statuses(&newer), "{}", site.log(&back).await);
+    assert_eq!((&back["targets"][1]["commit"], &back["targets"][1]["changed"]), (one, &json!(true)));
+    assert_eq!(site.run(&body).await["targets"][1]["commit"], newer["targets"][1]["commit"]);
 }
 
 async fn a_changed_host_key_is_refused(pair: Pair) {
