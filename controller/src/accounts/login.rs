@@ -108,7 +108,7 @@ impl Accounts {
             if !store::logged_in(tx, id, &hash, now).await? {
                 return Err(Error::Unauthenticated);
             }
-            let user = store::user_in(tx, Which::Id(id)).await?;
+            let user = store::user(&mut *tx, Which::Id(id)).await?;
             let user = user.ok_or(Error::Unauthenticated)?;
             store::succeeded(tx, &account, &address, now).await?;
             self.begin(tx, by, user, &from, form, now).await
@@ -200,7 +200,7 @@ impl Accounts {
                 return Ok(None);
             }
             audit::note(tx, &by, Note::of(Action::SessionRenew, &sid.to_string())).await?;
-            Ok(store::user_in(tx, Which::Id(row.owner.id)).await?)
+            Ok(store::user(&mut *tx, Which::Id(row.owner.id)).await?)
         })?;
         let Some(user) = turned else {
             tracing::warn!(

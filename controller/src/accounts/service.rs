@@ -231,7 +231,7 @@ impl Accounts {
         let now = Micros::now();
         let changed = in_transaction!(self.0.store, |tx| -> Result<User> {
             let admins = store::admins(tx).await?;
-            let old = store::user_in(tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
+            let old = store::user(&mut *tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
             let new = changed(&old, change, now)?;
             let rights = |u: &User| (u.role, u.is_active, u.host_groups.clone());
             if rights(&new) != rights(&old) && caller.role != Role::Admin {
@@ -259,7 +259,7 @@ impl Accounts {
         by_a_person(caller)?;
         in_transaction!(self.0.store, |tx| -> Result<User> {
             let admins = store::admins(tx).await?;
-            let user = store::user_in(tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
+            let user = store::user(&mut *tx, Which::Uuid(uuid)).await?.ok_or_else(unknown)?;
             not_the_last(&admins, user.id)?;
             store::delete_user(tx, user.id).await?;
             let note = Note::of(Action::AccountDelete, &user.username).old(described(&user));

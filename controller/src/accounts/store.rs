@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::attempts::Attempts;
 use super::model::{Role, Scope, User};
-use crate::store::{Store, StoreError, Tx, corrupt, statements};
+use crate::store::{Read, Store, StoreError, Tx, corrupt, statements};
 
 macro_rules! user {
     ($($rest:literal)*) => {
@@ -150,12 +150,8 @@ impl Which<'_> {
     }
 }
 
-pub(super) async fn user(store: &Store, which: Which<'_>) -> Result<Option<User>, StoreError> {
-    store.first::<UserRow>(which.query()).await?.map(UserRow::user).transpose()
-}
-
-pub(super) async fn user_in(tx: &mut Tx, which: Which<'_>) -> Result<Option<User>, StoreError> {
-    tx.first::<UserRow>(which.query()).await?.map(UserRow::user).transpose()
+pub(super) async fn user(mut read: impl Read, which: Which<'_>) -> Result<Option<User>, StoreError> {
+    read.first::<UserRow>(which.query()).await?.map(UserRow::user).transpose()
 }
 
 pub(super) async fn users_in(tx: &mut Tx, ids: &[i64]) -> Result<Vec<User>, StoreError> {

@@ -134,6 +134,6 @@ async fn refuse(
 }
 
 async fn shown(app: &App, id: &TaskId) -> Result<axum::Json<ApprovalView>> {
-    let view = app.approvals.of(id).await?;
+    let view = app.approvals.of(&app.store, id).await?;
     view.map(axum::Json).ok_or_else(|| Error::NotFound("Task not found".into()))
 }

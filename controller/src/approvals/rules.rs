@@ -141,7 +141,7 @@ impl Approvals {
     async fn make_rule(&self, caller: &Caller, by: &Author, rule: &Rule) -> Result<()> {
         let now = Micros::now();
         in_transaction!(self.store(), |tx| -> Result<()> {
-            if store::rules_in(tx).await?.len() >= APPROVAL_RULES_MAX {
+            if store::rules(&mut *tx).await?.len() >= APPROVAL_RULES_MAX {
                 return Err(Error::Conflict(format!("there are at most {APPROVAL_RULES_MAX} rules")));
             }
             store::insert_rule(tx, rule, &caller.name, now).await?;
@@ -152,7 +152,7 @@ impl Approvals {
 
     async fn delete_rule(&self, by: &Author, id: &str) -> Result<()> {
         in_transaction!(self.store(), |tx| -> Result<()> {
-            let rules = store::rules_in(tx).await?;
+            let rules = store::rules(&mut *tx).await?;
             match rules.iter().find(|rule| rule.id == id) {
                 Some(rule) if store::delete_rule(tx, id).await? => {
                     let note = Note::of(Action::ApprovalRuleDelete, id).old(noted(rule));

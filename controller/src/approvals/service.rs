@@ -15,7 +15,7 @@ use super::store::{self, Decision, Given, Request};
 use super::view::hide;
 use crate::accounts::{Accounts, Caller, within};
 use crate::audit::{self, Action, Author, Note};
-use crate::dispatch::{Approved, Dispatch, HeldTask, MessageClaims, Order, Sent};
+use crate::dispatch::{self, Approved, Dispatch, HeldTask, MessageClaims, Order, Sent};
 use crate::error::{Error, Result};
 use crate::hosts::{Candidate, Hosts};
 use crate::http::permissions::Need as Right;
@@ -91,10 +91,6 @@ impl Approvals {
         &self.accounts
     }
 
-    pub(super) fn dispatch(&self) -> &Dispatch {
-        &self.dispatch
-    }
-
     /// What a request for these hosts needs before it may run; `all`: its target is all hosts.
     ///
     /// # Errors
@@ -106,7 +102,7 @@ impl Approvals {
         all: bool,
         hosts: &[Candidate],
     ) -> Result<Option<Need>> {
-        let rules = store::rules_in(tx).await?;
+        let rules = store::rules(&mut *tx).await?;
         if rules.is_empty() {
             return Ok(None);
         }
@@ -173,7 +169,7 @@ impl Approvals {
     pub(super) async fn groups_of(&self, task: &TaskId) -> Result<BTreeSet<String>> {
         let (mut groups, mut after) = (BTreeSet::new(), 0);
         loop {
-            let some = self.dispatch.targets(task, after, TARGETS_SHOWN_MAX).await?;
+            let some = dispatch::targets(&self.store, task, after, TARGETS_SHOWN_MAX).await?;
             let Some(last) = some.last() else { return Ok(groups) };
             after = last.ordinal;
             let names: Vec<Hostname> = some.into_iter().map(|target| target.hostname).collect();
@@ -212,7 +208,7 @@ impl Approvals {
         let released = in_transaction!(self.store, |tx| -> Result<bool> {
             let held = self.dispatch.lock_held(tx, task).await?;
             let now = Micros::now();
-            let mut given = store::given_in(tx, task).await?;
+            let mut given = store::given(&mut *tx, std::slice::from_ref(task)).await?;
             let mine = given.iter().position(|g| g.person == caller.name);
             let Some(held) = held else {
                 return if mine.is_some() { Ok(false) } else { Err(over()) };

@@ -6,7 +6,7 @@ use signet_common::time::Micros;
 
 use super::model::{Rule, RuleTarget, State};
 use crate::limits::LIST_VALUES_MAX;
-use crate::store::{Store, StoreError, Tx, Value, corrupt, statements};
+use crate::store::{Read, Store, StoreError, Tx, Value, corrupt, statements};
 
 macro_rules! request {
     ($rest:literal) => {
@@ -79,14 +79,8 @@ impl TryFrom<RuleRow> for Rule {
 }
 
 /// Every rule, oldest first.
-pub(super) async fn rules_in(tx: &mut Tx) -> Result<Vec<Rule>, StoreError> {
-    let rows: Vec<RuleRow> = tx.all(RULES.query()).await?;
-    rows.into_iter().map(TryInto::try_into).collect()
-}
-
-/// Likewise, outside a transaction.
-pub(super) async fn rules(store: &Store) -> Result<Vec<Rule>, StoreError> {
-    let rows: Vec<RuleRow> = store.all(RULES.query()).await?;
+pub(super) async fn rules(mut read: impl Read) -> Result<Vec<Rule>, StoreError> {
+    let rows: Vec<RuleRow> = read.all(RULES.query()).await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
@@ -200,8 +194,8 @@ pub(super) async fn insert(tx: &mut Tx, new: &Request, sealed: &[u8]) -> Result<
     tx.run(INSERT_REQUEST.query().rows([row])).await.map(drop)
 }
 
-pub(super) async fn request(store: &Store, task: &TaskId) -> Result<Option<Request>, StoreError> {
-    store.first::<RequestRow>(REQUEST.bind(task)).await?.map(TryInto::try_into).transpose()
+pub(super) async fn request(mut read: impl Read, task: &TaskId) -> Result<Option<Request>, StoreError> {
+    read.first::<RequestRow>(REQUEST.bind(task)).await?.map(TryInto::try_into).transpose()
 }
 
 /// The sealed statement of a task.
@@ -268,16 +262,11 @@ pub(super) struct Given {
     pub(super) given_at: i64,
 }
 
-/// Who agreed to a task so far, under its lock.
-pub(super) async fn given_in(tx: &mut Tx, task: &TaskId) -> Result<Vec<Given>, StoreError> {
-    tx.all(GIVEN.query().list([task])).await
-}
-
 /// Who agreed to these tasks so far.
-pub(super) async fn given(store: &Store, tasks: &[TaskId]) -> Result<Vec<Given>, StoreError> {
+pub(super) async fn given(mut read: impl Read, tasks: &[TaskId]) -> Result<Vec<Given>, StoreError> {
     let mut all = Vec::new();
     for some in tasks.chunks(LIST_VALUES_MAX) {
-        all.extend(store.all::<Given>(GIVEN.query().list(some)).await?);
+        all.extend(read.all::<Given>(GIVEN.query().list(some)).await?);
     }
     Ok(all)
 }

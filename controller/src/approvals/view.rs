@@ -13,9 +13,11 @@ use super::model::State;
 use super::service::Approvals;
 use super::store::{self, Given, Request};
 use crate::accounts::{Caller, within};
+use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::http::permissions::Need as Right;
 use crate::limits::TARGETS_SHOWN_MAX;
+use crate::store::Read;
 
 /// Somebody who agreed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -128,10 +130,10 @@ fn view(request: Request, held: bool, given: &[Given]) -> ApprovalView {
 }
 
 impl Approvals {
-    async fn views(&self, requests: Vec<Request>) -> Result<Vec<ApprovalView>> {
+    async fn views(&self, mut read: impl Read, requests: Vec<Request>) -> Result<Vec<ApprovalView>> {
         let tasks: Vec<TaskId> = requests.iter().map(|r| r.task_id.clone()).collect();
-        let held = self.dispatch().held_among(&tasks).await?;
-        let given = store::given(self.store(), &tasks).await?;
+        let held = dispatch::held_among(&mut read, &tasks).await?;
+        let given = store::given(read, &tasks).await?;
         let shown = |r: Request| {
             let held = held.contains(&r.task_id);
             view(r, held, &given)
@@ -143,9 +145,9 @@ impl Approvals {
     ///
     /// # Errors
     /// The database's.
-    pub async fn of(&self, task: &TaskId) -> Result<Option<ApprovalView>> {
-        let request = store::request(self.store(), task).await?;
-        Ok(self.views(request.into_iter().collect()).await?.pop())
+    pub async fn of(&self, mut read: impl Read, task: &TaskId) -> Result<Option<ApprovalView>> {
+        let request = store::request(&mut read, task).await?;
+        Ok(self.views(read, request.into_iter().collect()).await?.pop())
     }
 
     /// A page of requests, newest first, and where the next one begins. One that is narrowed to a state may be shorter
@@ -164,7 +166,7 @@ impl Approvals {
         let more = requests.len() > limit;
         requests.truncate(limit);
         let last = requests.last().map(|r| (r.created_at.0, r.task_id.to_string())).filter(|_| more);
-        let mut views = self.views(requests).await?;
+        let mut views = self.views(self.store(), requests).await?;
         views.retain(|view| state.is_none_or(|state| view.state == state));
         Ok((views, last))
     }
@@ -177,14 +179,14 @@ impl Approvals {
         let may = Right::Operate.allows(caller.role)
             && (caller.groups.is_none()
                 || within(caller.groups.as_ref(), &self.groups_of(task).await?).is_ok());
-        let approval = self.views(vec![request]).await?.pop();
+        let approval = self.views(self.store(), vec![request]).await?.pop();
         let approval = approval.ok_or_else(|| Error::Internal("a request that is not shown".into()))?;
         let exact = may && approval.state == State::Awaiting;
         let mut message = statement.message;
         if !exact {
             hide(&mut message);
         }
-        let targets = self.dispatch().targets(task, 0, TARGETS_SHOWN_MAX).await?;
+        let targets = dispatch::targets(self.store(), task, 0, TARGETS_SHOWN_MAX).await?;
         let host = |t: crate::dispatch::Target| {
             let agent_id = t.agent_id.filter(|id| statement.agents.binary_search(id).is_ok());
             HostView { hostname: t.hostname, agent_id: agent_id.map(|id| id.to_string()) }

@@ -57,7 +57,7 @@ impl Audit {
         }
         let sealed = in_transaction!(self.store, |tx| -> Result<(usize, Option<BlockRow>)> {
             let last = store::last_block(tx).await?;
-            let rows = store::unsealed_in(tx, AUDIT_BLOCK_ENTRIES_MAX).await?;
+            let rows = store::unsealed(&mut *tx, AUDIT_BLOCK_ENTRIES_MAX).await?;
             if rows.is_empty() {
                 return Ok((0, None));
             }

@@ -5,7 +5,7 @@ use signet_common::time::Micros;
 
 use super::note::Row;
 use crate::limits::AUDIT_ROWS_AT_ONCE;
-use crate::store::{Query, Store, StoreError, Tx, Value, statements};
+use crate::store::{Query, Read, Store, StoreError, Tx, Value, statements};
 
 statements! {
     INSERT = same("INSERT INTO audit_entries (id, at, who, action, object, result, entry) VALUES {rows:7}");
@@ -66,13 +66,8 @@ pub(super) async fn head(store: &Store) -> Result<Option<(i64, String, i64)>, St
 }
 
 /// The oldest entries without a block, in the order in which they are sealed.
-pub(super) async fn unsealed(store: &Store, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
-    store.all(UNSEALED.bind(limit as u64)).await
-}
-
-/// [`unsealed`], as this transaction sees them.
-pub(super) async fn unsealed_in(tx: &mut Tx, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
-    tx.all(UNSEALED.bind(limit as u64)).await
+pub(super) async fn unsealed(mut read: impl Read, limit: usize) -> Result<Vec<EntryRow>, StoreError> {
+    read.all(UNSEALED.bind(limit as u64)).await
 }
 
 pub(super) async fn count_unsealed(store: &Store) -> Result<i64, StoreError> {

@@ -71,7 +71,7 @@ async fn messages(app: &App, id: &TaskId, parts: &mut Parts) -> Result<()> {
 async fn targets(app: &App, id: &TaskId, parts: &mut Parts) -> Result<()> {
     let (mut after, mut seen) = (0, BTreeSet::new());
     loop {
-        let some = app.dispatch.targets(id, after, BUNDLE_TARGETS_AT_ONCE).await?;
+        let some = dispatch::targets(&app.store, id, after, BUNDLE_TARGETS_AT_ONCE).await?;
         let Some(last) = some.last() else { return Ok(()) };
         after = last.ordinal;
         let wanted: Vec<(AgentId, Jti)> = some

@@ -20,14 +20,14 @@ use crate::accounts::within;
 use crate::approvals::{Approvals, Asked, Work};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
-use crate::dispatch::{Audience, Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target};
+use crate::dispatch::{self, Audience, Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
 use crate::limits::{
     BUNDLE_RETRY_SECONDS, BUNDLES_AT_ONCE, OUTPUT_DELETE_PIECES_MAX, TARGETS_SHOWN_MAX, WATCHERS_MAX,
     WATCHERS_RETRY_SECONDS,
 };
-use crate::store::{Store, StoreError, Tx, in_transaction};
+use crate::store::{Read, Store, StoreError, Tx, in_transaction};
 
 /// Commands. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -161,7 +161,7 @@ impl Commands {
                 fault::hit(Point::ControllerAfterCommit);
                 let status = status(&sent.tally, Sending::of(held, sent.can_send));
                 self.dispatch.committed(sent);
-                let approval = if held { self.approvals.of(&task.task_id).await? } else { None };
+                let approval = if held { self.approvals.of(&self.store, &task.task_id).await? } else { None };
                 Ok(TaskView { approval, ..task.view(status) })
             }
             // Another request with the same key was quicker.
@@ -205,22 +205,14 @@ impl Commands {
     }
 
     async fn view(&self, task: Task) -> Result<TaskView> {
-        let standing = self.standing(std::slice::from_ref(&task.task_id)).await?;
+        let can_send = self.can_send().await?;
+        let mut read = self.store.snapshot().await?;
+        let standing = standing(&mut read, can_send, std::slice::from_ref(&task.task_id)).await?;
         let status = standing.status(&task.task_id);
         let awaits = status == TaskStatus::AwaitingApproval;
-        let approval = if awaits { self.approvals.of(&task.task_id).await? } else { None };
+        let approval = if awaits { self.approvals.of(&mut read, &task.task_id).await? } else { None };
+        read.end().await?;
         Ok(TaskView { approval, ..task.view(status) })
-    }
-
-    async fn standing(&self, tasks: &[TaskId]) -> Result<Standing> {
-        let tallies = self.dispatch.tallies(tasks).await?;
-        // Most don't wait, and are not asked about.
-        let waits = |task: &&TaskId| {
-            tallies.get(*task).is_some_and(|tally| tally.iter().any(|(state, _)| *state == State::Waiting))
-        };
-        let waiting: Vec<TaskId> = tasks.iter().filter(waits).cloned().collect();
-        let held = self.dispatch.held_among(&waiting).await?;
-        Ok(Standing { can_send: self.can_send().await?, tallies, held })
     }
 
     /// Whether what is asked for now is sent at once: the bus is up and dispatch not paused.
@@ -246,7 +238,8 @@ impl Commands {
     ) -> Result<Vec<(TaskView, Place)>> {
         let tasks = store::list(&self.store, filter, before, limit).await?;
         let ids: Vec<TaskId> = tasks.iter().map(|t| t.task_id.clone()).collect();
-        let standing = self.standing(&ids).await?;
+        let can_send = self.can_send().await?;
+        let standing = standing(&self.store, can_send, &ids).await?;
         let placed = |task: Task| {
             let place = (task.created_at.0, task.task_id.to_string());
             let status = standing.status(&task.task_id);
@@ -260,8 +253,7 @@ impl Commands {
     /// # Errors
     /// [`Error::NotFound`], or the database's.
     pub async fn task(&self, id: &TaskId) -> Result<Task> {
-        let found = store::one(&self.store, id).await?;
-        found.ok_or_else(|| Error::NotFound("Task not found".into()))
+        store::one(&self.store, id).await?.ok_or_else(unknown)
     }
 
     /// The task with its status.
@@ -278,17 +270,20 @@ impl Commands {
     /// # Errors
     /// As [`Commands::task`].
     pub async fn detail(&self, id: &TaskId) -> Result<TaskDetail> {
-        let task = self.task(id).await?;
-        let standing = self.standing(std::slice::from_ref(id)).await?;
+        let (can_send, paused) = (self.can_send().await?, self.dispatch.held().await?);
+        let mut read = self.store.snapshot().await?;
+        let task = store::one(&mut read, id).await?.ok_or_else(unknown)?;
+        let standing = standing(&mut read, can_send, std::slice::from_ref(id)).await?;
+        let targets = dispatch::targets(&mut read, id, 0, TARGETS_SHOWN_MAX).await?;
+        let approval = self.approvals.of(&mut read, id).await?;
+        read.end().await?;
         let mut counts = BTreeMap::new();
         for (state, number) in standing.tallies.get(id).into_iter().flatten() {
             *counts.entry(state.as_str()).or_insert(0) += number;
         }
-        let paused = self.dispatch.held().await?;
-        let targets = self.dispatch.targets(id, 0, TARGETS_SHOWN_MAX).await?;
         let status = standing.status(id);
         Ok(TaskDetail {
-            task: TaskView { approval: self.approvals.of(id).await?, ..task.view(status) },
+            task: TaskView { approval, ..task.view(status) },
             paused,
             counts,
             targets: targets.iter().map(TargetView::from).collect(),
@@ -304,7 +299,7 @@ impl Commands {
         if groups.is_some() {
             let mut after = 0;
             loop {
-                let some = self.dispatch.targets(id, after, TARGETS_SHOWN_MAX).await?;
+                let some = dispatch::targets(&self.store, id, after, TARGETS_SHOWN_MAX).await?;
                 let Some(last) = some.last() else { break };
                 after = last.ordinal;
                 let names: Vec<Hostname> = some.into_iter().map(|target| target.hostname).collect();
@@ -347,6 +342,21 @@ struct Standing {
     /// Which of them await approval.
     held: HashSet<TaskId>,
     can_send: bool,
+}
+
+fn unknown() -> Error {
+    Error::NotFound("Task not found".into())
+}
+
+async fn standing(mut read: impl Read, can_send: bool, tasks: &[TaskId]) -> Result<Standing> {
+    let tallies = dispatch::tallies(&mut read, tasks).await?;
+    // Most don't wait, and are not asked about.
+    let waits = |task: &&TaskId| {
+        tallies.get(*task).is_some_and(|tally| tally.iter().any(|(state, _)| *state == State::Waiting))
+    };
+    let waiting: Vec<TaskId> = tasks.iter().filter(waits).cloned().collect();
+    let held = dispatch::held_among(read, &waiting).await?;
+    Ok(Standing { can_send, tallies, held })
 }
 
 impl Standing {

@@ -8,7 +8,7 @@ use signet_common::{Hostname, TaskId};
 
 use super::model::{Options, TargetType, Task};
 use crate::limits::BATCH_ROWS_MAX;
-use crate::store::{Query, Statement, Store, StoreError, Tx, Value, corrupt, statements};
+use crate::store::{Query, Read, Statement, Store, StoreError, Tx, Value, corrupt, statements};
 
 /// The columns of a task.
 macro_rules! task {
@@ -145,8 +145,8 @@ pub(super) async fn by_key(
 }
 
 /// One task.
-pub(super) async fn one(store: &Store, task: &TaskId) -> Result<Option<Task>, StoreError> {
-    let row: Option<TaskRow> = store.first(SELECT_TASK.bind(task)).await?;
+pub(super) async fn one(mut read: impl Read, task: &TaskId) -> Result<Option<Task>, StoreError> {
+    let row: Option<TaskRow> = read.first(SELECT_TASK.bind(task)).await?;
     Ok(row.map(<(Task, String)>::try_from).transpose()?.map(|(task, _)| task))
 }
 

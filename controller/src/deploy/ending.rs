@@ -27,7 +27,7 @@ impl Jobs {
         let refused =
             || Error::Forbidden("this account may not do anything on some of the job's hosts".into());
         let mut hosts = Vec::new();
-        for target in store::targets_in(tx, id).await? {
+        for target in store::targets(&mut *tx, id).await? {
             let host = target.host.parse().ok().filter(|_| target.engine == Engine::Agent);
             hosts.push(host.ok_or_else(refused)?);
         }
@@ -48,7 +48,7 @@ impl Jobs {
             let held = self.dispatch().lock_held(tx, &main).await?;
             store::hold(tx).await?;
             store::lock(tx, id, &[]).await?;
-            let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            let job = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
             allowed(caller, &job.plan)?;
             self.touchable(tx, caller, id).await?;
             match job.status {
@@ -151,7 +151,7 @@ impl Jobs {
         let now = Micros::now();
         in_transaction!(self.store(), |tx| -> Result<JobStatus> {
             store::lock(tx, id, &[]).await?;
-            let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            let job = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
             if job.status.is_final() {
                 return Ok(job.status);
             }
@@ -194,7 +194,7 @@ impl Jobs {
     ) -> Result<JobStatus> {
         let mut statuses = Vec::new();
         let mut lines = Vec::new();
-        for target in store::targets_in(tx, job.id).await? {
+        for target in store::targets(&mut *tx, job.id).await? {
             // An agent may still tell its own end.
             let end = End { inferred: target.engine == Engine::Agent, ..rest.clone() };
             let Some(next) = target.standing.apply(&Happening::Ended(end), now) else {
@@ -226,7 +226,7 @@ async fn move_targets(tx: &mut Tx, id: i64, happenings: &[(i64, Happening)]) -> 
         return Ok(moved);
     }
     let now = Micros::now();
-    for mut target in store::targets_in(tx, id).await? {
+    for mut target in store::targets(&mut *tx, id).await? {
         let mut changed = false;
         for (_, happening) in happenings.iter().filter(|(ordinal, _)| *ordinal == target.ordinal) {
             if let Some(next) = target.standing.apply(happening, now) {

@@ -15,7 +15,7 @@ use super::service::{Jobs, unknown};
 use super::store::NewLine;
 use super::{lease_store, store};
 use crate::approvals::{Asked, Need, Seal, Sealer, State, Work};
-use crate::dispatch::{Order, Sent};
+use crate::dispatch::{self, Order, Sent};
 use crate::error::{Error, Result};
 use crate::hosts;
 use crate::limits::JOBS_LOOKED_AT;
@@ -50,7 +50,7 @@ impl Jobs {
             let Some((last, _)) = some.last() else { return Ok(taken) };
             after = *last;
             let tasks = some.iter().map(|(id, _)| task(*id, Part::Deploy)).collect::<Result<Vec<_>>>()?;
-            let held = self.dispatch().held_among(&tasks).await?;
+            let held = dispatch::held_among(self.store(), &tasks).await?;
             for ((id, cancelled), task) in some.iter().zip(&tasks) {
                 if *cancelled || !held.contains(task) {
                     let one = self.take_one_decided(*id).await;
@@ -61,7 +61,7 @@ impl Jobs {
     }
 
     async fn take_one_decided(&self, id: i64) -> Result<Option<Taken>> {
-        let said = match self.approvals().of(&task(id, Part::Deploy)?).await? {
+        let said = match self.approvals().of(self.store(), &task(id, Part::Deploy)?).await? {
             Some(approval) if approval.state() == State::Approved => {
                 Some(format!("approved by {}", approval.names().collect::<Vec<_>>().join(", ")))
             }
@@ -71,7 +71,7 @@ impl Jobs {
         in_transaction!(self.store(), |tx| -> Result<Option<Taken>> {
             store::hold(tx).await?;
             let job =
-                store::one_in(tx, id).await?.filter(|job| job.awaits && job.status == JobStatus::Pending);
+                store::one(&mut *tx, id).await?.filter(|job| job.awaits && job.status == JobStatus::Pending);
             let Some(job) = job else { return Ok(None) };
             let now = Micros::now();
             lease_store::decided(tx, id).await?;
@@ -92,13 +92,13 @@ impl Jobs {
 impl Sealer for Jobs {
     async fn seal(&self, tx: &mut Tx, task: &TaskId) -> Result<Seal> {
         let id = part(task).map(|(id, _)| id).ok_or_else(unknown)?;
-        let job = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+        let job = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
         let access = self.access(&job).await?.map_err(Error::Conflict)?;
         let credential = access.credential.ok_or_else(|| {
             Error::Conflict("the repository's credential is gone; have it requested again".into())
         })?;
         let hosts =
-            store::targets_in(tx, id).await?.into_iter().filter_map(|t| t.host.parse().ok()).collect();
+            store::targets(&mut *tx, id).await?.into_iter().filter_map(|t| t.host.parse().ok()).collect();
         let candidates = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts)).await?;
         let sealing = Sealing::new(self, tx, &credential, &candidates).await?;
         Ok(Box::new(move |claims| sealing.sealed(claims)))

@@ -95,9 +95,9 @@ impl Jobs {
         let since = Instant::now();
         in_transaction!(self.store(), |tx| -> Result<Option<Taken>> {
             store::hold(tx).await?;
-            let job = store::one_in(tx, id).await?.filter(|job| job.status == JobStatus::Pending);
+            let job = store::one(&mut *tx, id).await?.filter(|job| job.status == JobStatus::Pending);
             let Some(job) = job else { return Ok(None) };
-            let targets = store::targets_in(tx, id).await?;
+            let targets = store::targets(&mut *tx, id).await?;
             let hosts: Vec<Host> =
                 targets.iter().map(|target| Host::new(&target.host, target.port)).collect();
             if lease_store::busy(tx, &hosts).await?.meet(&job.plan.dest_path, &hosts) {
@@ -118,7 +118,7 @@ impl Jobs {
             let since = Instant::now();
             let taken = in_transaction!(self.store(), |tx| -> Result<Option<Job>> {
                 let taken = lease_store::take_lost(tx, id, self.holder(), LEASE_MICROS).await?;
-                Ok(if taken { store::one_in(tx, id).await? } else { None })
+                Ok(if taken { store::one(&mut *tx, id).await? } else { None })
             });
             let taken = self.readable(id, taken).await?;
             let one = |job| Taken { job, weight: Weight::Light, since, resumed: true };

@@ -112,7 +112,7 @@ struct Standing {
 impl Standing {
     async fn locked(tx: &mut Tx, job: i64) -> Result<Self> {
         store::lock(tx, job, &[]).await?;
-        let targets = store::targets_in(tx, job).await?;
+        let targets = store::targets(&mut *tx, job).await?;
         // Of one that is gone nothing is kept.
         let (status, cancelled) = store::status_of(tx, job).await?.unwrap_or((JobStatus::Failed, false));
         Ok(Self { job, status, cancelled, targets })
@@ -149,7 +149,7 @@ impl Standing {
 
 /// What is said of a job whose time is over.
 async fn timed_out(tx: &mut Tx, job: i64) -> Result<String> {
-    match store::one_in(tx, job).await {
+    match store::one(&mut *tx, job).await {
         Ok(Some(job)) => Ok(Reason::TimedOut.why(&job)),
         Err(error) if !error.is_corrupt() => Err(error.into()),
         // It was ended because it can't be read.

@@ -54,7 +54,7 @@ pub(super) async fn preflight(
     stop: &Stop,
 ) -> Result<Option<String>> {
     let asking = task(job.id, Part::Preflight)?;
-    if jobs.dispatch().targets(&asking, 0, 1).await?.is_empty() {
+    if dispatch::targets(jobs.store(), &asking, 0, 1).await?.is_empty() {
         jobs.record(job.id, &[line(None, heading(&format!("PREFLIGHT [{commit}]")))], &[]).await?;
         match send(jobs, job, ours, Part::Preflight, Some(commit), stop).await? {
             Ok(Sending::Sent | Sending::Awaits) => {}
@@ -65,7 +65,7 @@ pub(super) async fn preflight(
     let patience = Instant::now() + Duration::from_secs(PREFLIGHT_ACCEPT_SECONDS);
     let pace = Pace::begin();
     loop {
-        let asked = jobs.dispatch().targets(&asking, 0, TARGETS_SHOWN_MAX).await?;
+        let asked = dispatch::targets(jobs.store(), &asking, 0, TARGETS_SHOWN_MAX).await?;
         let in_state = |states: &[State]| asked.iter().any(|t| states.contains(&t.delivery.state));
         let away = in_state(&[State::Waiting, State::Sent]);
         if !in_state(&[State::Accepted, State::Running]) && (!away || Instant::now() >= patience) {

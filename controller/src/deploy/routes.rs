@@ -190,13 +190,7 @@ fn job_id(text: &str) -> Result<i64> {
 #[utoipa::path(get, path = "/api/v1/jobs/{job_id}", tag = "jobs", params(("job_id" = String, Path)),
     responses((status = 200, body = Good<DetailView>), (status = 404)))]
 async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
-    let id = job_id(&id)?;
-    // The job first: when it is over, its targets are.
-    let job = app.jobs.job(id).await?;
-    let targets = app.jobs.targets(id).await?;
-    let approval = app.jobs.approval(id).await?;
-    let view = DetailView::of(job, targets, approval);
-    Ok(good(StatusCode::OK, view))
+    Ok(good(StatusCode::OK, app.jobs.detail(job_id(&id)?).await?))
 }
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]

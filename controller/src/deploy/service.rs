@@ -18,7 +18,8 @@ use super::pace::Pace;
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
 use super::store::{self, Filter};
-use crate::approvals::{ApprovalView, Approvals};
+use super::views::DetailView;
+use crate::approvals::Approvals;
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::Dispatch;
 use crate::error::{Error, Result};
@@ -148,9 +149,15 @@ impl Jobs {
         store::one(&self.store, id).await?.ok_or_else(unknown)
     }
 
-    /// What people are asked about a job, or were.
-    pub(super) async fn approval(&self, id: i64) -> Result<Option<ApprovalView>> {
-        self.approvals.of(&agents::task(id, agents::Part::Deploy)?).await
+    /// The job with its hosts and what people are asked about it, or were: all of one moment. Or 404.
+    pub(super) async fn detail(&self, id: i64) -> Result<DetailView> {
+        let task = agents::task(id, agents::Part::Deploy)?;
+        let mut read = self.store.snapshot().await?;
+        let job = store::one(&mut read, id).await?.ok_or_else(unknown)?;
+        let targets = store::targets(&mut read, id).await?;
+        let approval = self.approvals.of(&mut read, &task).await?;
+        read.end().await?;
+        Ok(DetailView::of(job, targets, approval))
     }
 
     pub(super) async fn targets(&self, id: i64) -> Result<Vec<Target>> {

@@ -9,7 +9,7 @@ use crate::limits::{
     BATCH_ROWS_MAX, JOB_LINES_MAX, JOB_LOG_BYTES_MAX, JOB_WORDS_MAX, RETENTION_JOB_LINES_MAX,
     RETENTION_JOBS_MAX,
 };
-use crate::store::{Store, StoreError, Tx, Value, corrupt, statements};
+use crate::store::{Read, Store, StoreError, Tx, Value, corrupt, statements};
 
 macro_rules! job {
     ($rest:literal) => {
@@ -249,12 +249,8 @@ pub(super) async fn secret(store: &Store, job: i64) -> Result<Option<(Vec<u8>, M
     Ok(row.map(|(sealed, until)| (sealed, Micros(until))))
 }
 
-pub(super) async fn one(store: &Store, id: i64) -> Result<Option<Job>, StoreError> {
-    store.first::<JobRow>(SELECT_JOB.bind(id)).await?.map(TryInto::try_into).transpose()
-}
-
-pub(super) async fn one_in(tx: &mut Tx, id: i64) -> Result<Option<Job>, StoreError> {
-    tx.first::<JobRow>(SELECT_JOB.bind(id)).await?.map(TryInto::try_into).transpose()
+pub(super) async fn one(mut read: impl Read, id: i64) -> Result<Option<Job>, StoreError> {
+    read.first::<JobRow>(SELECT_JOB.bind(id)).await?.map(TryInto::try_into).transpose()
 }
 
 /// What a list is narrowed to.
@@ -283,13 +279,8 @@ pub(super) async fn list(
     Ok((jobs, count.map_or(0, |(n,)| n)))
 }
 
-pub(super) async fn targets(store: &Store, job: i64) -> Result<Vec<Target>, StoreError> {
-    let rows: Vec<TargetRow> = store.all(TARGETS.bind(job)).await?;
-    rows.into_iter().map(TryInto::try_into).collect()
-}
-
-pub(super) async fn targets_in(tx: &mut Tx, job: i64) -> Result<Vec<Target>, StoreError> {
-    let rows: Vec<TargetRow> = tx.all(TARGETS.bind(job)).await?;
+pub(super) async fn targets(mut read: impl Read, job: i64) -> Result<Vec<Target>, StoreError> {
+    let rows: Vec<TargetRow> = read.all(TARGETS.bind(job)).await?;
     rows.into_iter().map(TryInto::try_into).collect()
 }
 

@@ -80,7 +80,7 @@ impl Dispatch {
         now: Micros,
     ) -> Result<Vec<(AgentId, u64)>> {
         let agents: Vec<AgentId> = batch.iter().map(|(a, _)| a.clone()).collect();
-        let rows = store::cursors_in(tx, &agents).await?;
+        let rows = store::cursors(&mut *tx, &agents).await?;
         // Every start begins with a hello. One that this database doesn't know is over and its word late, or the database
         // was restored and knows only an older one: then the host must introduce itself again.
         let (news, others): (Vec<_>, Vec<_>) = batch

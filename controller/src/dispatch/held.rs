@@ -1,7 +1,7 @@
 //! Tasks that await approval: their deliveries stand there with their messages' ids, but there is no message that could be
 //! sent. It is signed when the last approval arrives.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use signet_common::envelope::PayloadType;
 use signet_common::time::Micros;
@@ -124,16 +124,5 @@ impl Dispatch {
     pub fn decided(&self, task: &TaskId) {
         self.live().ring(task);
         self.wake().notify_one();
-    }
-
-    /// Which of these tasks await approval.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn held_among(&self, tasks: &[TaskId]) -> Result<HashSet<TaskId>> {
-        if tasks.is_empty() {
-            return Ok(HashSet::new());
-        }
-        Ok(store::held(self.store(), tasks).await?)
     }
 }

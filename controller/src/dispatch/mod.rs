@@ -22,6 +22,7 @@ mod service;
 mod shown;
 mod standing;
 mod store;
+mod tasks;
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,10 +34,11 @@ use signet_common::{Hostname, TaskId};
 pub use held::{Approved, Held, HeldTask};
 pub use rolling::{BatchSize, Between, Brake, Rolling};
 pub use send::{Audience, MessageClaims, Order, Sent};
-pub use service::{Dispatch, Tallies, Target};
+pub use service::Dispatch;
 pub use standing::{HelloAnswer, Standings};
 pub use store::ALL as STATEMENTS;
 pub use store::{OrphanRow, Stored};
+pub use tasks::{Tallies, Target, held_among, tallies, targets};
 
 use crate::error::Result;
 use crate::store::Tx;

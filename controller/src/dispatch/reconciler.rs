@@ -199,7 +199,7 @@ impl Dispatch {
             return Ok(BTreeSet::new());
         }
         let known = self.hosts().reachable(tx, agents).await?;
-        let rows = store::cursors_in(tx, agents).await?;
+        let rows = store::cursors(&mut *tx, agents).await?;
         let held = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold != Hold::None);
         Ok(known.values().filter_map(|a| gate.able(a, now)).filter(|id| !held(id)).collect())
     }
@@ -303,7 +303,7 @@ impl Dispatch {
         let online = in_transaction!(self.store(), |tx| -> Result<HashMap<AgentId, u64>> {
             let agents: Vec<AgentId> = due.iter().map(|d| d.agent_id.clone()).collect();
             let known = self.hosts().reachable(tx, &agents).await?;
-            let rows = store::cursors_in(tx, &agents).await?;
+            let rows = store::cursors(&mut *tx, &agents).await?;
             let aside = |id: &AgentId| rows.get(id).is_some_and(|r| r.cursor.hold == Hold::SetAside);
             store::mark_cancel_sent(tx, &due, now.plus_seconds(RESEND_SECONDS)).await?;
             let there = known.values().filter(|a| a.online(now)).map(|a| (a.agent_id.clone(), a.keyring));

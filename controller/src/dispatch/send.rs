@@ -146,7 +146,7 @@ impl Dispatch {
         tx: &mut Tx,
         agents: Vec<AgentId>,
     ) -> Result<std::collections::BTreeSet<AgentId>> {
-        let rows = store::cursors_in(tx, &agents).await?;
+        let rows = store::cursors(&mut *tx, &agents).await?;
         let free = |id: &AgentId| rows.get(id).is_none_or(|r| r.cursor.hold == Hold::None);
         Ok(agents.into_iter().filter(free).collect())
     }

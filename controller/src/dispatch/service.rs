@@ -10,9 +10,10 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, Jti, TaskId};
 use tokio::sync::{Notify, mpsc};
 
-use super::model::{Happening, State};
+use super::model::Happening;
 use super::send::Sent;
-use super::store::{self, Stored};
+use super::store;
+use super::tasks::Target;
 use super::{Kind, Outcomes, outbox};
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
@@ -22,12 +23,6 @@ use crate::limits::{HOST_GONE_ROWS_MAX, OUTBOX_BURSTS_MAX, RETENTION_REPORTS_MAX
 use crate::live::Live;
 use crate::loops::Loops;
 use crate::store::{Store, Tx, in_transaction};
-
-/// A target of a task as others see it: the delivery itself.
-pub type Target = Stored;
-
-/// How many targets of a task stand where.
-pub type Tallies = HashMap<TaskId, Vec<(State, u64)>>;
 
 /// Messages and deliveries. Cheap to clone.
 #[derive(Clone)]
@@ -209,14 +204,6 @@ impl Dispatch {
         self.apply_locked(tx, &locked, open, |_| happening.clone(), Micros::now()).await.map(drop)
     }
 
-    /// A task's targets by hostname, after the one at this place.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn targets(&self, task: &TaskId, after: u64, limit: usize) -> Result<Vec<Target>> {
-        Ok(store::by_task(&self.0.store, task, after, limit).await?)
-    }
-
     /// A task's messages as they were signed, after this one; none for a body that may hold secrets.
     ///
     /// # Errors
@@ -260,20 +247,6 @@ impl Dispatch {
     /// When the database fails.
     pub async fn changed(&self, task: &TaskId, after: (i64, u64), limit: usize) -> Result<Vec<Target>> {
         Ok(store::changed(&self.0.store, task, after, limit).await?)
-    }
-
-    /// Where the targets of these tasks stand.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn tallies(&self, tasks: &[TaskId]) -> Result<Tallies> {
-        let mut all = Tallies::new();
-        for count in store::count_states(&self.0.store, tasks).await? {
-            let task = count.task_id.parse().map_err(|e| Error::Internal(format!("{e}")))?;
-            let state = count.state.parse().map_err(Error::Internal)?;
-            all.entry(task).or_default().push((state, count.number.unsigned_abs()));
-        }
-        Ok(all)
     }
 
     /// Open deliveries by state, for the metrics: those that ended are history, and grow for ever.

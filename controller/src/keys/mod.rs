@@ -270,7 +270,7 @@ impl Keys {
     /// # Errors
     /// As [`Keys::at_least`].
     pub async fn newest_in(&self, tx: &mut Tx) -> Answer<Arc<FleetKeys>> {
-        let version = store::newest_in(tx).await?;
+        let version = store::newest(&mut *tx).await?;
         self.at_least(tx, version).await
     }
 
@@ -312,7 +312,7 @@ impl Keys {
         let signed = next.chain().last().map(serde_json::to_string).transpose();
         let signed = signed.map_err(|e| Error::Internal(e.to_string()))?.unwrap_or_default();
         let made = in_transaction!(store, |tx| -> Answer<()> {
-            if store::newest_in(tx).await? != held.version() {
+            if store::newest(&mut *tx).await? != held.version() {
                 return Err(Error::Conflict(
                     "the database holds another keyring than this controller: it was rotated or restored just now".into(),
                 ));

@@ -3,7 +3,7 @@
 use signet_common::time::Micros;
 use sqlx::FromRow;
 
-use crate::store::{Store, StoreError, Tx, statements};
+use crate::store::{Read, Store, StoreError, Tx, statements};
 
 statements! {
     KEYRINGS = same("SELECT signed FROM keyrings ORDER BY version");
@@ -21,14 +21,8 @@ pub(super) async fn keyrings(tx: &mut Tx) -> Result<Vec<String>, StoreError> {
 }
 
 /// The newest keyring's version; 0 = none.
-pub(super) async fn newest(store: &Store) -> Result<u64, StoreError> {
-    let row: Option<(i64,)> = store.first(NEWEST.query()).await?;
-    Ok(row.map_or(0, |(version,)| version.unsigned_abs()))
-}
-
-/// Likewise, in a transaction.
-pub(super) async fn newest_in(tx: &mut Tx) -> Result<u64, StoreError> {
-    let row: Option<(i64,)> = tx.first(NEWEST.query()).await?;
+pub(super) async fn newest(mut read: impl Read) -> Result<u64, StoreError> {
+    let row: Option<(i64,)> = read.first(NEWEST.query()).await?;
     Ok(row.map_or(0, |(version,)| version.unsigned_abs()))
 }
 

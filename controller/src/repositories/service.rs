@@ -149,7 +149,7 @@ impl Repositories {
     pub(super) async fn change(&self, by: &Author, id: &str, changes: &Changes) -> Result<Repository> {
         let now = Micros::now();
         in_transaction!(self.store, |tx| -> Result<Repository> {
-            let old = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            let old = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
             if let Change::Set(credential) = &changes.credential {
                 let digest = of_url(&old.url)?;
                 let about = credential.as_ref().map(Credential::about);
@@ -159,7 +159,7 @@ impl Repositories {
             if let Change::Set(signers) = &changes.allowed_signers {
                 store::set_signers(tx, id, signers.as_deref(), now).await?;
             }
-            let entry = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            let entry = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
             let note = Note::of(Action::RepositoryChange, id).old(noted(&old)).new(noted(&entry));
             audit::note(tx, by, note).await?;
             Ok(entry)
@@ -168,7 +168,7 @@ impl Repositories {
 
     pub(super) async fn remove(&self, by: &Author, id: &str) -> Result<()> {
         in_transaction!(self.store, |tx| -> Result<()> {
-            let old = store::one_in(tx, id).await?.ok_or_else(unknown)?;
+            let old = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
             if !store::delete(tx, id).await? {
                 return Err(unknown());
             }

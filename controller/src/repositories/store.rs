@@ -3,7 +3,7 @@
 use signet_common::time::Micros;
 
 use super::model::{About, Repository};
-use crate::store::{Store, StoreError, Tx, Value, corrupt, statements};
+use crate::store::{Read, Store, StoreError, Tx, Value, corrupt, statements};
 
 macro_rules! entry {
     ($rest:literal) => {
@@ -53,13 +53,8 @@ pub(super) async fn list(store: &Store) -> Result<Vec<Repository>, StoreError> {
     rows.into_iter().map(TryInto::try_into).collect()
 }
 
-pub(super) async fn one(store: &Store, id: &str) -> Result<Option<Repository>, StoreError> {
-    let rows: Vec<EntryRow> = store.all(ONE.bind(id)).await?;
-    rows.into_iter().next().map(TryInto::try_into).transpose()
-}
-
-pub(super) async fn one_in(tx: &mut Tx, id: &str) -> Result<Option<Repository>, StoreError> {
-    let rows: Vec<EntryRow> = tx.all(ONE.bind(id)).await?;
+pub(super) async fn one(mut read: impl Read, id: &str) -> Result<Option<Repository>, StoreError> {
+    let rows: Vec<EntryRow> = read.all(ONE.bind(id)).await?;
     rows.into_iter().next().map(TryInto::try_into).transpose()
 }
 

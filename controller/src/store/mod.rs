@@ -5,6 +5,7 @@
 //! from it and run that on a [`Tx`] (or, reading only, on the [`Store`]).
 
 mod query;
+mod read;
 mod retry;
 mod tx;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use query::statements;
 pub use query::{Query, Row, Statement, Value};
+pub use read::{Read, Snapshot};
 pub use retry::{AsStoreError, StoreError};
 pub(crate) use retry::{Attempt, corrupt, giving, in_transaction};
 pub use tx::Tx;
@@ -29,6 +31,10 @@ use crate::limits;
 
 static MYSQL_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/mysql");
 static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// One round trip; the level is that of the next transaction alone.
+const MYSQL_SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
+    START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -189,6 +195,20 @@ impl Store {
             Ok(match &self.db {
                 Db::MySql(pool) => Tx::MySql(pool.begin().await?),
                 Db::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            })
+        })
+        .await
+    }
+
+    /// Begins to read what stands at one moment, for an answer of several statements. Call [`Snapshot::end`] after it.
+    ///
+    /// # Errors
+    /// When the database is down or busy for too long.
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        within(async {
+            Ok(match &self.db {
+                Db::MySql(pool) => Snapshot::MySql(pool.begin_with(MYSQL_SNAPSHOT).await?),
+                Db::Sqlite { read, .. } => Snapshot::Sqlite(read.begin().await?),
             })
         })
         .await

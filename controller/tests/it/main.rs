@@ -3,6 +3,7 @@
 
 mod documents;
 mod layers;
+mod moments;
 mod statements;
 #[path = "../support/mod.rs"]
 mod support;

@@ -118,7 +118,7 @@ async fn step(
     known: &mut BTreeSet<(i64, Noted)>,
 ) -> Result<bool> {
     let ordinals: HashMap<&str, i64> = ours.iter().map(|t| (t.host.as_str(), t.ordinal)).collect();
-    let found = jobs.dispatch().targets(main, 0, TARGETS_SHOWN_MAX).await?;
+    let found = dispatch::targets(jobs.store(), main, 0, TARGETS_SHOWN_MAX).await?;
     let late = stop.reason().filter(|reason| *reason == Reason::TimedOut).map(|reason| reason.why(job));
     let (mut started, mut ends, mut news) = (Vec::new(), Vec::new(), Vec::new());
     for target in &found {

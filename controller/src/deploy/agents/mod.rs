@@ -21,12 +21,13 @@ use super::store::NewLine;
 use super::text::heading;
 use super::{remote, rollback};
 use crate::audit::Author;
+use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::limits::QUESTION_END_SECONDS;
 
 /// Whether any host may be at work on these messages of a job.
 pub(super) async fn any_open(jobs: &Jobs, job: i64, part: Part) -> Result<bool> {
-    let all = jobs.dispatch().tallies(&[task(job, part)?]).await?;
+    let all = dispatch::tallies(jobs.store(), &[task(job, part)?]).await?;
     Ok(all.values().flatten().any(|(state, _)| !state.is_final()))
 }
 
@@ -98,7 +99,7 @@ async fn begin(jobs: &Jobs, id: i64, ours: &[&Target], main: &TaskId, stop: &Sto
         return Ok(Begun::Awaits);
     }
     // Whatever came up meanwhile: what was sent is followed.
-    if !jobs.dispatch().targets(main, 0, 1).await?.is_empty() {
+    if !dispatch::targets(jobs.store(), main, 0, 1).await?.is_empty() {
         return Ok(Begun::Sent);
     }
     let ready = match stop.reason() {
@@ -194,14 +195,14 @@ async fn pinned(
     };
     // A host may be able to read what the controller can't.
     let resolving = task(job.id, Part::Resolve)?;
-    if jobs.dispatch().targets(&resolving, 0, 1).await?.is_empty()
+    if dispatch::targets(jobs.store(), &resolving, 0, 1).await?.is_empty()
         && let Err(why) = send(jobs, job, ours, Part::Resolve, None, stop).await?
     {
         return Ok(Err(why));
     }
     let pace = Pace::begin();
     loop {
-        let asked = jobs.dispatch().targets(&resolving, 0, 1).await?;
+        let asked = dispatch::targets(jobs.store(), &resolving, 0, 1).await?;
         let ended = asked.first().filter(|t| t.delivery.state.is_final());
         if let Some(ended) = ended {
             let found = jobs.job(job.id).await?.commit.and_then(|text| text.parse().ok());

@@ -9,7 +9,7 @@ use signet_common::{AgentId, Hostname, Jti, TaskId};
 use super::*;
 use crate::dispatch::model::{Delivery, Happening, State, apply};
 use crate::limits::{BATCH_ROWS_MAX, RESEND_SECONDS};
-use crate::store::{Query, Store, StoreError, Tx, Value, corrupt};
+use crate::store::{Query, Read, Store, StoreError, Tx, Value, corrupt};
 /// A delivery with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
@@ -282,12 +282,12 @@ pub(crate) async fn one_of(
 
 /// A task's deliveries by hostname, after the one at `ordinal`.
 pub(crate) async fn by_task(
-    store: &Store,
+    mut read: impl Read,
     task: &TaskId,
     ordinal: u64,
     limit: usize,
 ) -> Result<Vec<Stored>, StoreError> {
-    stored(store.all(SELECT_BY_TASK.bind(task).bind(ordinal).bind(limit as u64)).await?)
+    stored(read.all(SELECT_BY_TASK.bind(task).bind(ordinal).bind(limit as u64)).await?)
 }
 
 /// A task's ended deliveries in order of finishing, after this place.
@@ -324,10 +324,13 @@ pub(crate) struct StateCount {
 }
 
 /// Counts of many tasks at once.
-pub(crate) async fn count_states(store: &Store, tasks: &[TaskId]) -> Result<Vec<StateCount>, StoreError> {
+pub(crate) async fn count_states(
+    mut read: impl Read,
+    tasks: &[TaskId],
+) -> Result<Vec<StateCount>, StoreError> {
     let mut all = Vec::new();
     for some in tasks.chunks(BATCH_ROWS_MAX) {
-        all.extend(store.all::<StateCount>(COUNT_STATES.query().list(some)).await?);
+        all.extend(read.all::<StateCount>(COUNT_STATES.query().list(some)).await?);
     }
     Ok(all)
 }

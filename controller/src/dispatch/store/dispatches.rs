@@ -9,7 +9,7 @@ use signet_common::{Jti, TaskId};
 use super::*;
 use crate::dispatch::rolling::Rolling;
 use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
-use crate::store::{Statement, Store, StoreError, Tx, Value, corrupt};
+use crate::store::{Read, Statement, Store, StoreError, Tx, Value, corrupt};
 
 /// The `released_batch` of a task that awaits approval: nothing of it may be sent, and it has no messages yet.
 pub(crate) const HELD: i64 = -1;
@@ -210,10 +210,10 @@ pub(crate) async fn canaries_failed(tx: &mut Tx, task: &TaskId) -> Result<Vec<St
 }
 
 /// Which of these tasks await approval.
-pub(crate) async fn held(store: &Store, tasks: &[TaskId]) -> Result<HashSet<TaskId>, StoreError> {
+pub(crate) async fn held(mut read: impl Read, tasks: &[TaskId]) -> Result<HashSet<TaskId>, StoreError> {
     let mut all = HashSet::new();
     for some in tasks.chunks(LIST_VALUES_MAX) {
-        let rows: Vec<(String,)> = store.all(SELECT_HELD.query().list(some)).await?;
+        let rows: Vec<(String,)> = read.all(SELECT_HELD.query().list(some)).await?;
         for (id,) in rows {
             all.insert(id.parse().map_err(corrupt)?);
         }

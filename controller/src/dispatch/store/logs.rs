@@ -10,7 +10,7 @@ use super::*;
 use crate::dispatch::gate::{KEYRING_OLD, PAUSED};
 use crate::dispatch::logs::{Cursor, Hold};
 use crate::limits::BATCH_ROWS_MAX;
-use crate::store::{Store, StoreError, Tx, Value, corrupt};
+use crate::store::{Read, Store, StoreError, Tx, Value, corrupt};
 
 /// An agent's row: its cursor and what liveness needs beside it.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,26 +73,14 @@ fn by_agent(rows: Vec<Raw>) -> Result<HashMap<AgentId, LogRow>, StoreError> {
     rows.into_iter().map(LogRow::try_from).map(|r| r.map(|r| (r.agent_id.clone(), r))).collect()
 }
 
-/// These agents' rows, outside a transaction.
+/// These agents' rows, without locking them.
 pub(crate) async fn cursors(
-    store: &Store,
+    mut read: impl Read,
     agents: &[AgentId],
 ) -> Result<HashMap<AgentId, LogRow>, StoreError> {
     let mut all = HashMap::new();
     for some in agents.chunks(BATCH_ROWS_MAX) {
-        all.extend(by_agent(store.all(SELECT_CURSORS.query().list(some)).await?)?);
-    }
-    Ok(all)
-}
-
-/// These agents' rows inside a transaction, without locking them.
-pub(crate) async fn cursors_in(
-    tx: &mut Tx,
-    agents: &[AgentId],
-) -> Result<HashMap<AgentId, LogRow>, StoreError> {
-    let mut all = HashMap::new();
-    for some in agents.chunks(BATCH_ROWS_MAX) {
-        all.extend(by_agent(tx.all(SELECT_CURSORS.query().list(some)).await?)?);
+        all.extend(by_agent(read.all(SELECT_CURSORS.query().list(some)).await?)?);
     }
     Ok(all)
 }
