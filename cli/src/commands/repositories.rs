@@ -187,21 +187,21 @@ struct Credential {
 }
 
 impl Credential {
-    /// `deploy key SHA256:…`, or `token of git`.
-    fn words(&self) -> String {
+    /// `deploy key`, or `token of git`.
+    fn kind(&self) -> String {
         match self.kind.as_str() {
-            "deploy_key" => format!("deploy key {}", self.fingerprint.as_deref().unwrap_or_default()),
             "https_token" => format!("token of {}", self.username.as_deref().unwrap_or("git")),
             other => other.replace('_', " "),
         }
     }
+
+    /// Likewise, with the key's fingerprint.
+    fn words(&self) -> String {
+        self.fingerprint.as_ref().map_or_else(|| self.kind(), |print| format!("{} {print}", self.kind()))
+    }
 }
 
 impl Entry {
-    fn credential(&self) -> String {
-        self.credential.as_ref().map_or_else(|| "-".to_owned(), Credential::words)
-    }
-
     /// Those who may sign; none when nobody has to.
     fn signers(&self) -> Option<usize> {
         let signer = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with('#');
@@ -222,11 +222,12 @@ impl Entry {
 
     fn show(&self, context: &Context) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        let hosts = self.credential.as_ref().and_then(|found| found.known_hosts.as_deref());
+        let credential = self.credential.as_ref();
+        let hosts = credential.and_then(|found| found.known_hosts.as_deref());
         let fields = [
             ("repository", self.url.as_str()),
             ("id", &self.id),
-            ("credential", &self.credential()),
+            ("credential", &credential.map_or_else(|| "-".into(), Credential::words)),
             ("known hosts", hosts.unwrap_or("-")),
             ("signers", self.allowed_signers.as_deref().unwrap_or("-")),
             ("created", &self.created_at),
@@ -329,7 +330,7 @@ fn list(context: &Context) -> Result<Exit, Failure> {
         rows.push(vec![
             plain(&entry.id),
             looking(Look::Bold, &entry.url),
-            plain(entry.credential()),
+            plain(entry.credential.as_ref().map_or_else(|| "-".into(), Credential::kind)),
             entry.signers().map_or_else(|| plain("-"), |count| looking(Look::Good, count.to_string())),
             plain(&entry.updated_at),
         ]);
