@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     agents, approval_rules, approvals, approver_keys, audit, cancel, completions, deploy, deployments,
-    doctor, job, join_command, keys, output, pause, results, run, servers, task, tasks, up, verify,
+    doctor, job, join_command, keys, output, pause, repositories, results, run, servers, task, tasks, up,
+    verify,
 };
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
@@ -68,6 +69,7 @@ enum Command {
     Deploy(Box<deploy::Deploy>),
     Job(job::Job),
     Deployments(deployments::Deployments),
+    Repositories(repositories::Repositories),
     Pause(pause::Pause),
     Doctor(doctor::Doctor),
     Agents(agents::Agents),
@@ -103,6 +105,7 @@ impl CommandLine {
             Command::Deploy(deploy) => deploy.run(&context()?),
             Command::Job(job) => job.run(&context()?),
             Command::Deployments(deployments) => deployments.run(&context()?),
+            Command::Repositories(repositories) => repositories.run(&context()?),
             Command::Pause(pause) => pause.run(&context()?),
             Command::Doctor(doctor) => doctor.run(&context()?),
             Command::Agents(agents) => agents.run(&context()?),

@@ -38,6 +38,8 @@ pub(crate) const HEADING_HOSTS_MAX: usize = 30;
 pub(crate) const CELL_CHARS_MAX: usize = 80;
 /// Largest standard input that is read for a command, in bytes; the controller takes no more either.
 pub(crate) const STDIN_BYTES_MAX: u64 = signet_common::limits::COMMAND_BYTES_MAX as u64;
+/// Largest file with a key, a token, signers or known hosts, in bytes; the controller takes half of that at most.
+pub(crate) const GIVEN_BYTES_MAX: u64 = 64 * 1024;
 /// How long the first command of `signet up` may take to come back.
 pub(crate) const SELF_TEST_MAX: Duration = Duration::from_secs(60);
 /// How often `signet up` looks whether its own agent is there.

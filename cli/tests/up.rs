@@ -29,6 +29,8 @@ mod ci;
 mod deployments;
 #[path = "up/deploys.rs"]
 mod deploys;
+#[path = "up/repositories.rs"]
+mod repositories;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

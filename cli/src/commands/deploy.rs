@@ -8,13 +8,14 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 use ureq::http::Method;
 
+use super::given;
 use super::job;
 use super::run::seconds;
 use super::target::Target;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
-use crate::limits::{HEALTH_ATTEMPTS, HEALTH_PAUSE_SECONDS, HEALTH_SECONDS};
+use crate::limits::{GIVEN_BYTES_MAX, HEALTH_ATTEMPTS, HEALTH_PAUSE_SECONDS, HEALTH_SECONDS};
 
 /// Deploy a git repository to enrolled hosts and follow the job's log
 ///
@@ -120,19 +121,13 @@ struct Trust {
 impl Trust {
     fn credential(&self) -> Result<Option<Value>, Failure> {
         let Some(name) = &self.token_env else { return Ok(None) };
-        match std::env::var(name) {
-            Ok(token) if !token.is_empty() => {
-                Ok(Some(json!({ "kind": "https_token", "token": token, "username": self.token_user })))
-            }
-            _ => Err(Failure::Usage(format!("--token-env: there is no {name} in the environment"))),
-        }
+        let token = given::variable("--token-env", name)?;
+        Ok(Some(json!({ "kind": "https_token", "token": token, "username": self.token_user })))
     }
 
     fn allowed_signers(&self) -> Result<Option<Value>, Failure> {
         let Some(path) = &self.signers else { return Ok(None) };
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|e| Failure::Usage(format!("--signers {}: {e}", path.display())))?;
-        Ok(Some(text.into()))
+        Ok(Some(given::text("--signers", path, GIVEN_BYTES_MAX)?.into()))
     }
 }
 

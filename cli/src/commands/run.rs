@@ -1,13 +1,14 @@
 //! `signet run`: a command on many hosts, and its results.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 use signet_common::Jti;
 use ureq::http::Method;
 
+use super::given;
 use super::target::Target;
 use super::watch::watch;
 use crate::api::Task;
@@ -48,7 +49,7 @@ pub(crate) struct Run {
     cwd: Option<String>,
     /// Standard input of the command: this file, or our own standard input
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "-", value_name = "FILE")]
-    stdin: Option<String>,
+    stdin: Option<PathBuf>,
     /// How long it may wait to be started, as 600, 10m or 24h [default: 10m, 24h with --batch]
     #[arg(long, value_parser = seconds, value_name = "TIME")]
     expires_in: Option<u32>,
@@ -117,7 +118,8 @@ impl Run {
         set("user", self.user.clone().map(Value::from));
         set("env", (!variables.is_empty()).then_some(Value::Object(variables)));
         set("cwd", self.cwd.clone().map(Value::from));
-        set("stdin", self.stdin.as_deref().map(read_stdin).transpose()?.map(Value::from));
+        let stdin = self.stdin.as_deref().map(|file| given::text("--stdin", file, STDIN_BYTES_MAX));
+        set("stdin", stdin.transpose()?.map(Value::from));
         set("expires_in", self.expires_in.map(Value::from));
         set("batch", self.batch.clone());
         set("max_failures", self.max_failures.map(Value::from));
@@ -125,21 +127,6 @@ impl Run {
         set("detached", self.detached.then_some(Value::Bool(true)));
         Ok(body)
     }
-}
-
-fn read_stdin(source: &str) -> Result<String, Failure> {
-    let mut text = Vec::new();
-    let named = |error: io::Error| Failure::Usage(format!("--stdin: {source}: {error}"));
-    let most = STDIN_BYTES_MAX + 1;
-    let read = match source {
-        "-" => io::stdin().lock().take(most).read_to_end(&mut text),
-        file => File::open(file).map_err(named)?.take(most).read_to_end(&mut text),
-    };
-    read.map_err(named)?;
-    if text.len() as u64 > STDIN_BYTES_MAX {
-        return Err(Failure::Usage(format!("--stdin: {source}: larger than {STDIN_BYTES_MAX} bytes")));
-    }
-    String::from_utf8(text).map_err(|_| Failure::Usage(format!("--stdin: {source}: not a UTF-8 text")))
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -250,9 +237,5 @@ mod tests {
         std::fs::write(&file, "text").unwrap();
         let flag = format!("--stdin={}", file.display());
         assert_eq!(body(&["web1", &flag, "--", "cat"])["stdin"], "text");
-        std::fs::write(&file, [0xff]).unwrap();
-        assert!(read_stdin(file.to_str().unwrap()).is_err());
-        std::fs::write(&file, vec![b'x'; 300_000]).unwrap();
-        assert!(read_stdin(file.to_str().unwrap()).is_err());
     }
 }

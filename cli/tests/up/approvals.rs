@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 use super::{Home, Up, code, text, until};
 
 /// An SSH key; its public half lies beside it.
-fn ssh_key(home: &Home, name: &str) -> PathBuf {
+pub(super) fn ssh_key(home: &Home, name: &str) -> PathBuf {
     let path = home.0.path().join(name);
     let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status();
     assert!(made.unwrap().success());
     path
 }
 
-fn public(key: &Path) -> PathBuf {
+pub(super) fn public(key: &Path) -> PathBuf {
     key.with_extension("pub")
 }
 
@@ -40,6 +40,13 @@ pub(super) fn person(home: &Home, up: &Up, name: &str) -> String {
     send(&format!("/api/v1/users/{id}"), true, json!({ "role": "operator" }));
     let token = send("/api/v1/auth/login", false, credentials)["data"]["token"].clone();
     token.as_str().unwrap().to_owned()
+}
+
+/// What waits is no fault.
+fn the_doctor_names(home: &Home, up: &Up, task: &str) {
+    let (well, found, _) = code(&up.signet(home, &["doctor", "box"]));
+    assert!(well == 0 && found.contains("waiting for them: 1 command, the oldest since 20"), "{found}");
+    assert!(found.contains(&format!("info  task       {task} waits for approval")), "{found}");
 }
 
 #[test]
@@ -74,6 +81,7 @@ fn what_is_approved_with_a_key_runs_where_the_host_demands_it() {
     };
     let task = ask();
     assert!(signet(&bob, &["approvals"]).1.contains(&task));
+    the_doctor_names(&home, &up, &task);
     let by =
         |token: &str, key: &Path| signet(token, &["approve", &task, "--yes", "--key", key.to_str().unwrap()]);
     let (selfgiven, _, why) = by(&alice, &key);

@@ -1,170 +1,19 @@
-//! `signet doctor`: why does this host not answer?
+//! What the controller knows of the host, and what its agent last said.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
-use clap::Args;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use signet_common::limits::CLOCK_SKEW_SECONDS_MAX;
 
-use super::agents::Agent;
-use crate::api::{Switch, Task, TaskDetail};
-use crate::client::{ClientError, parsed, part};
+use super::{Finding, fail, ok, warn};
+use crate::client::{ClientError, parsed};
+use crate::commands::agents::Agent;
 use crate::context::Context;
-use crate::exit::{Exit, Failure};
-use crate::limits::{CLOCK_WORTH_A_WORD_MS, DOCTOR_TASKS_MAX};
-use crate::term::Look;
-use crate::text::one_line;
-
-/// Find out why a host does not answer
-///
-/// Each line is ok, warn or fail; what is not ok has a hint. The exit code is 1 when something fails.
-#[derive(Debug, Args)]
-pub(crate) struct Doctor {
-    /// The host
-    host: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Grade {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct Finding {
-    grade: Grade,
-    /// What was looked at.
-    check: &'static str,
-    /// What was found.
-    found: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
-}
-
-fn ok(check: &'static str, found: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Ok, check, found: found.into(), hint: None }
-}
-
-fn warn(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Warn, check, found: found.into(), hint: Some(hint.into()) }
-}
-
-fn fail(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Finding {
-    Finding { grade: Grade::Fail, ..warn(check, found, hint) }
-}
-
-impl Doctor {
-    pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
-        let mut findings = Vec::new();
-        match look(context, &self.host.to_lowercase(), &mut findings) {
-            // What was found is all that can be: without its database the controller knows nothing of hosts.
-            Err(error) if error.passes() && findings.iter().any(|f| f.grade == Grade::Fail) => {}
-            looked => looked?,
-        }
-        let sick = findings.iter().any(|f| f.grade == Grade::Fail);
-        if context.json() {
-            let value = serde_json::to_value(&findings).map_err(io::Error::from)?;
-            context.print_json(&value)?;
-        } else {
-            show(context, &findings)?;
-        }
-        Ok(if sick { Exit::SomeFailed } else { Exit::Success })
-    }
-}
-
-/// Looks at everything that there is to look at, in the order in which it matters.
-fn look(context: &Context, host: &str, findings: &mut Vec<Finding>) -> Result<(), ClientError> {
-    controller(context, findings)?;
-    findings.extend(keys(context, host)?);
-    match context.client.get(&format!("/api/servers/{}", part(host))) {
-        Ok(answer) => {
-            let host: Host = parsed(&answer)?;
-            findings.extend(examine(&host));
-            findings.extend(tasks(context, &host)?);
-            Ok(())
-        }
-        Err(error) if error.is_not_found() => {
-            let hint = "start signet-agent there with --controller and --join-token, or look for a misspelling in \
-                        `signet servers`";
-            findings.insert(0, fail("host", format!("{host} is not known"), hint));
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn show(context: &Context, findings: &[Finding]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for finding in findings {
-        let (word, look) = match finding.grade {
-            Grade::Ok => ("ok  ", Look::Good),
-            Grade::Warn => ("warn", Look::Warn),
-            Grade::Fail => ("fail", Look::Bad),
-        };
-        let found = one_line(&finding.found, usize::MAX);
-        writeln!(out, "{}  {:<11}{found}", context.term.paint(look, word), finding.check)?;
-        if let Some(hint) = &finding.hint {
-            writeln!(out, "{:<17}{}", "", context.term.paint(Look::Dim, &one_line(hint, usize::MAX)))?;
-        }
-    }
-    Ok(())
-}
-
-/// What concerns every host: the controller's database and bus, and the pause switch.
-fn controller(context: &Context, findings: &mut Vec<Finding>) -> Result<(), ClientError> {
-    findings.push(match context.client.get("/api/health") {
-        Ok(_) => ok("controller", "it answers, and its database is there"),
-        Err(error @ ClientError::Refused { status: 503, .. }) => {
-            fail("controller", error.to_string(), "commands wait until its database is back")
-        }
-        Err(error) => return Err(error),
-    });
-    if let Some(metrics) = context.client.text("/metrics")? {
-        let is = |name: &str, value: f64| metric(&metrics, name) == Some(value);
-        findings.push(if is("signet_bus_up", 1.0) {
-            ok("bus", "it takes messages")
-        } else if is("signet_bus_blocked", 1.0) {
-            fail(
-                "bus",
-                "the broker takes no messages",
-                "it has a memory or disk alarm: rabbitmqctl alarm_status",
-            )
-        } else {
-            fail(
-                "bus",
-                "the broker is not reachable",
-                "see SIGNET_AMQP_URL and the controller's log; commands wait",
-            )
-        });
-    }
-    let switch: Switch = parsed(&context.client.get("/api/dispatch")?)?;
-    if let Some(why) = switch.held {
-        findings.push(fail(
-            "dispatch",
-            format!("held for every host: {why}"),
-            "start the controller with its keyring.sealed; see \"Restored databases\" in docs/operations.md",
-        ));
-    }
-    if switch.paused {
-        let why = switch.reason.unwrap_or_default();
-        findings.push(fail("dispatch", format!("paused for every host: {why}"), "signet pause off"));
-    }
-    Ok(())
-}
-
-/// The value of a gauge without labels in Prometheus's text format.
-fn metric(text: &str, name: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
-}
+use crate::limits::CLOCK_WORTH_A_WORD_MS;
 
 /// Keys that claim the name and are not accepted.
-fn keys(context: &Context, host: &str) -> Result<Vec<Finding>, ClientError> {
+pub(super) fn keys(context: &Context, host: &str) -> Result<Vec<Finding>, ClientError> {
     let agents: Vec<Agent> =
         context.all("/api/agents?standing=pending")?.iter().map(parsed).collect::<Result<_, _>>()?;
     let claims = agents.iter().filter(|a| a.hostname == host).map(|agent| {
@@ -180,12 +29,12 @@ fn keys(context: &Context, host: &str) -> Result<Vec<Finding>, ClientError> {
 
 /// What the controller knows of a host.
 #[derive(Debug, Clone, Default, Deserialize)]
-struct Host {
-    hostname: String,
+pub(super) struct Host {
+    pub(super) hostname: String,
     #[serde(default)]
-    group: String,
+    pub(super) group: String,
     #[serde(default)]
-    labels: BTreeMap<String, String>,
+    pub(super) labels: BTreeMap<String, String>,
     status: String,
     last_heartbeat: Option<String>,
     agent_id: Option<String>,
@@ -235,7 +84,7 @@ struct Heartbeat {
     refused: Map<String, Value>,
 }
 
-fn examine(host: &Host) -> Vec<Finding> {
+pub(super) fn examine(host: &Host) -> Vec<Finding> {
     let Some(id) = &host.agent_id else {
         let hint = "start signet-agent there with --controller and --join-token, or give it a key with PUT \
                     /api/client-keys";
@@ -389,50 +238,9 @@ fn refused(agent: &Heartbeat) -> Option<Finding> {
     (!counts.is_empty()).then(|| warn("refused", counts.join(", "), hint))
 }
 
-/// The host's newest tasks, whichever way they name it.
-fn newest(context: &Context, host: &Host) -> Result<Vec<Task>, ClientError> {
-    let mut targets =
-        vec![("node", Some(host.hostname.clone())), ("group", Some(host.group.clone())), ("all", None)];
-    targets.extend(host.labels.iter().map(|(name, value)| ("label", Some(format!("{name}={value}")))));
-    let mut tasks: Vec<Task> = Vec::new();
-    for (kind, target) in targets {
-        let target = target.map_or_else(String::new, |target| format!("&target={}", part(&target)));
-        let path = format!("/api/tasks?target_type={kind}{target}&limit={DOCTOR_TASKS_MAX}");
-        let Value::Array(some) = context.client.get(&path)? else { continue };
-        tasks.extend(some.iter().map(parsed).collect::<Result<Vec<_>, _>>()?);
-    }
-    tasks.sort_by(|a, b| b.created_at.cmp(&a.created_at));
-    tasks.truncate(DOCTOR_TASKS_MAX);
-    Ok(tasks)
-}
-
-/// What became of the host's newest tasks.
-fn tasks(context: &Context, host: &Host) -> Result<Vec<Finding>, ClientError> {
-    let mut findings = Vec::new();
-    for task in newest(context, host)? {
-        let detail = context.client.get(&format!("/api/tasks/{}", part(&task.task_id)))?;
-        let detail: TaskDetail = parsed(&detail)?;
-        let Some(target) = detail.targets.into_iter().find(|t| t.hostname == host.hostname) else { continue };
-        let found = || format!("{} {}", task.task_id, target.ending());
-        findings.extend(match target.state.as_str() {
-            "waiting" => {
-                Some(warn("task", format!("{} waits to be sent", task.task_id), "see what is not ok above"))
-            }
-            "rejected" => Some(warn("task", found(), "the host or the controller refused it")),
-            "expired" => {
-                Some(warn("task", found(), "it was not reached in time; ask again, or use --expires-in"))
-            }
-            "lost" | "interrupted" => {
-                Some(warn("task", found(), "nobody knows whether it did its work; look there"))
-            }
-            _ => None,
-        });
-    }
-    Ok(findings)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Grade;
     use super::*;
 
     fn well() -> Host {
@@ -516,12 +324,5 @@ mod tests {
         host.status = "offline".into();
         let checks: Vec<&str> = examine(&host).iter().map(|f| f.check).collect();
         assert_eq!(checks, ["agent", "heartbeat"]);
-    }
-
-    #[test]
-    fn gauges_are_read() {
-        let text = "# TYPE signet_bus_up gauge\nsignet_bus_up 1\nsignet_bus_upper 7\n";
-        assert_eq!(metric(text, "signet_bus_up"), Some(1.0));
-        assert_eq!(metric(text, "signet_bus"), None);
     }
 }
