@@ -1,13 +1,13 @@
 //! The command line as a whole.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::commands::{
     agents, approval_rules, approvals, approver_keys, audit, cancel, completions, deploy, deployments,
     doctor, job, join_command, keys, output, pause, repositories, results, run, servers, task, tasks, up,
     verify,
 };
-use crate::context::Context;
+use crate::context::{Context, Format, Global};
 use crate::exit::{Exit, Failure};
 
 /// Signet, a fleet control plane: signed commands to every host and back.
@@ -21,39 +21,6 @@ pub(crate) struct CommandLine {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// What every command takes.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Global {
-    /// The controller's address
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
-    )]
-    pub url: String,
-    /// API token [env: SIGNET_TOKEN] [default for a controller on this machine: admin.token of the default data directory]
-    // The variables are read where a flag of the other kind can go before them.
-    #[arg(long, global = true, value_name = "TOKEN")]
-    pub token: Option<String>,
-    /// File that holds the API token [env: SIGNET_TOKEN_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub token_file: Option<String>,
-    /// Tables and text, or the API's own objects
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
-    pub output: Format,
-}
-
-/// How answers are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Text,
-    /// The API's own objects; streams have one on each line.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,7 +60,7 @@ impl CommandLine {
         let context = || Context::new(&self.global);
         match self.command {
             Command::Up(up) => up.run(),
-            Command::Completions(completions) => completions.run(),
+            Command::Completions(completions) => completions.run(&mut Self::command()),
             Command::Verify(verify) => verify.run(self.global.output == Format::Json),
             Command::Run(run) => run.run(&context()?),
             Command::Servers(servers) => servers.run(&context()?),
@@ -129,7 +96,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         CommandLine::command().debug_assert();
     }
 }

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use crate::api::Switch;
-use crate::args::{Format, Global};
 use crate::client::{self, Client, ClientError, Token, parsed};
 use crate::exit::{Exit, Failure};
 use crate::term::Term;
@@ -15,6 +15,39 @@ use crate::term::Term;
 const SERVICE_DATA_DIR: &str = "/var/lib/signet";
 /// The file in a data directory that holds the admin's token.
 pub(crate) const TOKEN_FILE: &str = "admin.token";
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// The controller's address
+    #[arg(
+        long,
+        global = true,
+        env = "SIGNET_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    pub url: String,
+    /// API token [env: SIGNET_TOKEN] [default for a controller on this machine: admin.token of the default data directory]
+    // The variables are read where a flag of the other kind can go before them.
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// File that holds the API token [env: SIGNET_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<String>,
+    /// Tables and text, or the API's own objects
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+/// How answers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// The API's own objects; streams have one on each line.
+    Json,
+}
 
 /// See the module.
 #[derive(Debug)]

@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::{Shell, generate};
 
-use crate::args::CommandLine;
 use crate::exit::{Exit, Failure};
 
 /// Print completions for a shell
@@ -19,10 +18,11 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(crate) fn run(self) -> Result<Exit, Failure> {
+    /// `all`: the whole command line.
+    pub(crate) fn run(self, all: &mut clap::Command) -> Result<Exit, Failure> {
         // Into memory first: the generator panics when its writer fails.
         let mut text = Vec::new();
-        generate(self.shell, &mut CommandLine::command(), "signet", &mut text);
+        generate(self.shell, all, "signet", &mut text);
         io::stdout().write_all(&text)?;
         Ok(Exit::Success)
     }
