@@ -103,15 +103,22 @@ async fn an_old_git_reads_no_configuration_of_the_user_either() {
     world.deploy_in(releases, &env).await.succeeded();
 }
 
+/// What a proxy was asked.
+struct Asked {
+    /// The request's head.
+    head: Vec<String>,
+    /// Where the proxy's password was seen meanwhile.
+    seen: Vec<String>,
+}
+
 /// How the line begins that brings a proxy its password.
 const AUTHORIZED: &str = "proxy-authorization: basic ";
 
-/// A proxy that wants a password and leads nowhere. It tells what it was asked, by whole heads of requests, and where the
-/// password was seen.
-fn proxy(password: &'static str) -> (String, Receiver<(Vec<String>, Vec<String>)>) {
+/// A proxy that wants a password and leads nowhere: its address, and what it is asked.
+fn proxy(password: &'static str) -> (String, Receiver<Asked>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (heads, asked) = channel();
+    let (tell, asked) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = stream.unwrap();
@@ -121,7 +128,7 @@ fn proxy(password: &'static str) -> (String, Receiver<(Vec<String>, Vec<String>)
                 true => "404 X",
                 false => "407 X\r\nproxy-authenticate: Basic realm=\"proxy\"",
             };
-            heads.send((head, seen_in_processes(password))).unwrap();
+            tell.send(Asked { head, seen: seen_in_processes(password) }).unwrap();
             let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             (&stream).write_all(answer.as_bytes()).unwrap();
         }
@@ -141,12 +148,13 @@ async fn a_narrowed_host_finds_its_proxy_in_the_agents_environment() {
         |repository: &str, protocol: &str| json!({ "repository": repository, "protocols": [protocol] });
 
     world.deploy_in(from("http://git.invalid/app", "http"), &env).await.failed("git fetch failed");
-    let (head, seen) = asked.try_iter().last().unwrap();
+    let Asked { head, seen } = asked.try_iter().last().unwrap();
     assert!(head[0].starts_with("GET http://git.invalid/app/info/refs"), "{head:?}");
     assert!(head.iter().any(|line| line.to_lowercase().starts_with(AUTHORIZED)), "{head:?}");
-    assert!(!seen.iter().any(|place| place.contains("cmdline")), "{seen:?}");
+    let place = |part: &str| seen.iter().any(|place| place.contains(part));
+    assert!(place("environ") && !place("cmdline"), "{seen:?}");
     world.deploy_in(from("https://git.invalid/app", "https"), &env).await.failed("git fetch failed");
-    let (head, _) = asked.try_iter().last().unwrap();
+    let Asked { head, .. } = asked.try_iter().last().unwrap();
     assert!(head[0].starts_with("CONNECT git.invalid:443"), "{head:?}");
 
     // Where no proxy is wanted, and on this very host, none is asked.
