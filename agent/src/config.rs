@@ -140,7 +140,7 @@ pub enum PolicyAction {
         #[arg(long)]
         json: bool,
     },
-    /// Say likewise whether a deployment may start here
+    /// Say whether a deployment may start here, and which rule decides; the exit code is 1 when it may not
     CheckDeploy {
         /// Which deployment
         #[command(flatten)]
