@@ -16,7 +16,7 @@ use signet_common::tls::{Identity, TlsFiles};
 
 use crate::identity::read_enrolment;
 use crate::limits::{CONFIG_BYTES_MAX, SLOTS_DEFAULT, SLOTS_MAX, STOP_GRACE};
-use crate::policy::Policy;
+use crate::policy::{DeployQuestion, Policy};
 use crate::run::CgroupChoice;
 
 /// Where settings are looked for without `--config`.
@@ -136,6 +136,15 @@ pub enum PolicyAction {
         /// A program and its arguments, without a shell; the last of the flags
         #[arg(long, num_args = 1.., allow_hyphen_values = true, value_name = "ARGUMENT")]
         argv: Option<Vec<String>>,
+        /// Answer in JSON, as into a pipe
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say whether a deployment may start here, and which rule decides; the exit code is 1 when it may not
+    CheckDeploy {
+        /// Which deployment
+        #[command(flatten)]
+        deployment: DeployQuestion,
         /// Answer in JSON, as into a pipe
         #[arg(long)]
         json: bool,

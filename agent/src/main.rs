@@ -58,9 +58,14 @@ fn show_key(flags: &Flags) -> anyhow::Result<()> {
 
 /// The agent's own account is taken to be the one who asks.
 fn policy(flags: &Flags, action: PolicyAction) -> anyhow::Result<()> {
-    let PolicyAction::Check { command, user, argv, json } = action;
     let policy = Policy::default().find(flags.policy.as_deref(), &flags.data_dir())?;
-    let answer = policy.check(Question { command, argv, user }, &signet_agent::own_user());
+    let own_user = signet_agent::own_user();
+    let (answer, json) = match action {
+        PolicyAction::Check { command, user, argv, json } => {
+            (policy.check(Question { command, argv, user }, &own_user), json)
+        }
+        PolicyAction::CheckDeploy { deployment, json } => (policy.check_deploy(deployment, &own_user), json),
+    };
     if json || !std::io::stdout().is_terminal() {
         println!("{}", serde_json::to_string(&answer)?);
     } else {

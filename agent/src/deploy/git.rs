@@ -11,12 +11,15 @@ use std::thread;
 use nix::sys::prctl::set_dumpable;
 use signet_common::deploy::{CommitId, CredentialKind, Deploy, GitRef};
 
+use super::REACH;
 use super::plan::{Fault, Secret, shown};
 use super::secrets::Memory;
 use crate::limits::{GIT_ANSWER_BYTES_MAX, GIT_COMPLAINTS_BYTES_MAX, PIPE_READ_BYTES};
 
-/// What every git child keeps of the driver's environment.
-const KEPT: [&str; 7] = ["HOME", "USER", "LOGNAME", "PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE", "SIGNET_JTI"];
+/// What every git child keeps of the driver's environment, beside what leads it to a remote.
+const KEPT: [&str; 5] = ["HOME", "USER", "LOGNAME", "PATH", "SIGNET_JTI"];
+/// The first git that heeds `GIT_CONFIG_GLOBAL`, by its version's first two numbers.
+const HEEDS_GLOBAL: (u32, u32) = (2, 32);
 /// What no repository and no user's configuration may change.
 const ALWAYS: [&str; 16] = [
     "core.hooksPath=/dev/null",
@@ -46,6 +49,17 @@ struct Access {
     _files: Vec<Memory>,
 }
 
+/// What git gets to know of the user's own configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UsersOwn {
+    /// All of it.
+    Read,
+    /// Nothing, by its own means.
+    Left,
+    /// Nothing, because it has no home: an older git knows no other means.
+    Homeless,
+}
+
 /// Whether a git was ended by a signal, and may have left its locks.
 pub(super) type Killed = Arc<AtomicBool>;
 
@@ -55,7 +69,7 @@ pub(super) struct Git {
     configuration: Vec<String>,
     protocols: String,
     filters: bool,
-    narrowed: bool,
+    users_own: UsersOwn,
     looks: bool,
     guarded: bool,
     killed: Killed,
@@ -74,25 +88,33 @@ pub(super) struct Repository {
 }
 
 impl Git {
-    /// For one deployment. When `narrowed`, no configuration of the user's is read.
+    /// For one deployment. When `narrowed`, no configuration of the user's is read, by no version of git.
     ///
     /// # Errors
-    /// No file in memory for the credential.
+    /// No file in memory for the credential; or when `narrowed`, there is no git.
     pub(super) fn new(deploy: &Deploy, secret: Option<&Secret>, narrowed: bool) -> Result<Self, Fault> {
         let mut configuration = ALWAYS.map(str::to_owned).to_vec();
         // Those of the repository's own configuration, too; the deployment's credential comes after it.
         configuration.extend(narrowed.then(|| "credential.helper=".to_owned()));
+        if let Some(origin) = deploy.repository.origin().filter(|_| deploy.repository.is_loopback()) {
+            // A proxy reaches another loopback than ours, and would read what is said in plain here.
+            configuration.push(format!("http.{origin}.proxy="));
+        }
         let protocols: Vec<&str> = deploy.protocols.iter().map(|protocol| protocol.as_str()).collect();
-        Ok(Self {
+        let mut git = Self {
             configuration,
             protocols: protocols.join(":"),
             filters: deploy.filters,
-            narrowed,
+            users_own: if narrowed { UsersOwn::Homeless } else { UsersOwn::Read },
             looks: false,
             guarded: deploy.user.is_some(),
             killed: Killed::default(),
             access: Some(access(deploy, secret)?),
-        })
+        };
+        if narrowed && heeds_global(&git.run(None, &["--version"])?) {
+            git.users_own = UsersOwn::Left;
+        }
+        Ok(git)
     }
 
     /// Whether one was ended by a signal, now or later.
@@ -122,7 +144,8 @@ impl Git {
 
     fn command(&self, at: Option<&Repository>) -> Command {
         let mut command = Command::new("git");
-        command.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        let kept = KEPT.iter().chain(&REACH);
+        command.env_clear().envs(kept.filter_map(|name| Some((name, std::env::var_os(name)?))));
         command
             .env("LC_ALL", "C")
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -134,8 +157,15 @@ impl Git {
             .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_OPTIONAL_LOCKS", if self.looks { "0" } else { "1" })
             .stdin(Stdio::null());
-        if self.narrowed {
-            command.env("GIT_CONFIG_GLOBAL", "/dev/null");
+        match self.users_own {
+            UsersOwn::Read => {}
+            UsersOwn::Left => {
+                command.env("GIT_CONFIG_GLOBAL", "/dev/null");
+            }
+            // Below what is no directory nobody can put anything.
+            UsersOwn::Homeless => {
+                command.env("HOME", "/dev/null");
+            }
         }
         if let Some(at) = at {
             command.env("GIT_DIR", &at.directory);
@@ -250,6 +280,15 @@ impl Git {
     }
 }
 
+/// Whether the git that says this of its version can be told to leave the user's configuration alone.
+fn heeds_global(said: &str) -> bool {
+    let mut numbers = said.strip_prefix("git version ").unwrap_or_default().split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= HEEDS_GLOBAL,
+        _ => false,
+    }
+}
+
 /// Runs a program and keeps the begin of what it answers and the end of its complaints. Those go into the log as they
 /// come.
 fn bounded(command: &mut Command) -> io::Result<Output> {
@@ -346,6 +385,23 @@ fn access(deploy: &Deploy, secret: Option<&Secret>) -> Result<Access, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_that_can_be_told() {
+        for (said, heeds) in [
+            ("git version 2.47.3\n", true),
+            ("git version 2.39.3 (Apple Git-146)\n", true),
+            ("git version 2.32.0-rc1\n", true),
+            ("git version 2.31.8\n", false),
+            ("git version 2.30.2\n", false),
+            ("git version 1.99.0\n", false),
+            ("git version 3.0.0\n", true),
+            ("git version next\n", false),
+            ("", false),
+        ] {
+            assert_eq!(heeds_global(said), heeds, "{said}");
+        }
+    }
 
     #[test]
     fn no_more_is_kept_than_is_of_use() {

@@ -41,8 +41,19 @@ use plan::{Plan, Report, Secret};
 
 /// Reports of deployments that run, one file each.
 const REPORTS: &str = "deploys";
-/// What git may have of the agent's own environment.
-const KEPT: [&str; 2] = ["GIT_SSL_CAINFO", "SSL_CERT_FILE"];
+/// What git may have of the agent's own environment: whose certificates count, and over which proxy the way leads. None of
+/// it names a program. `HTTP_PROXY` is no name that git knows.
+const REACH: [&str; 9] = [
+    "GIT_SSL_CAINFO",
+    "SSL_CERT_FILE",
+    "http_proxy",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+];
 
 /// Becomes the driver when this process was started as one, and does not return then. Before any thread or runtime
 /// exists.
@@ -101,13 +112,10 @@ fn spec(plan: &Plan, here: &Here<'_>) -> Result<(Spec, Reported), CannotStart> {
     let report = reports.join(deploy.jti.as_str());
     let plan = serde_json::to_string(plan).map_err(|error| CannotStart::exec(error.to_string()))?;
     let own = deploy.user.as_deref().is_none_or(|user| user == here.own_user);
-    let names = KEPT.into_iter().chain(own.then_some("HOME"));
-    let env: BTreeMap<String, String> =
-        names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect();
     let spec = Spec {
         jti: deploy.jti.clone(),
         program: Program::Deploy(report.clone()),
-        env,
+        env: environment(own, |name| std::env::var(name).ok()),
         cwd: Some(PathBuf::from("/")),
         stdin: Some(plan),
         user: deploy.user.clone(),
@@ -116,6 +124,12 @@ fn spec(plan: &Plan, here: &Here<'_>) -> Result<(Spec, Reported), CannotStart> {
         detached: false,
     };
     Ok((spec, Reported { file: report }))
+}
+
+/// What a driver gets of the agent's environment. The home goes along only when the user is the agent's `own`.
+fn environment(own: bool, agents: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let names = REACH.into_iter().chain(own.then_some("HOME"));
+    names.filter_map(|name| Some((name.to_owned(), agents(name)?))).collect()
 }
 
 fn open(deploy: &Deploy, credential: &Credential, data: &DataDir) -> Result<String, CannotStart> {
@@ -175,5 +189,22 @@ impl Drop for Reported {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proxies_and_certificates_go_along_and_nothing_that_names_a_program() {
+        let agents = |name: &str| Some(format!("the agent's {name}"));
+        let env = environment(false, agents);
+        for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "no_proxy", "GIT_SSL_CAINFO"] {
+            assert_eq!(env[name], format!("the agent's {name}"));
+        }
+        assert!(!env.contains_key("HOME") && !env.keys().any(|name| name.contains("COMMAND")));
+        assert!(environment(true, agents).contains_key("HOME"));
+        assert!(environment(true, |_| None).is_empty());
     }
 }

@@ -15,7 +15,7 @@ use signet_common::time::Micros;
 
 use super::git::{Git, Killed};
 use super::plan::Fault;
-use crate::policy::{DeployRoots, follow};
+use crate::policy::{Denied, DeployRoots, follow};
 
 /// The driver's own files, inside the repository's directory.
 pub(super) const STATE: &str = "signet";
@@ -42,16 +42,9 @@ const STICKY: u32 = 0o1000;
 /// could put what they like, the user's home, git's configuration, a git repository's own directory, or the inside of
 /// another deployment.
 pub(super) fn resolve(path: &Path, roots: &DeployRoots) -> Result<PathBuf, Fault> {
-    let resolved = follow(path).map_err(Fault::of(format!("{} can't be followed", path.display())))?;
-    if roots.resolved().hold(&resolved) {
-        suits(&resolved)?;
-        return Ok(resolved);
-    }
-    let leads = match resolved == path {
-        true => "which".to_owned(),
-        false => format!("which leads to {} and so", resolved.display()),
-    };
-    Err(Fault::new(format!("{}, {leads} is below none of this host's deploy roots", path.display())))
+    let leads = roots.lead(path).map_err(|Denied(why)| Fault::new(why))?;
+    suits(&leads)?;
+    Ok(leads)
 }
 
 /// Whether this user may trust what is found there.

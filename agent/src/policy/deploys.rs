@@ -28,9 +28,25 @@ impl DeployRoots {
             }
     }
 
+    /// Where a path really leads, when that is where deployments may go. Its end may be missing.
+    ///
+    /// # Errors
+    /// A link that leads nowhere, a directory that can't be looked into, or a way out of the roots.
+    pub fn lead(&self, path: &Path) -> Result<PathBuf, Denied> {
+        let leads =
+            follow(path).map_err(|error| Denied(format!("{} can't be followed: {error}", path.display())))?;
+        if self.resolved().hold(&leads) {
+            return Ok(leads);
+        }
+        let to = match leads == path {
+            true => "which".to_owned(),
+            false => format!("which leads to {} and so", leads.display()),
+        };
+        Err(Denied(format!("{}, {to} is below none of this host's deploy roots", path.display())))
+    }
+
     /// The same roots without symbolic links, as this process sees them; those that can't be followed are left out.
-    #[must_use]
-    pub fn resolved(&self) -> Self {
+    fn resolved(&self) -> Self {
         match self {
             Self::Own => Self::Own,
             Self::Below(roots) => Self::Below(roots.iter().filter_map(|root| follow(root).ok()).collect()),
@@ -77,7 +93,20 @@ impl Policy {
     /// # Errors
     /// The rule that forbids it.
     pub fn allows_deploy(&self, deploy: &Deploy, here: &Here<'_>) -> Result<(), Denied> {
-        let user = deploy.user.as_deref().unwrap_or(here.user);
+        self.lists_deploy(deploy, here.user)?;
+        match deploy.phase {
+            // They change no file of the path, so nobody has to agree to them; and none of them uses an approval up.
+            Phase::Resolve | Phase::Preflight if deploy.approval.is_some() => {
+                deny("an approval is for a deployment, and this only prepares one")
+            }
+            Phase::Resolve | Phase::Preflight => Ok(()),
+            Phase::Deploy => approvers::judge(self.approvers.as_ref(), deploy, here),
+        }
+    }
+
+    /// Whether such a deployment may start here, if those who must agree to it do.
+    pub(super) fn lists_deploy(&self, deploy: &Deploy, own_user: &str) -> Result<(), Denied> {
+        let user = deploy.user.as_deref().unwrap_or(own_user);
         if self.users.as_ref().is_some_and(|users| !users.iter().any(|u| u == user)) {
             return deny(format!("the user {user:?} is not among this host's users"));
         }
@@ -92,14 +121,7 @@ impl Policy {
                 "filters run the programs that a git configuration names, and this host runs not just any",
             );
         }
-        match deploy.phase {
-            // They change no file of the path, so nobody has to agree to them; and none of them uses an approval up.
-            Phase::Resolve | Phase::Preflight if deploy.approval.is_some() => {
-                deny("an approval is for a deployment, and this only prepares one")
-            }
-            Phase::Resolve | Phase::Preflight => Ok(()),
-            Phase::Deploy => approvers::judge(self.approvers.as_ref(), deploy, here),
-        }
+        Ok(())
     }
 }
 

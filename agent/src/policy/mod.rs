@@ -30,7 +30,7 @@ use signet_common::messages::Command;
 use signet_common::statement::{Agreeable, Statement};
 
 pub use self::approvers::Approvers;
-pub use self::check::{Answer, Question};
+pub use self::check::{Answer, DeployQuestion, Question};
 pub use self::deploys::{DeployRoots, follow};
 use crate::limits::CONFIG_BYTES_MAX;
 

@@ -137,3 +137,34 @@ fn a_question_is_answered_by_the_rules_of_a_real_command() {
         Policy::default().check(Question { argv: Some(vec!["ls".into()]), ..Question::default() }, "me");
     assert!(free.allowed && free.to_string().contains("any command may run"));
 }
+
+#[test]
+fn a_deployment_is_asked_about_as_a_command_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, file) = (dir.path().canonicalize().unwrap(), dir.path().join("policy.toml"));
+    fs::write(&file, format!("deploy_roots = [{root:?}]")).unwrap();
+    let policy = Policy::default().find(None, dir.path()).unwrap();
+    let question = |path: &str| DeployQuestion {
+        repository: "git@git.example.com:app".parse().unwrap(),
+        path: root.join(path).to_str().unwrap().parse().unwrap(),
+        releases: false,
+        build: Vec::new(),
+        activate: Vec::new(),
+        health_command: None,
+        health_url: None,
+        filters: false,
+        user: None,
+    };
+    let answer = policy.check_deploy(question("app"), "me");
+    assert_eq!(answer.to_string(), format!("allowed as me\npolicy: {}", file.display()));
+    let outside = tempfile::tempdir().unwrap();
+    let hostile = outside.path().join("\u{1b}[2J");
+    fs::create_dir(&hostile).unwrap();
+    std::os::unix::fs::symlink(&hostile, root.join("out")).unwrap();
+    let refused = policy.check_deploy(question("out/app"), "me");
+    assert!(refused.to_string().contains("which leads to /"), "{refused}");
+    assert!(!refused.to_string().contains('\u{1b}'), "a terminal is not asked to do anything");
+    fs::remove_dir(&hostile).unwrap();
+    let refused = policy.check_deploy(question("out/app"), "me");
+    assert!(refused.to_string().contains("can't be followed"), "{refused}");
+}

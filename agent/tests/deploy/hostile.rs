@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::backend::Backend;
 use crate::world::{World, git};
 
 /// A program that notes that it ran.
-fn trap(world: &World) -> (PathBuf, PathBuf) {
+pub(crate) fn trap(world: &World) -> (PathBuf, PathBuf) {
     let (program, mark) = (world.dir.path().join("trap"), world.dir.path().join("trapped"));
     fs::write(&program, format!("#!/bin/sh\ntouch {}\ncat\n", mark.display())).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -408,43 +407,4 @@ async fn where_git_is_configured_is_no_place() {
         world.deploy(json!({ "path": path })).await.failed("is where git looks for a user's configuration");
         assert!(!path.exists());
     }
-}
-
-#[tokio::test]
-async fn a_narrowed_host_runs_no_program_of_a_git_configuration() {
-    let mut world = World::new();
-    let (program, mark) = trap(&world);
-    let backend = Backend::start(world.dir.path().canonicalize().unwrap(), "ci", "token");
-    let repository = format!("{}/origin/.git", backend.url);
-    let change = || json!({ "repository": repository, "protocols": ["http"], "force": true });
-    world.deploy(json!({})).await.succeeded();
-    let helper = format!(
-        "[credential]\n\thelper = {0}\n[credential \"{1}\"]\n\thelper = {0}\n",
-        program.display(),
-        backend.url
-    );
-    let own = world.path.join(".git/config");
-    let config = fs::read_to_string(&own).unwrap();
-    for file in [world.home.join(".gitconfig"), own] {
-        world.commit("more");
-        let plain = if file.ends_with("config") { config.as_str() } else { "" };
-        fs::write(&file, format!("{plain}{helper}")).unwrap();
-        world.narrowed = true;
-        assert_eq!(world.deploy(change()).await.result.exit_code, Some(1));
-        assert!(!mark.exists(), "{}", file.display());
-        world.narrowed = false;
-        assert_eq!(world.deploy(change()).await.result.exit_code, Some(1));
-        assert!(mark.exists(), "{}", file.display());
-        fs::remove_file(&mark).unwrap();
-        fs::write(&file, plain).unwrap();
-    }
-    // The user's is not read at all.
-    let elsewhere = format!("[url \"file://{}\"]\n\tinsteadOf = file:///alias\n", world.origin.display());
-    fs::write(world.home.join(".gitconfig"), elsewhere).unwrap();
-    let path = world.dir.path().join("srv/alias");
-    let alias = || json!({ "repository": "file:///alias", "path": path });
-    world.narrowed = true;
-    world.deploy(alias()).await.failed("git fetch failed");
-    world.narrowed = false;
-    world.deploy(alias()).await.succeeded();
 }

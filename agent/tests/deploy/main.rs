@@ -6,6 +6,7 @@ mod credentials;
 mod faults;
 mod hostile;
 mod in_place;
+mod narrowed;
 mod releases;
 mod signed;
 mod world;

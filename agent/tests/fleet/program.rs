@@ -119,3 +119,60 @@ fn the_policy_can_be_asked() {
     let (code, _, error) = ask(&["reboot"]);
     assert!(code == Some(1) && error.contains("allowed_signers, line 1: exactly one person"), "{error}");
 }
+
+#[test]
+fn the_policy_can_be_asked_about_deployments() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().canonicalize().unwrap();
+    let key = signet_testkit::ssh::SshKey::ed25519(dir.path(), "alice");
+    let ask = |path: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signet-agent"));
+        command.args(["policy", "check-deploy", "https://git.example.com/app", "--data-dir"]).arg(&root);
+        let answer = command.arg("--path").arg(root.join(path)).args(arguments).env_clear().output().unwrap();
+        let text = String::from_utf8(answer.stdout).unwrap();
+        (answer.status.code(), serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default())
+    };
+    let refused = |path: &str, arguments: &[&str], why: &str| {
+        let (code, answer) = ask(path, arguments);
+        assert_eq!((code, &answer["allowed"]), (Some(1), &false.into()), "{answer}");
+        assert!(answer["reason"].as_str().unwrap().contains(why), "{answer}");
+    };
+    refused("srv/app", &[], "is below none of this host's deploy roots");
+
+    fs::create_dir(root.join("srv")).unwrap();
+    std::os::unix::fs::symlink("/etc", root.join("srv/out")).unwrap();
+    let policy = |more: &str| {
+        let text = format!("users = ['deploy']\ndeploy_roots = [{:?}]\n{more}", root.join("srv"));
+        fs::write(root.join("policy.toml"), text).unwrap();
+    };
+    policy("");
+    let user = ["--user", "deploy"];
+    let hook = ["--user", "deploy", "--releases", "--build", "make"];
+    let (code, answer) = ask("srv/app", &hook);
+    assert_eq!((code, &answer["allowed"], &answer["user"]), (Some(0), &true.into(), &"deploy".into()));
+    assert_eq!((&answer["approvals"], answer.get("reason")), (&0.into(), None));
+    refused("srv/app", &["--user", "root"], "the user \"root\" is not among this host's users");
+    refused("other/app", &user, "is below none of this host's deploy roots");
+    refused("srv/out/app", &user, "which leads to /etc/app and so is below none");
+    refused("srv/app", &["--user", "deploy", "--releases", "--build", ""], "a hook is empty");
+
+    policy("shell = 'off'\n");
+    assert_eq!(ask("srv/app", &user).0, Some(0));
+    refused("srv/app", &hook, "this host runs not just any");
+    refused("srv/app", &["--user", "deploy", "--releases", "--health-command", "true"], "health commands");
+    refused("srv/app", &["--user", "deploy", "--filters"], "filters run the programs");
+    let probe = ["--user", "deploy", "--releases", "--health-url", "http://127.0.0.1/"];
+    assert_eq!(ask("srv/app", &probe).0, Some(0));
+
+    policy(&format!("[approvers]\ncount = 1\nallowed_signers = 'alice {}'\n", key.public));
+    let (code, answer) = ask("srv/app", &user);
+    assert_eq!((code, &answer["approvals"], &answer["approvers"][0]), (Some(0), &1.into(), &"alice".into()));
+    // What could be no message is a mistake of whoever asks.
+    for bad in
+        [&["--path", "srv/app"][..], &["--path", "/srv/../etc"], &["--path", "/srv/app", "--build", "x"]]
+    {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_signet-agent"));
+        command.args(["policy", "check-deploy", "https://git.example.com/app"]).args(bad);
+        assert_eq!(command.output().unwrap().status.code(), Some(2), "{bad:?}");
+    }
+}
