@@ -187,19 +187,21 @@ fn the_documented_commands_work() {
     assert_eq!(dsse.envelope().unwrap(), envelope);
 }
 
+/// The field that a line of a type gives.
+fn field(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("pub ")?.split_once(": ").map(|(name, _)| name)
+}
+
 #[test]
 fn every_field_is_documented() {
     let document = include_str!("../../docs/wire-format.md");
-    let source = include_str!("../src/messages.rs");
-    let keyring = include_str!("../src/keyring.rs");
-    let deploy = include_str!("../src/deploy/mod.rs");
-    let fields = |text: &'static str| {
-        let name = |line: &'static str| {
-            line.trim_start().strip_prefix("pub ")?.split_once(": ").map(|(name, _)| name)
-        };
-        text.lines().filter(|line| !line.contains("fn ") && !line.contains("const ")).filter_map(name)
-    };
-    let names: Vec<&str> = fields(source).chain(fields(keyring)).chain(fields(deploy)).collect();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let messages = std::fs::read_dir(source.join("messages")).unwrap().map(|file| file.unwrap().path());
+    let files = messages.chain([source.join("keyring.rs"), source.join("deploy/mod.rs")]);
+    let texts: Vec<String> = files.map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let lines = texts.iter().flat_map(|text| text.lines());
+    let names: Vec<&str> =
+        lines.filter(|line| !line.contains("fn ") && !line.contains("const ")).filter_map(field).collect();
     assert!(names.len() > 80, "{names:?}");
     for name in names {
         assert!(document.contains(&format!("`{name}`")), "docs/wire-format.md does not say what `{name}` is");

@@ -1,7 +1,13 @@
-//! What the controller is told: a plain struct with defaults. [`sources`] fills it from flags, environment and file.
+//! What the controller is told: a plain struct with defaults. [`sources`] names every setting and finds its text in
+//! flags, environment and file; the other files each say what the texts of one subject mean.
 
+mod bus;
 mod deploy;
+mod log;
+mod plain;
+mod retention;
 pub mod sources;
+mod values;
 mod wire;
 
 use std::fmt;
@@ -12,8 +18,14 @@ use ipnet::IpNet;
 use signet_common::AgentId;
 use signet_common::tls::{Identity, TlsFiles};
 
+pub use self::bus::BusSettings;
 pub use self::deploy::{Deploying, GIT_PROTOCOLS, HostKeyPolicy};
-pub use self::wire::{AllowPlain, Rates};
+pub use self::log::{LogFormat, LogSettings};
+pub use self::plain::AllowPlain;
+pub use self::retention::Retention;
+use self::sources::Raw;
+use self::values::{SettingError, url_of, word, wrong};
+pub use self::wire::Rates;
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,70 +55,6 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
     }
-}
-
-/// Which bus carries the messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BusSettings {
-    /// Inside this process; reaches only the agent inside.
-    InProcess,
-    /// A broker that speaks AMQP 0-9-1.
-    Amqp {
-        /// Where the controller connects (`amqp://…` or `amqps://…`).
-        url: Secret,
-        /// What agents are told, if it differs.
-        agent_url: Option<Secret>,
-        /// RabbitMQ's management API, which gives each agent its own broker user.
-        management_url: Option<Secret>,
-    },
-}
-
-impl BusSettings {
-    /// What agents are told as the broker, unless each has a user of its own.
-    #[must_use]
-    pub fn agents_url(&self) -> Option<&Secret> {
-        match self {
-            Self::InProcess => None,
-            Self::Amqp { url, agent_url, .. } => Some(agent_url.as_ref().unwrap_or(url)),
-        }
-    }
-}
-
-/// How long things are kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retention {
-    /// Output of commands, in days.
-    pub output_days: u32,
-    /// Most output in all, in bytes.
-    pub output_bytes: u64,
-    /// Tasks and runs, in days.
-    pub task_days: u32,
-    /// The audit trail, in days.
-    pub audit_days: u32,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        Self { output_days: 30, output_bytes: 20 << 30, task_days: 180, audit_days: 730 }
-    }
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-/// What is logged, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogSettings {
-    /// How lines look.
-    pub format: LogFormat,
-    /// What is logged: `info`, or directives as `info,signet_controller::dispatch=debug`.
-    pub level: String,
 }
 
 /// Everything that the controller is told.
@@ -178,18 +126,64 @@ impl Settings {
             trusted_proxies: Vec::new(),
             deploying: Deploying::default(),
             retention: Retention::default(),
-            log: LogSettings { format: LogFormat::Text, level: "info".into() },
+            log: LogSettings::default(),
             local_agent: None,
         }
     }
-}
 
-impl Settings {
+    /// What these texts mean; what is not set is as in [`Self::embedded`].
+    fn parse(raw: &Raw) -> Result<Self, SettingError> {
+        let secret = |text: &Option<String>| text.as_ref().map(Secret::new);
+        let default = Self::embedded(Path::new(raw.data_dir.as_deref().unwrap_or("/var/lib/signet")));
+        let public_url = raw.public_url.as_deref();
+        let registration = [("open", true), ("closed", false)];
+        let yes_or_no = [("true", true), ("false", false)];
+        let settings = Self {
+            database_url: database_url(raw)?.unwrap_or(default.database_url),
+            bus: BusSettings::parse(raw)?,
+            listen: wire::listen(raw)?.unwrap_or(default.listen),
+            tls: wire::tls(raw)?,
+            broker_tls: wire::broker_tls(raw)?,
+            allow_plain: AllowPlain::parse(raw)?,
+            rates: Rates::parse(raw)?,
+            data_dir: default.data_dir,
+            public_url: public_url
+                .map(|url| url_of("SIGNET_PUBLIC_URL", url, &["http", "https"]))
+                .transpose()?,
+            master_key_file: raw.master_key_file.as_ref().map_or(default.master_key_file, PathBuf::from),
+            admin_token: secret(&raw.admin_token),
+            admin_password: secret(&raw.admin_password),
+            join_token: secret(&raw.join_token),
+            registration: word("SIGNET_REGISTRATION", raw.registration.as_deref(), &registration)?,
+            development_token: word(
+                "SIGNET_DEVELOPMENT_TOKEN",
+                raw.development_token.as_deref(),
+                &yes_or_no,
+            )?
+            .unwrap_or(default.development_token),
+            trusted_proxies: wire::trusted_proxies(raw)?,
+            deploying: Deploying::parse(raw)?,
+            retention: Retention::parse(raw)?,
+            log: LogSettings::parse(raw)?,
+            local_agent: default.local_agent,
+        };
+        plain::refuse(&settings)?;
+        Ok(settings)
+    }
+
     /// Whether anybody may register.
     #[must_use]
     pub fn registration_open(&self) -> bool {
         self.registration.unwrap_or_else(|| self.listen.iter().all(|address| address.ip().is_loopback()))
     }
+}
+
+fn database_url(raw: &Raw) -> Result<Option<Secret>, SettingError> {
+    let Some(url) = &raw.database_url else { return Ok(None) };
+    if !["mysql://", "mariadb://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(wrong("SIGNET_DATABASE_URL", "must begin with mysql:// or sqlite://"));
+    }
+    Ok(Some(Secret::new(url)))
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ use super::service::{Change, NewUser};
 use super::store::UserFilter;
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::dialect::{REQUIRED, success};
-use crate::http::extract::{Author, Json, Path, Peer, Query};
+use crate::http::dialect::success;
+use crate::http::extract::{Author, Json, Path, Peer, Query, given};
 use crate::http::paging::NumberedPage;
 use crate::settings::Secret;
 
@@ -70,10 +70,6 @@ fn logged_in(done: &LoggedIn) -> Response {
     let user = Profile::from(&done.user);
     let view = LoginView { token: done.token.reveal().to_owned(), expires_in: done.expires_in, user };
     success(StatusCode::OK, &view)
-}
-
-fn given(field: &str, text: &str) -> Result<()> {
-    if text.is_empty() { Err(Error::invalid(field, REQUIRED)) } else { Ok(()) }
 }
 
 /// Logs in.

@@ -16,7 +16,7 @@ use super::store::UserFilter;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
-use crate::http::extract::{Author, Json, Peer, Query};
+use crate::http::extract::{Author, Json, Peer, Query, given};
 use crate::http::paging::{NumberedPage, base_url};
 use crate::limits::SEARCH_CHARS_MAX;
 use crate::settings::Secret;
@@ -71,11 +71,8 @@ async fn login(
     peer: Peer,
     Json(body): Json<LoginBody>,
 ) -> Result<axum::Json<LoginView>> {
-    for (field, text) in [("username", &body.username), ("password", &body.password)] {
-        if text.is_empty() {
-            return Err(Error::invalid(field, crate::http::dialect::REQUIRED));
-        }
-    }
+    given("username", &body.username)?;
+    given("password", &body.password)?;
     let done = log_in(&app, &by, peer, body, Form::Pair).await?;
     let (access, refresh) = pair(&done)?;
     let user = Brief { id: done.user.id, username: done.user.username, email: done.user.email };

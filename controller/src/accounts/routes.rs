@@ -22,8 +22,8 @@ use super::store::ShownToken;
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::auth::{SESSION_COOKIE, bearer, guard_origin};
-use crate::http::extract::{Author, Json, Path, Peer, Query};
-use crate::http::list::{link_next, page_limit};
+use crate::http::extract::{Author, Json, Path, Peer, Query, moment};
+use crate::http::list::{listed, page, page_limit};
 use crate::limits::{API_TOKENS_MAX, TICKET_SECONDS};
 use crate::settings::Secret;
 
@@ -169,16 +169,10 @@ async fn list_tokens(
     let limit = page_limit(query.limit, API_TOKENS_MAX, API_TOKENS_MAX)?;
     let malformed = || Error::invalid("cursor", "cursor is malformed");
     let before = query.cursor.map(|text| Uuid::try_parse(&text).map_err(|_| malformed())).transpose()?;
-    let mut tokens = app.accounts.list_tokens(&caller, before, limit + 1).await?;
-    let more = tokens.len() > limit;
-    tokens.truncate(limit);
-    let last = tokens.last().map(|token| token.id.clone()).filter(|_| more);
+    let tokens = app.accounts.list_tokens(&caller, before, limit + 1).await?;
+    let (tokens, next) = page(tokens, limit, |token| token.id.clone());
     let views = tokens.into_iter().map(TokenView::try_from).collect::<Result<Vec<_>>>()?;
-    let mut response = axum::Json(views).into_response();
-    if let Some(last) = last {
-        link_next(&mut response, &uri, &last);
-    }
-    Ok(response)
+    Ok(listed(&views, &uri, next.as_deref()))
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -217,10 +211,6 @@ impl TokenBody {
         let role = self.role.as_deref().unwrap_or(Role::Viewer.as_str());
         let role = Role::parse(role)
             .ok_or_else(|| Error::invalid("role", "role must be admin, operator, viewer or user"))?;
-        let moment = |text: String| {
-            Micros::parse_rfc3339(&text)
-                .ok_or_else(|| Error::invalid("expires_at", "expires_at must be an RFC 3339 time"))
-        };
         let networks =
             self.networks.map(|all| all.into_iter().map(network).collect::<Result<_>>()).transpose()?;
         let scope = Scope {
@@ -231,7 +221,8 @@ impl TokenBody {
             paths: self.paths,
             networks,
         };
-        Ok(Asked { name: self.name, role, scope, expires_at: self.expires_at.map(moment).transpose()? })
+        let expires_at = moment("expires_at", self.expires_at.as_deref())?;
+        Ok(Asked { name: self.name, role, scope, expires_at })
     }
 }
 

@@ -1,9 +1,11 @@
 //! What accounts do: who there is, what each may be changed to, and the first admin.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use anyhow::Context as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,6 +29,7 @@ use crate::store::{Store, StoreError, Tx, in_transaction};
 const TOKEN_KEY: &str = "jwt-key";
 /// The file in the data directory that holds the first admin's password, when it was generated.
 pub const FIRST_PASSWORD_FILE: &str = "admin.password";
+const FIRST_ADMIN: &str = "admin";
 /// A year: how long it is remembered that somebody logged in from an address.
 const KNOWN_SECONDS: i64 = 365 * 86_400;
 
@@ -100,7 +103,9 @@ impl Accounts {
         self.0.tokens.get().ok_or(Error::Unavailable { message, retry_after: RETRY_AFTER_SECONDS })
     }
 
-    /// Reads or makes the key of the tokens, and makes the first admin in a database without accounts.
+    /// Reads or makes the key of the tokens, and makes the first admin in a database without accounts. Its password
+    /// is the one given, else a generated one that lies in [`FIRST_PASSWORD_FILE`]: that file always holds the password
+    /// that works, or is removed.
     ///
     /// # Errors
     /// When the database, the data directory or the master key fails.
@@ -117,22 +122,22 @@ impl Accounts {
         let mut tx = self.store().begin().await?;
         let there = store::count_all(&mut tx).await? > 0;
         drop(tx);
-        if there {
-            return Ok(());
-        }
         let path = data_dir.join(FIRST_PASSWORD_FILE);
+        if there {
+            return self.drop_wrong_password(&path).await;
+        }
         let chosen = match password {
             Some(password) => password.clone(),
             None => Secret::new(create_or_read(&path, || random_text().map_err(std::io::Error::other))?),
         };
-        if passwords::check(chosen.reveal(), "admin").is_err() {
+        if passwords::check(chosen.reveal(), FIRST_ADMIN).is_err() {
             tracing::warn!("SIGNET_ADMIN_PASSWORD is weaker than what accounts are allowed: change it soon");
         }
-        let username = "admin".parse().map_err(|e: &str| anyhow::anyhow!(e))?;
+        let username = FIRST_ADMIN.parse().map_err(|e: &str| anyhow::anyhow!(e))?;
         let new = NewUser { username, email: None, password: chosen.clone(), role: Role::Admin };
         match self.create_unchecked(&Author::controller("first start"), &new).await {
             Ok(_) => {
-                tracing::info!(username = "admin", "the first admin was made");
+                tracing::info!(username = FIRST_ADMIN, "the first admin was made");
                 if password.is_none()
                     && let Ok(mut first) = self.0.first_password.lock()
                 {
@@ -140,10 +145,28 @@ impl Accounts {
                 }
                 Ok(())
             }
-            // Another controller was quicker, and its password counts.
-            Err(Error::Conflict(_)) if password.is_none() => Ok(std::fs::remove_file(&path)?),
-            Err(Error::Conflict(_)) => Ok(()),
+            // Another controller was quicker, and its password counts. With the same data directory it is in this file.
+            Err(Error::Conflict(_)) => self.drop_wrong_password(&path).await,
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the file of the first admin's password, unless it holds the password that works. A controller leaves a
+    /// wrong one when it dies before it learns that another one, with a data directory of its own, made the admin.
+    async fn drop_wrong_password(&self, path: &Path) -> anyhow::Result<()> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            text => text.with_context(|| format!("password of the first admin {}", path.display()))?,
+        };
+        let account = store::password(self.store(), FIRST_ADMIN).await?;
+        let hash = account.as_ref().map(|(_, hash)| hash.as_str());
+        if passwords::verify(&Secret::new(text.trim()), hash).await? {
+            return Ok(());
+        }
+        tracing::info!(path = %path.display(), "this is not (or no longer) the first admin's password: removed");
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! HTTP in, HTTP out: requests for approval.
 
 use axum::extract::State as With;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::Uri;
 use serde::Deserialize;
 use signet_common::TaskId;
@@ -15,7 +15,7 @@ use super::view::{ApprovalDetail, ApprovalView};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Caller, Json, Path, Query};
-use crate::http::list::{cursor, link_next, page_limit};
+use crate::http::list::{cursor, cursor_of, listed, page_limit};
 use crate::limits::{APPROVALS_LIMIT, APPROVALS_LIMIT_MAX, REFUSAL_CHARS_MAX};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -54,11 +54,8 @@ async fn list_approvals(
     let from = cursor::<i64, TaskId>(query.cursor.as_deref())?;
     let from = from.map_or((i64::MAX, String::new()), |(at, id)| (at, id.to_string()));
     let (views, next) = app.approvals.page(state, &from, limit).await?;
-    let mut response = axum::Json(views).into_response();
-    if let Some((at, id)) = next {
-        link_next(&mut response, &uri, &format!("{at}-{id}"));
-    }
-    Ok(response)
+    let next = next.map(|(at, id)| cursor_of(at, id));
+    Ok(listed(&views, &uri, next.as_deref()))
 }
 
 fn task_id(text: &str) -> Result<TaskId> {

@@ -17,8 +17,8 @@ use utoipa_axum::routes;
 use super::store::{self, EntryRow, Filter};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::extract::Query;
-use crate::http::list::{cursor, json_array, link_next, page_limit};
+use crate::http::extract::{Query, moment};
+use crate::http::list::{cursor, cursor_of, json_array, link_next, page_limit};
 use crate::limits::{
     AUDIT_BLOCKS_AT_ONCE, AUDIT_EXPORT_ROWS, AUDIT_PAGE, AUDIT_PAGE_MAX, AUDIT_ROWS_AT_ONCE,
     AUDIT_UNSEALED_EXPORTED_MAX,
@@ -73,20 +73,15 @@ struct AuditQuery {
     result: Option<String>,
 }
 
-fn moment(field: &'static str, text: Option<&String>) -> Result<Option<Micros>> {
-    let wrong = || Error::invalid(field, format!("{field} must be an RFC 3339 time"));
-    text.map(|text| Micros::parse_rfc3339(text).ok_or_else(wrong)).transpose()
-}
-
 /// Who did what, newest first.
 #[utoipa::path(get, path = "/api/audit", tag = "audit", params(AuditQuery),
     responses((status = 200, body = Vec<EntryView>), (status = 400)))]
 async fn list_audit(State(app): State<App>, uri: Uri, Query(query): Query<AuditQuery>) -> Result<Response> {
     let limit = page_limit(query.limit, AUDIT_PAGE, AUDIT_PAGE_MAX)?;
-    let until = moment("until", query.until.as_ref())?.map_or(i64::MAX, |at| at.0);
+    let until = moment("until", query.until.as_deref())?.map_or(i64::MAX, |at| at.0);
     let from = cursor::<i64, String>(query.cursor.as_deref())?.unwrap_or((until, String::new()));
     let filter = Filter {
-        since: moment("since", query.since.as_ref())?,
+        since: moment("since", query.since.as_deref())?,
         who: query.who,
         action: query.action,
         object: query.object,
@@ -114,7 +109,7 @@ async fn list_audit(State(app): State<App>, uri: Uri, Query(query): Query<AuditQ
     };
     let mut response = json_array((rows, limit), read).await?;
     if let Some((at, id)) = next {
-        link_next(&mut response, &uri, &format!("{at}-{id}"));
+        link_next(&mut response, &uri, &cursor_of(at, id));
     }
     Ok(response)
 }

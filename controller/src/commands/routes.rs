@@ -6,7 +6,6 @@ use http::{HeaderMap, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 use signet_common::envelope::DsseJson;
 use signet_common::messages::Stream;
-use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -23,8 +22,8 @@ use crate::app::App;
 use crate::dispatch::Target;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
-use crate::http::extract::{Author, Caller, Json, JsonBytes, Path, Query};
-use crate::http::list::{cursor, json_array, link_next, page_limit};
+use crate::http::extract::{Author, Caller, Json, JsonBytes, Path, Query, moment};
+use crate::http::list::{cursor, cursor_of, json_array, link_next, page_limit};
 use crate::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, PAUSE_REASON_CHARS_MAX, RESULT_HOSTS_AT_ONCE, RESULTS_LIMIT, TASKS_AT_ONCE,
     TASKS_LIMIT,
@@ -92,13 +91,10 @@ impl TaskQuery {
         let kind = |t: &String| {
             TargetType::parse(t).ok_or_else(|| Error::invalid("target_type", texts::TARGET_TYPE))
         };
-        let moment = |t: &String| {
-            Micros::parse_rfc3339(t).ok_or_else(|| Error::invalid("since", "since must be an RFC 3339 time"))
-        };
         Ok(Filter {
             target_type: self.target_type.as_ref().map(kind).transpose()?,
             target: self.target.clone(),
-            since: self.since.as_ref().map(moment).transpose()?,
+            since: moment("since", self.since.as_deref())?,
         })
     }
 }
@@ -126,7 +122,7 @@ async fn list_tasks(State(app): State<App>, uri: Uri, Query(query): Query<TaskQu
     };
     let mut response = json_array((from, limit), read).await?;
     if let Some((at, id)) = next {
-        link_next(&mut response, &uri, &format!("{at}-{id}"));
+        link_next(&mut response, &uri, &cursor_of(at, id));
     }
     Ok(response)
 }
@@ -178,7 +174,7 @@ async fn get_results(
         return Ok(axum::Json(Vec::<ResultView>::new()).into_response());
     }
     let last = (ended.len() > limit).then(|| ended.get(limit - 1)).flatten();
-    let cursor = last.map(|t| format!("{}-{}", t.final_seq.unwrap_or(0), t.ordinal));
+    let cursor = last.map(|t| cursor_of(t.final_seq.unwrap_or(0), t.ordinal));
     let commands = app.commands.clone();
     ended.truncate(limit.min(RESULT_HOSTS_AT_ONCE));
     let read = move |(targets, left): (Vec<Target>, usize)| {

@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::dispatch::OrphanRow;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Json, Path, Peer, Query};
-use crate::http::list::{cursor, json_array, link_next, page_limit};
+use crate::http::list::{cursor, cursor_of, json_array, link_next, listed, page, page_limit};
 use crate::limits::{ORPHANS_AT_ONCE, ORPHANS_PAGE_MAX};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
@@ -131,16 +131,10 @@ async fn list_agents(State(app): State<App>, uri: Uri, Query(query): Query<Agent
         KeyStanding::parse(text).ok_or_else(unknown)
     };
     let standing = query.standing.as_deref().map(parse).transpose()?;
-    let mut rows = app.hosts.agents(standing, &query.cursor.unwrap_or_default(), limit + 1).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let last = rows.last().map(|r| r.agent_id.clone()).filter(|_| more);
+    let rows = app.hosts.agents(standing, &query.cursor.unwrap_or_default(), limit + 1).await?;
+    let (rows, next) = page(rows, limit, |row| row.agent_id.clone());
     let views: Vec<AgentView> = rows.into_iter().map(TryInto::try_into).collect::<Result<_>>()?;
-    let mut response = axum::Json(views).into_response();
-    if let Some(last) = last {
-        link_next(&mut response, &uri, &last);
-    }
-    Ok(response)
+    Ok(listed(&views, &uri, next.as_deref()))
 }
 
 fn agent_id(text: &str) -> Result<AgentId> {
@@ -238,7 +232,7 @@ async fn get_orphans(
     };
     let mut response = json_array((from, limit), read).await?;
     if let Some((log, seq)) = next {
-        link_next(&mut response, &uri, &format!("{seq}-{log}"));
+        link_next(&mut response, &uri, &cursor_of(seq, log));
     }
     Ok(response)
 }

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Json, Path, Query};
-use crate::http::list::link_next;
+use crate::http::list::{listed, page};
 use crate::limits::{JOIN_TOKEN_SECONDS, JOIN_TOKEN_SECONDS_MAX, JOIN_TOKEN_USES_MAX};
 use crate::store::{Tx, corrupt, in_transaction};
 
@@ -280,19 +280,13 @@ async fn list_join_tokens(
     Query(query): Query<JoinTokenQuery>,
 ) -> Result<Response> {
     let limit = hosts_limit(query.limit)?;
-    let mut rows = join_store::list(&app.store, &query.cursor.unwrap_or_default(), limit + 1).await?;
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let last = rows.last().map(|row| row.id.clone()).filter(|_| more);
+    let rows = join_store::list(&app.store, &query.cursor.unwrap_or_default(), limit + 1).await?;
+    let (rows, next) = page(rows, limit, |row| row.id.clone());
     let (fleet, now) = (app.keys.newest(&app.store).await?, Micros::now());
     let keyring = fleet.keyring();
     let views: Vec<_> =
         rows.into_iter().map(|row| JoinTokenView::new(row, keyring, now)).collect::<Result<_>>()?;
-    let mut response = axum::Json(views).into_response();
-    if let Some(last) = last {
-        link_next(&mut response, &uri, &last);
-    }
-    Ok(response)
+    Ok(listed(&views, &uri, next.as_deref()))
 }
 
 /// Revokes a join token: it lets nobody in any more. Hosts that joined with it stay.

@@ -24,7 +24,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::dialect::texts;
 use crate::http::extract::{Author, Json, Path, Query};
-use crate::http::list::{link_next, page_limit};
+use crate::http::list::{listed, page, page_limit};
 use crate::limits::{
     DEPTH_SECONDS_MAX, HOSTS_PAGE_MAX, LABEL_NAME_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
     LIST_CHUNK_ROWS,
@@ -238,11 +238,7 @@ async fn list_servers(
             }
         }
     }
-    let mut response = axum::Json(views).into_response();
-    if more {
-        link_next(&mut response, &uri, &after);
-    }
-    Ok(response)
+    Ok(listed(&views, &uri, Some(after.as_str()).filter(|_| more)))
 }
 
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -454,16 +450,10 @@ async fn list_client_keys(
     Query(query): Query<KeyQuery>,
 ) -> Result<Response> {
     let limit = hosts_limit(query.limit)?;
-    let mut keys = app.hosts.host_keys(&query.cursor.unwrap_or_default(), limit + 1).await?;
-    let more = keys.len() > limit;
-    keys.truncate(limit);
-    let last = keys.last().map(|k| k.row.hostname.clone()).filter(|_| more);
+    let keys = app.hosts.host_keys(&query.cursor.unwrap_or_default(), limit + 1).await?;
+    let (keys, next) = page(keys, limit, |key| key.row.hostname.clone());
     let views: Vec<KeyView> = keys.into_iter().map(KeyView::from).collect();
-    let mut response = axum::Json(views).into_response();
-    if let Some(last) = last {
-        link_next(&mut response, &uri, &last);
-    }
-    Ok(response)
+    Ok(listed(&views, &uri, next.as_deref()))
 }
 
 /// One host's accepted key.

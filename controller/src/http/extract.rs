@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use serde::de::DeserializeOwned;
+use signet_common::time::Micros;
 
 pub use super::auth::Caller;
 use super::dialect::{REQUIRED, Surface};
@@ -112,6 +113,23 @@ fn wrong_field(path: &str, text: &str) -> Error {
         None if parent.is_empty() => Error::invalid("body", text),
         None => Error::invalid(parent, text),
     }
+}
+
+/// A field that must not be empty.
+///
+/// # Errors
+/// [`Error::Invalid`], naming the field.
+pub fn given(field: &str, text: &str) -> Result<(), Error> {
+    if text.is_empty() { Err(Error::invalid(field, REQUIRED)) } else { Ok(()) }
+}
+
+/// A field that is a moment, if it is there.
+///
+/// # Errors
+/// [`Error::Invalid`], naming the field.
+pub fn moment(field: &str, text: Option<&str>) -> Result<Option<Micros>, Error> {
+    let wrong = || Error::invalid(field, format!("{field} must be an RFC 3339 time"));
+    text.map(|text| Micros::parse_rfc3339(text).ok_or_else(wrong)).transpose()
 }
 
 /// The query's parameters.

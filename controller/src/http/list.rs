@@ -1,5 +1,6 @@
 //! Long lists: bare JSON arrays, read and sent chunk by chunk, with the next page in `Link`.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::str::FromStr;
 
@@ -81,6 +82,32 @@ pub fn page_limit(asked: Option<u32>, default: usize, max: usize) -> Result<usiz
     }
 }
 
+/// The rows of a page, of which one more than `limit` was asked for; and where the next page begins, if there is one.
+pub fn page<T>(
+    mut rows: Vec<T>,
+    limit: usize,
+    cursor: impl FnOnce(&T) -> String,
+) -> (Vec<T>, Option<String>) {
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(cursor);
+    (rows, next)
+}
+
+/// Answers with a page: a JSON array, and in `Link` the next one.
+pub fn listed<T: Serialize>(views: &[T], uri: &Uri, next: Option<&str>) -> Response {
+    let mut response = axum::Json(views).into_response();
+    if let Some(next) = next {
+        link_next(&mut response, uri, next);
+    }
+    response
+}
+
+/// A cursor of two parts, for [`cursor`] to read.
+pub fn cursor_of(first: impl Display, second: impl Display) -> String {
+    format!("{first}-{second}")
+}
+
 /// Reads a cursor of two parts, `first-second`.
 ///
 /// # Errors
@@ -111,6 +138,22 @@ mod tests {
         assert_eq!(text(2, 2).await, "[]");
         assert_eq!(text(1, 3).await, "[1,10,3,30]");
         assert_eq!(text(2, 3).await, "[3,30]");
+    }
+
+    #[test]
+    fn a_page_ends_where_the_next_one_begins() {
+        let pages = |rows: &[u32]| page(rows.to_vec(), 2, u32::to_string);
+        assert_eq!(pages(&[]), (vec![], None));
+        assert_eq!(pages(&[1, 2]), (vec![1, 2], None));
+        assert_eq!(pages(&[1, 2, 3]), (vec![1, 2], Some("2".into())));
+    }
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written() {
+        let read = |text: &str| cursor::<i64, String>(Some(text)).ok().flatten();
+        assert_eq!(read(&cursor_of(7, "a-b")), Some((7, "a-b".into())));
+        assert_eq!(read("7"), None);
+        assert_eq!(read("x-b"), None);
     }
 
     #[test]

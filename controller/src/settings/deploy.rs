@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::sources::Raw;
+use super::values::{SettingError, list, wrong};
+
 /// Whether a host's key must be known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -48,6 +51,33 @@ impl Default for Deploying {
             ansible_playbook: "ansible-playbook".into(),
             git_protocols: ["https", "ssh"].map(str::to_owned).into(),
             host_keys: HostKeyPolicy::Pin,
+        }
+    }
+}
+
+impl Deploying {
+    pub(super) fn parse(raw: &Raw) -> Result<Self, SettingError> {
+        let mut settings = Self::default();
+        if let Some(path) = &raw.ansible_playbook {
+            settings.ansible_playbook = path.into();
+        }
+        if let Some(text) = &raw.git_protocols {
+            settings.git_protocols = list(text, transport)?.into_iter().collect();
+        }
+        if let Some(text) = &raw.ssh_host_keys {
+            settings.host_keys = HostKeyPolicy::parse(text)
+                .ok_or_else(|| wrong("SIGNET_SSH_HOST_KEYS", "must be pin, strict or off"))?;
+        }
+        Ok(settings)
+    }
+}
+
+fn transport(name: &str) -> Result<String, SettingError> {
+    match GIT_PROTOCOLS.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => {
+            let known = GIT_PROTOCOLS.join(", ");
+            Err(wrong("SIGNET_GIT_PROTOCOLS", format!("'{name}' is none of {known}")))
         }
     }
 }

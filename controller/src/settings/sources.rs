@@ -1,27 +1,11 @@
 //! Where settings come from: flag > environment > TOML file > default.
 
-use std::fmt;
-use std::path::PathBuf;
-
 use clap::Parser;
 use serde::{Deserialize, Deserializer};
-use signet_common::tls::{Identity, TlsFiles};
 
-use super::{BusSettings, Deploying, GIT_PROTOCOLS, HostKeyPolicy, LogFormat, Secret, Settings};
-
-/// A setting that makes no sense, by name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("setting {name}: {why}")]
-pub struct SettingError {
-    /// The variable's name.
-    pub name: String,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-fn wrong(name: &str, why: impl fmt::Display) -> SettingError {
-    SettingError { name: name.to_owned(), why: why.to_string() }
-}
+use super::Settings;
+pub use super::values::SettingError;
+use super::values::wrong;
 
 /// A value as written, whichever TOML type it has.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -70,9 +54,8 @@ macro_rules! sources {
             $($file: Option<String>,)?)*
         }
 
-        /// What is set, as text.
-        #[derive(Default)]
-        struct Raw { $($field: Option<String>),* }
+        /// What is set, as text: trimmed and never empty.
+        pub(super) struct Raw { $(pub(super) $field: Option<String>),* }
 
         /// Flag or variable before the file; an empty one counts as unset, as everywhere.
         fn merge(flags: Flags, file: File) -> Result<Raw, SettingError> {
@@ -159,6 +142,11 @@ sources! {
     log_level = "SIGNET_LOG_LEVEL";
 }
 
+/// A value that is set and not empty: `SIGNET_X=` counts as unset, as everywhere.
+fn set(value: Option<String>) -> Option<String> {
+    value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
+}
+
 /// The text of the file with this name, if it has one.
 fn read(name: &str, path: Option<String>) -> Result<Option<String>, SettingError> {
     let Some(path) = set(path) else { return Ok(None) };
@@ -185,7 +173,7 @@ impl Flags {
             None => File::default(),
             Some(text) => toml::from_str(&text).map_err(|error| misread(&path, &text, &error))?,
         };
-        parse(merge(self, file)?)
+        Settings::parse(&merge(self, file)?)
     }
 }
 
@@ -213,253 +201,16 @@ pub fn misspelt(names: impl IntoIterator<Item = String>) -> Vec<String> {
     names.into_iter().filter(|name| name.starts_with("SIGNET_") && !known(name)).collect()
 }
 
-/// A value that is set and not empty: `SIGNET_X=` counts as unset, as everywhere.
-fn set(value: Option<String>) -> Option<String> {
-    value.map(|v| v.trim().to_owned()).filter(|v| !v.is_empty())
-}
-
-fn whole<T: std::str::FromStr + PartialOrd + Default>(
-    name: &str,
-    value: Option<String>,
-    default: T,
-) -> Result<T, SettingError> {
-    let Some(text) = set(value) else { return Ok(default) };
-    let number: T = text.parse().map_err(|_| wrong(name, "not a whole number"))?;
-    if number <= T::default() {
-        return Err(wrong(name, "must be above 0"));
-    }
-    Ok(number)
-}
-
-/// Where it listens, what goes over the wire how, and how much of it.
-fn wire(raw: &mut Raw, settings: &mut Settings) -> Result<(), SettingError> {
-    settings.listen = match (set(raw.listen.take()), set(raw.port.take())) {
-        (Some(text), _) => {
-            let bad = |part: &str| wrong("SIGNET_LISTEN", format!("'{part}' is not an address with a port"));
-            let found = list(&text, |part| part.parse().map_err(|_| bad(part)))?;
-            if found.is_empty() { return Err(wrong("SIGNET_LISTEN", "names no address")) } else { found }
-        }
-        (None, Some(port)) => {
-            let port: u16 = port.parse().map_err(|_| wrong("PORT", "not a port"))?;
-            // This variable has always meant plain HTTP; who sets it wants that.
-            settings.allow_plain.http = true;
-            vec![(std::net::Ipv4Addr::UNSPECIFIED, port).into()]
-        }
-        (None, None) => std::mem::take(&mut settings.listen),
-    };
-    settings.tls = identity("SIGNET_TLS_CERT", raw.tls_cert.take(), "SIGNET_TLS_KEY", raw.tls_key.take())?;
-    settings.broker_tls = TlsFiles {
-        ca: set(raw.amqp_ca.take()).map(PathBuf::from),
-        identity: identity(
-            "SIGNET_AMQP_CLIENT_CERT",
-            raw.amqp_client_cert.take(),
-            "SIGNET_AMQP_CLIENT_KEY",
-            raw.amqp_client_key.take(),
-        )?,
-    };
-    for what in list(&set(raw.allow_plain.take()).unwrap_or_default(), |part| Ok(part.to_owned()))? {
-        match what.as_str() {
-            "http" => settings.allow_plain.http = true,
-            "amqp" => settings.allow_plain.amqp = true,
-            other => return Err(wrong("SIGNET_ALLOW_PLAIN", format!("'{other}' is neither http nor amqp"))),
-        }
-    }
-    refuse_plain(settings)?;
-    settings.rates.caller =
-        number("SIGNET_REQUESTS_PER_SECOND", raw.requests_per_second.take(), settings.rates.caller)?;
-    settings.rates.address = number(
-        "SIGNET_ADDRESS_REQUESTS_PER_SECOND",
-        raw.address_requests_per_second.take(),
-        settings.rates.address,
-    )?;
-    Ok(())
-}
-
-/// A whole number, 0 included.
-fn number(name: &str, value: Option<String>, default: u32) -> Result<u32, SettingError> {
-    set(value).map_or(Ok(default), |text| text.parse().map_err(|_| wrong(name, "not a whole number")))
-}
-
-/// A certificate needs its key, and a key its certificate.
-fn identity(
-    cert_name: &str,
-    cert: Option<String>,
-    key_name: &str,
-    key: Option<String>,
-) -> Result<Option<Identity>, SettingError> {
-    match (set(cert), set(key)) {
-        (None, None) => Ok(None),
-        (Some(cert), Some(key)) => Ok(Some(Identity { cert: cert.into(), key: key.into() })),
-        (Some(_), None) => Err(wrong(key_name, format!("must be set with {cert_name}"))),
-        (None, Some(_)) => Err(wrong(cert_name, format!("must be set with {key_name}"))),
-    }
-}
-
-/// What would go over the wire in plain beyond this machine must be allowed by name.
-fn refuse_plain(settings: &Settings) -> Result<(), SettingError> {
-    let beyond = settings.listen.iter().find(|address| !address.ip().is_loopback());
-    if let (Some(address), None, false) = (beyond, &settings.tls, settings.allow_plain.http) {
-        let why = format!(
-            "{address} would speak plain HTTP beyond this machine: set SIGNET_TLS_CERT and SIGNET_TLS_KEY, or allow it \
-             with SIGNET_ALLOW_PLAIN=http"
-        );
-        return Err(wrong("SIGNET_LISTEN", why));
-    }
-    let BusSettings::Amqp { url, agent_url, management_url } = &settings.bus else { return Ok(()) };
-    let amqp = [("SIGNET_AMQP_URL", Some(url)), ("SIGNET_AGENT_AMQP_URL", agent_url.as_ref())];
-    let all = amqp.into_iter().chain([("SIGNET_AMQP_MANAGEMENT_URL", management_url.as_ref())]);
-    for (name, url) in all.filter_map(|(name, url)| Some((name, url?))) {
-        let url = reqwest::Url::parse(url.reveal()).map_err(|error| wrong(name, error))?;
-        if !settings.allow_plain.amqp && !is_protected(&url) {
-            let why = "a password would go over the wire in plain beyond this machine: use amqps:// (https:// for the \
-                       management API), or allow it with SIGNET_ALLOW_PLAIN=amqp";
-            return Err(wrong(name, why));
-        }
-    }
-    Ok(())
-}
-
-/// Whether nobody can sit in between: TLS, or the same machine.
-fn is_protected(url: &reqwest::Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    matches!(url.scheme(), "amqps" | "https")
-        || host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn list<T>(text: &str, one: impl Fn(&str) -> Result<T, SettingError>) -> Result<Vec<T>, SettingError> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
-}
-
-fn parse(mut raw: Raw) -> Result<Settings, SettingError> {
-    let data_dir = PathBuf::from(set(raw.data_dir.take()).unwrap_or_else(|| "/var/lib/signet".into()));
-    let mut settings = Settings::embedded(&data_dir);
-    if let Some(url) = set(raw.database_url.take()) {
-        if !["mysql://", "mariadb://", "sqlite:"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(wrong("SIGNET_DATABASE_URL", "must begin with mysql:// or sqlite://"));
-        }
-        settings.database_url = Secret::new(url);
-    }
-    settings.bus = bus(raw.amqp_url.take(), raw.agent_amqp_url.take(), raw.amqp_management_url.take())?;
-    wire(&mut raw, &mut settings)?;
-    settings.public_url =
-        set(raw.public_url).map(|url| url_of("SIGNET_PUBLIC_URL", &url, &["http", "https"])).transpose()?;
-    if let Some(path) = set(raw.master_key_file) {
-        settings.master_key_file = path.into();
-    }
-    settings.admin_token = set(raw.admin_token).map(Secret::new);
-    settings.admin_password = set(raw.admin_password).map(Secret::new);
-    settings.join_token = set(raw.join_token).map(Secret::new);
-    settings.registration = match set(raw.registration).as_deref() {
-        None => None,
-        Some("open") => Some(true),
-        Some("closed") => Some(false),
-        Some(_) => return Err(wrong("SIGNET_REGISTRATION", "must be open or closed")),
-    };
-    settings.development_token = match set(raw.development_token).as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(wrong("SIGNET_DEVELOPMENT_TOKEN", "must be true or false")),
-    };
-    if let Some(text) = set(raw.trusted_proxies) {
-        settings.trusted_proxies = list(&text, |part| {
-            let single = part.parse::<std::net::IpAddr>().map(Into::into);
-            single.or_else(|_| part.parse()).map_err(|_| {
-                wrong("SIGNET_TRUSTED_PROXIES", format!("'{part}' is neither an address nor a network"))
-            })
-        })?;
-    }
-    deploying(
-        &mut raw.ansible_playbook,
-        &mut raw.git_protocols,
-        &mut raw.ssh_host_keys,
-        &mut settings.deploying,
-    )?;
-    let keep = &mut settings.retention;
-    keep.output_days = whole("SIGNET_RETENTION_OUTPUT_DAYS", raw.retention_output_days, keep.output_days)?;
-    let gib: u32 = whole("SIGNET_RETENTION_OUTPUT_GIB", raw.retention_output_gib, 20)?;
-    keep.output_bytes = u64::from(gib) << 30;
-    keep.task_days = whole("SIGNET_RETENTION_TASK_DAYS", raw.retention_task_days, keep.task_days)?;
-    keep.audit_days = whole("SIGNET_RETENTION_AUDIT_DAYS", raw.retention_audit_days, keep.audit_days)?;
-    settings.log.format = match set(raw.log_format).as_deref() {
-        None | Some("text") => LogFormat::Text,
-        Some("json") => LogFormat::Json,
-        Some(_) => return Err(wrong("SIGNET_LOG_FORMAT", "must be text or json")),
-    };
-    if let Some(level) = set(raw.log_level) {
-        level.parse::<tracing_subscriber::filter::Targets>().map_err(|e| wrong("SIGNET_LOG_LEVEL", e))?;
-        settings.log.level = level;
-    }
-    Ok(settings)
-}
-
-fn deploying(
-    program: &mut Option<String>,
-    protocols: &mut Option<String>,
-    host_keys: &mut Option<String>,
-    settings: &mut Deploying,
-) -> Result<(), SettingError> {
-    if let Some(path) = set(program.take()) {
-        settings.ansible_playbook = path.into();
-    }
-    if let Some(text) = set(protocols.take()) {
-        let one = |part: &str| match GIT_PROTOCOLS.contains(&part) {
-            true => Ok(part.to_owned()),
-            false => Err(wrong(
-                "SIGNET_GIT_PROTOCOLS",
-                format!("'{part}' is none of {}", GIT_PROTOCOLS.join(", ")),
-            )),
-        };
-        settings.git_protocols = list(&text, one)?.into_iter().collect();
-    }
-    if let Some(text) = set(host_keys.take()) {
-        let policy = HostKeyPolicy::parse(&text);
-        settings.host_keys =
-            policy.ok_or_else(|| wrong("SIGNET_SSH_HOST_KEYS", "must be pin, strict or off"))?;
-    }
-    Ok(())
-}
-
-fn url_of(name: &str, text: &str, schemes: &[&str]) -> Result<String, SettingError> {
-    let text = text.trim_end_matches('/');
-    let good =
-        text.split_once("://").is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
-    if good {
-        Ok(text.to_owned())
-    } else {
-        Err(wrong(name, format!("must begin with {}://", schemes.join(":// or "))))
-    }
-}
-
-fn bus(
-    url: Option<String>,
-    agent: Option<String>,
-    management: Option<String>,
-) -> Result<BusSettings, SettingError> {
-    // A vhost of "/" is written %2f, so a final slash is an empty vhost and matters: AMQP URLs are kept as they are.
-    let amqp = |name: &str, text: String| url_of(name, &text, &["amqp", "amqps"]).map(|_| Secret::new(text));
-    let agent_url = set(agent).map(|text| amqp("SIGNET_AGENT_AMQP_URL", text)).transpose()?;
-    let management_url = set(management)
-        .map(|text| url_of("SIGNET_AMQP_MANAGEMENT_URL", &text, &["http", "https"]).map(Secret::new))
-        .transpose()?;
-    match set(url) {
-        Some(text) => {
-            Ok(BusSettings::Amqp { url: amqp("SIGNET_AMQP_URL", text)?, agent_url, management_url })
-        }
-        None if agent_url.is_some() || management_url.is_some() => {
-            Err(wrong("SIGNET_AMQP_URL", "must be set when agents are told a broker or its management API"))
-        }
-        None => Ok(BusSettings::InProcess),
-    }
+/// What these flags come to.
+#[cfg(test)]
+pub(super) fn from(args: &[&str]) -> Result<Settings, SettingError> {
+    Flags::try_parse_from([&["signet-controller"], args].concat()).unwrap().settings()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::LogFormat;
     use super::*;
-
-    fn from(args: &[&str]) -> Result<Settings, SettingError> {
-        Flags::try_parse_from([&["signet-controller"], args].concat()).unwrap().settings()
-    }
 
     #[test]
     fn a_flag_beats_the_file_and_the_file_beats_the_default() {
@@ -550,48 +301,5 @@ mod tests {
     fn a_misspelt_variable_is_noticed() {
         let names = ["SIGNET_LISTNE", "SIGNET_LISTEN", "SIGNET_TOKEN", "PATH"].map(str::to_owned);
         assert_eq!(misspelt(names), ["SIGNET_LISTNE"]);
-    }
-
-    #[test]
-    fn plain_beyond_this_machine_is_allowed_by_name() {
-        let local = "amqp://a:b@127.0.0.1/x";
-        let cases: &[(&[&str], &str, &str)] = &[
-            (&["--listen", "127.0.0.1:1,0.0.0.0:2"], "SIGNET_LISTEN", "http"),
-            (&["--listen", "[::]:1"], "SIGNET_LISTEN", "http"),
-            (&["--amqp-url", "amqp://a:s3cret@rabbit/x"], "SIGNET_AMQP_URL", "amqp"),
-            (&["--amqp-url", "amqp://a:s3cret@localhost.example/x"], "SIGNET_AMQP_URL", "amqp"),
-            (&["--amqp-url", local, "--agent-amqp-url", "amqp://10.0.0.1"], "SIGNET_AGENT_AMQP_URL", "amqp"),
-            (
-                &["--amqp-url", local, "--amqp-management-url", "http://a:s3cret@rabbit:1"],
-                "SIGNET_AMQP_MANAGEMENT_URL",
-                "amqp",
-            ),
-        ];
-        for (args, name, allow) in cases {
-            let error = from(args).unwrap_err();
-            assert_eq!(error.name, *name, "{args:?}");
-            assert!(error.why.contains(&format!("SIGNET_ALLOW_PLAIN={allow}")), "{error}");
-            assert!(!error.to_string().contains("s3cret"), "{error}");
-            assert!(from(&[args, &["--allow-plain", allow][..]].concat()).is_ok(), "{args:?}");
-            let other = if *allow == "http" { "amqp" } else { "http" };
-            assert!(from(&[args, &["--allow-plain", other][..]].concat()).is_err(), "{args:?}");
-        }
-        for fine in [
-            &["--listen", "127.0.0.1:1,[::1]:2"][..],
-            &["--listen", "0.0.0.0:1", "--tls-cert", "c", "--tls-key", "k"],
-            &["--amqp-url", "amqps://rabbit/x", "--amqp-management-url", "https://a:b@rabbit"],
-            &["--amqp-url", "amqp://[::1]:5672/x", "--amqp-management-url", "http://a:b@localhost:1"],
-        ] {
-            assert!(from(fine).is_ok(), "{fine:?}");
-        }
-        // A contract since before this setting: PORT alone means plain HTTP on every address.
-        assert!(from(&["--port", "81"]).unwrap().allow_plain.http);
-    }
-
-    #[test]
-    fn port_counts_only_without_listen() {
-        assert_eq!(from(&["--port", "81"]).unwrap().listen, ["0.0.0.0:81".parse().unwrap()]);
-        let both = from(&["--port", "81", "--listen", "127.0.0.1:82"]).unwrap();
-        assert_eq!(both.listen, ["127.0.0.1:82".parse().unwrap()]);
     }
 }

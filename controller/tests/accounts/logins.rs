@@ -1,5 +1,6 @@
 //! Log-ins: passwords, tokens that are used twice or forged, cookies from other sites, tickets.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use base64::Engine as _;
@@ -8,9 +9,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use signet_controller::accounts::PASSWORD_CHECKS;
 use signet_controller::settings::Secret;
-use signet_testkit::{Pair, on_both_pairs};
+use signet_controller::store::{Statement, Store};
+use signet_testkit::{Pair, eventually, on_both_pairs};
 
-use crate::support::{Answer, TestApp};
+use crate::support::{Answer, PATIENCE, TestApp};
 use crate::visitor::{PASSWORD, Visitor, log_in};
 
 on_both_pairs!(
@@ -23,6 +25,8 @@ on_both_pairs!(
     a_stream_needs_a_ticket_or_a_token,
     the_development_token_is_for_this_machine,
     the_first_admin_is_made_once,
+    a_first_password_that_does_not_work_is_removed,
+    a_first_password_that_was_written_is_used,
 );
 
 async fn post(app: &TestApp, path: &str, body: &Value) -> Answer {
@@ -205,21 +209,87 @@ async fn the_development_token_is_for_this_machine(pair_of: Pair) {
     TestApp::send(on.anonymous(Method::GET, path)).await.expect(200);
 }
 
+/// The generated password that the program would print.
+fn first_password(app: &TestApp) -> Option<String> {
+    let line = app.running.first_password_line()?;
+    Some(line.split("password ").nth(1).unwrap().split(' ').next().unwrap().to_owned())
+}
+
+fn password_file(app: &TestApp) -> PathBuf {
+    app.running.app.settings.data_dir.join("admin.password")
+}
+
 async fn the_first_admin_is_made_once(pair_of: Pair) {
     let parts = pair_of.parts().await;
     let app =
         TestApp::start_with(parts, |settings| settings.admin_password = Some(Secret::new("short"))).await;
     log_in(&app, "Admin", "short").await.expect(200);
     let other = TestApp::start(pair_of).await;
-    let line = other.running.first_password_line().unwrap();
-    assert!(other.running.first_password_line().is_none(), "printed once");
-    let password = line.split("password ").nth(1).unwrap().split(' ').next().unwrap();
+    let password = &first_password(&other).unwrap();
+    assert!(first_password(&other).is_none(), "printed once");
     log_in(&other, "admin", password).await.expect(200);
-    let file = other.running.app.settings.data_dir.join("admin.password");
+    let file = password_file(&other);
     assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), password);
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
     assert_eq!(mode & 0o777, 0o600);
     let beside = other.beside().await;
-    assert!(beside.running.first_password_line().is_none());
+    assert!(first_password(&beside).is_none());
     log_in(&beside, "admin", password).await.expect(200);
+}
+
+/// As when a controller died after it wrote the file, and the admin was made by one with a data directory of its own;
+/// and as when the admin was given another password later.
+async fn a_first_password_that_does_not_work_is_removed(pair_of: Pair) {
+    let app = TestApp::start(pair_of).await;
+    let password = first_password(&app).unwrap();
+    let file = password_file(&app);
+    std::fs::write(&file, "of another installation\n").unwrap();
+    let beside = app.beside().await;
+    log_in(&beside, "admin", &password).await.expect(200);
+    assert!(!file.exists());
+    std::fs::write(&file, format!("{password}\n")).unwrap();
+    app.beside().await;
+    assert!(file.exists(), "it works");
+}
+
+/// As when a controller died after it wrote the file, and before it made the admin.
+async fn a_first_password_that_was_written_is_used(pair_of: Pair) {
+    let app = TestApp::start_with(pair_of.parts().await, |settings| {
+        std::fs::write(settings.data_dir.join("admin.password"), "left-by-one-that-died\n").unwrap();
+    })
+    .await;
+    log_in(&app, "admin", "left-by-one-that-died").await.expect(200);
+    assert_eq!(first_password(&app).unwrap(), "left-by-one-that-died");
+    assert!(password_file(&app).exists());
+}
+
+/// Two controllers with one data directory each find no account, and one of them is too late: the file must hold the
+/// password that works all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_rabbitmq_two_controllers_make_one_first_admin() {
+    let parts = Pair::MariadbRabbitmq.parts().await;
+    let store = Store::open(parts.database_url()).unwrap();
+    store.migrate().await.unwrap();
+    // Neither makes an account before both have seen that there is none.
+    let mut hold = store.begin().await.unwrap();
+    hold.run(Statement::same("UPDATE counters SET last = last WHERE name = 'users'").query()).await.unwrap();
+    let both_wait = Statement::same(
+        "SELECT COUNT(*) FROM information_schema.processlist \
+         WHERE db = DATABASE() AND info LIKE 'UPDATE counters % WHERE name = ''users''%'",
+    );
+    let let_go = async {
+        eventually(PATIENCE, "both to make the first admin", async || {
+            let waiting = store.first::<(i64,)>(both_wait.query()).await.unwrap();
+            (waiting == Some((2,))).then_some(())
+        })
+        .await;
+        hold.commit().await.unwrap();
+    };
+    let ((one, other), ()) = tokio::join!(TestApp::two_at_once(parts), let_go);
+
+    let password = std::fs::read_to_string(password_file(&one)).unwrap();
+    log_in(&one, "admin", password.trim()).await.expect(200);
+    log_in(&other, "admin", password.trim()).await.expect(200);
+    let printed: Vec<String> = [&one, &other].into_iter().filter_map(first_password).collect();
+    assert_eq!(printed, [password.trim()], "by the one that made it");
 }

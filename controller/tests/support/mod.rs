@@ -94,6 +94,16 @@ impl TestApp {
         Self::start_at(parts, bus, data, keys, |settings| settings.bus = same).await
     }
 
+    /// Two controllers of one installation that start at the same time.
+    pub async fn two_at_once(parts: Parts) -> (Self, Self) {
+        let (parts, data, keys) = (Arc::new(parts), Arc::new(tempfile::tempdir().unwrap()), Arc::default());
+        let one = async || {
+            let bus = parts.controller_bus().await;
+            Self::start_at(parts.clone(), bus, data.clone(), Arc::clone(&keys), |_| {}).await
+        };
+        tokio::join!(one(), one())
+    }
+
     async fn start_at(
         parts: Arc<Parts>,
         bus: Arc<dyn Bus>,
