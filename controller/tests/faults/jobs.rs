@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use signet_common::fault::JobPoint;
-use signet_testkit::Pair;
+use signet_testkit::{Pair, Parts};
 
 use super::world::{Fault, World};
 
@@ -14,6 +14,7 @@ use super::world::{Fault, World};
 struct Scene {
     world: World,
     repo: PathBuf,
+    _parts: Parts,
 }
 
 impl Scene {
@@ -23,7 +24,7 @@ impl Scene {
         let world = World::start(parts.database_url(), parts.amqp_url().unwrap(), fault).await;
         let repo = world.host.path("repo");
         std::fs::create_dir(&repo).unwrap();
-        let scene = Self { world, repo };
+        let scene = Self { world, repo, _parts: parts };
         scene.git(&["init", "-q", "-b", "main"]);
         scene
     }
