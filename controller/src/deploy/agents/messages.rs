@@ -180,7 +180,6 @@ pub(in crate::deploy) async fn send(
         let mut lines = beginning(part, commit);
         lines.extend(awaits.iter().cloned());
         under_lease(jobs, tx, job.id, &lines, awaits.is_some()).await?;
-        fault::hit(JobPoint::Sending);
         Ok(Some((sent, awaits.is_some())))
     });
     match sent {
@@ -209,6 +208,7 @@ async fn under_lease(
     if awaits && !lease_store::await_decision(tx, job, jobs.holder()).await? {
         return Err(Unsent::Ended(Reason::Cancelled));
     }
+    fault::hit(JobPoint::Sending);
     Ok(())
 }
 
