@@ -83,6 +83,17 @@ points! {
 }
 
 points! {
+    /// The points of a job with agents, in the order of its life before its hosts are sent the deployment.
+    JobPoint:
+    /// The commit that every host gets is noted, and nothing is sent.
+    Pinned = "controller-job-pinned",
+    /// Messages to its hosts are written with what its log says of them, and not committed.
+    Sending = "controller-job-sending",
+    /// Every host has the commit to which it goes back, and the deployment is not written.
+    Asked = "controller-job-asked",
+}
+
+points! {
     /// The steps of a deployment with releases, in their order; one that is in place takes some of them.
     DeployPoint:
     /// It is known where the path leads, and nothing was made there.
@@ -131,7 +142,7 @@ mod wanted {
 
     use nix::sys::signal::{Signal, raise};
 
-    use super::{DeployPoint, Place, Point};
+    use super::{DeployPoint, JobPoint, Place, Point};
 
     /// The variable by which a test asks.
     const VARIABLE: &str = "SIGNET_FAULT";
@@ -150,8 +161,10 @@ mod wanted {
     fn parse(text: &str) -> Option<Wanted> {
         let mut parts = text.split(':');
         let name = parts.next()?;
-        let all = Point::ALL.iter().map(|p| p.name()).chain(DeployPoint::ALL.iter().map(|p| p.name()));
-        let point = all.into_iter().find(|known| *known == name)?;
+        let commands = Point::ALL.iter().map(|p| p.name());
+        let jobs = JobPoint::ALL.iter().map(|p| p.name());
+        let mut all = commands.chain(jobs).chain(DeployPoint::ALL.iter().map(|p| p.name()));
+        let point = all.find(|known| *known == name)?;
         let nth = parts.next().map_or(Ok(1), str::parse).ok()?;
         let stop = match parts.next() {
             None => false,

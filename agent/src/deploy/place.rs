@@ -6,15 +6,19 @@ use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::{Gid, Group, Uid, User, geteuid};
-use signet_common::deploy::Deploy;
+use signet_common::deploy::{Deploy, Phase};
 use signet_common::time::Micros;
 
+use super::driver::say;
 use super::git::{Git, Killed};
 use super::plan::Fault;
+use crate::limits::{PREFLIGHT_LOCK_EVERY, PREFLIGHT_LOCK_MAX};
 use crate::policy::{Denied, DeployRoots, follow};
 
 /// The driver's own files, inside the repository's directory.
@@ -169,7 +173,7 @@ pub(super) struct Locked {
 
 impl Locked {
     /// Locks `path`, in which `state` is this user's own directory in the repository's; that is created if need be. The
-    /// locks of a git that was killed at work here go.
+    /// locks of a git that was killed at work here go. A preflight, which changes nothing that anybody sees, waits for its turn.
     ///
     /// # Errors
     /// Another deployment is at work there, by its own words; or the system's.
@@ -185,28 +189,18 @@ impl Locked {
             .mode(0o600)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&file);
-        match Flock::lock(open.map_err(Fault::of(file.display()))?, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
-                let working = state.join(WORKING);
-                // Before there was a mark of its own, that somebody is at work was told by what is changed alone.
-                if working.exists() || state.join(BUSY).exists() {
-                    unlock_git(state.parent().unwrap_or(state))?;
-                }
-                fs::write(&working, "").map_err(Fault::of(working.display()))?;
-                let mut locked = Self { lock, working, killed: git.killed() };
-                let since = Micros::now().rfc3339();
-                let holder = format!("job {} (message {}) since {since}\n", deploy.task_id, deploy.jti);
-                locked.say(&holder).map_err(Fault::of(file.display()))?;
-                Ok(locked)
-            }
-            Err((_, Errno::EWOULDBLOCK)) => {
-                let holder = fs::read_to_string(&file).unwrap_or_default();
-                let shown: String = holder.trim().chars().take(200).collect();
-                let shown = if shown.is_empty() { "another deployment" } else { &shown };
-                Err(Fault::new(format!("{} is locked by {shown}", path.display())))
-            }
-            Err((_, error)) => Err(Fault::new(format!("{} can't be locked: {error}", path.display()))),
+        let lock = wait_for(path, &file, open.map_err(Fault::of(file.display()))?, patience(deploy))?;
+        let working = state.join(WORKING);
+        // Before there was a mark of its own, that somebody is at work was told by what is changed alone.
+        if working.exists() || state.join(BUSY).exists() {
+            unlock_git(state.parent().unwrap_or(state))?;
         }
+        fs::write(&working, "").map_err(Fault::of(working.display()))?;
+        let mut locked = Self { lock, working, killed: git.killed() };
+        let since = Micros::now().rfc3339();
+        let holder = format!("job {} (message {}) since {since}\n", deploy.task_id, deploy.jti);
+        locked.say(&holder).map_err(Fault::of(file.display()))?;
+        Ok(locked)
     }
 
     /// For whoever finds it locked.
@@ -214,6 +208,41 @@ impl Locked {
         self.lock.set_len(0)?;
         self.lock.rewind()?;
         self.lock.write_all(holder.as_bytes())
+    }
+}
+
+/// How long a deployment waits for others at its path: so that there is time left for what it waits for.
+fn patience(deploy: &Deploy) -> Duration {
+    match deploy.phase {
+        Phase::Preflight => PREFLIGHT_LOCK_MAX.min(Duration::from_secs(deploy.timeout.into()) / 2),
+        Phase::Resolve | Phase::Deploy => Duration::ZERO,
+    }
+}
+
+/// Locks the open `file` of a path, and says once for whom it waits.
+fn wait_for(path: &Path, file: &Path, mut open: File, patience: Duration) -> Result<Flock<File>, Fault> {
+    let began = Instant::now();
+    let mut told = false;
+    loop {
+        open = match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((open, Errno::EWOULDBLOCK)) => open,
+            Err((_, error)) => {
+                return Err(Fault::new(format!("{} can't be locked: {error}", path.display())));
+            }
+        };
+        let holder = fs::read_to_string(file).unwrap_or_default();
+        let shown: String = holder.trim().chars().take(200).collect();
+        let shown = if shown.is_empty() { "another deployment" } else { &shown };
+        let locked = format!("{} is locked by {shown}", path.display());
+        if began.elapsed() >= patience {
+            return Err(Fault::new(locked));
+        }
+        if !told {
+            say(&format!("{locked}; waiting for it"));
+            told = true;
+        }
+        thread::sleep(PREFLIGHT_LOCK_EVERY);
     }
 }
 

@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 
-use serde_json::json;
+use serde_json::{Value, json};
+use signet_agent::run::RunEvent;
 
-use crate::world::{World, git};
+use crate::world::{World, finish, git};
 
 #[tokio::test]
 async fn the_first_time_the_next_time_and_when_nothing_is_new() {
@@ -161,6 +162,45 @@ async fn only_one_is_at_work_at_a_path() {
     world.deploy(json!({})).await.failed("is locked by job job-1 (message ");
     drop(held);
     world.deploy(json!({})).await.succeeded();
+}
+
+/// It changes nothing that anybody sees, so that it may come at its turn.
+#[tokio::test]
+async fn a_preflight_waits_for_who_is_at_work() {
+    let world = World::new();
+    let releases = json!({ "strategy": { "releases": {} } });
+    for (strategy, lock) in [(json!({}), ".git/signet/lock"), (releases, "repo.git/signet/lock")] {
+        let with = |change: Value| {
+            let mut all = strategy.clone();
+            all.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            all
+        };
+        world.deploy(with(json!({}))).await.succeeded();
+        let lock = world.path.join(lock);
+        fs::write(&lock, "job job-1 (message x)").unwrap();
+        let file = fs::File::open(&lock).unwrap();
+        let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        world.commit("two");
+        let (mut running, report) = world.start(with(json!({ "phase": "preflight" }))).await;
+        let mut said = String::new();
+        while !said.contains("is locked by job job-1 (message x); waiting for it") {
+            match running.next().await {
+                RunEvent::Output { data, .. } => said.push_str(&String::from_utf8_lossy(&data)),
+                RunEvent::Count { .. } => {}
+                RunEvent::Finished(result) => panic!("it did not wait: {said} {result:?}"),
+            }
+        }
+        drop(held);
+        assert_eq!(finish(running, &report).await.succeeded().present, Some(true));
+
+        // Not for longer than would leave it time.
+        let file = fs::File::open(&lock).unwrap();
+        let held = nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive).unwrap();
+        let short = world.deploy(with(json!({ "phase": "preflight", "timeout": 8 }))).await;
+        short.failed("is locked by another deployment");
+        drop(held);
+        fs::remove_dir_all(&world.path).unwrap();
+    }
 }
 
 #[tokio::test]

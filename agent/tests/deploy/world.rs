@@ -142,6 +142,12 @@ impl World {
         finish(self.runner.start(spec).await.unwrap(), report).await
     }
 
+    /// Begins to deploy the origin's head, with changes; gives where its report will be.
+    pub(crate) async fn start(&self, change: Value) -> (Running, PathBuf) {
+        let (spec, report) = self.spec(change, None);
+        (self.runner.start(spec).await.unwrap(), report)
+    }
+
     /// Deploys by another runner.
     pub(crate) async fn deploy_by(&self, runner: &Runner, change: Value) -> Done {
         let (spec, report) = self.spec(change, None);

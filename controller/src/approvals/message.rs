@@ -28,14 +28,20 @@ pub enum Work<'a> {
 /// Seals what a message carries for its one host.
 pub type Seal = Box<dyn Fn(&MessageClaims) -> Result<Credential> + Send + Sync>;
 
-/// Knows the credentials of deployments that were held: no statement has them, because each host gets its own sealed form.
+/// Knows more of deployments that were held than their statements say.
 #[async_trait]
-pub trait Sealer: Send + Sync {
-    /// Seals the credential of this task's messages.
+pub trait Holder: Send + Sync {
+    /// Seals the credential of this task's messages: no statement has it, because each host gets its own sealed form.
     ///
     /// # Errors
     /// 409 when it is no longer kept; the database's.
     async fn seal(&self, tx: &mut Tx, task: &TaskId) -> Result<Seal>;
+    /// Takes note that these people let the task go, as the last step of that transaction; of what is no deployment it is
+    /// told as well.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn released(&self, tx: &mut Tx, task: &TaskId, by: &[String]) -> Result<()>;
 }
 
 /// The field of a deployment that is sealed anew for each host.

@@ -16,7 +16,7 @@ mod view;
 use signet_common::TaskId;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use message::{Seal, Sealer, Work};
+pub use message::{Holder, Seal, Work};
 pub use model::{Need, Rule, RuleTarget, State};
 pub use service::{Approvals, Asked};
 pub use store::ALL as STATEMENTS;

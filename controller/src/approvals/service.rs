@@ -9,7 +9,7 @@ use signet_common::statement::{Approval, Kind, NAMESPACE, Statement, StatementDi
 use signet_common::time::Micros;
 use signet_common::{Hostname, TaskId, sshsig};
 
-use super::message::{self, Sealer, Work};
+use super::message::{self, Holder, Work};
 use super::model::{Need, State, needed};
 use super::store::{self, Decision, Given, Request};
 use super::view::hide;
@@ -188,7 +188,7 @@ impl Approvals {
         by: &Author,
         task: &TaskId,
         word: &Word,
-        sealer: &dyn Sealer,
+        holder: &dyn Holder,
     ) -> Result<()> {
         let request = self.request(task).await?;
         if caller.name == request.requester {
@@ -242,8 +242,10 @@ impl Approvals {
             if !enough {
                 return Ok(false);
             }
-            self.release(tx, held, &request, &bytes, counted, sealer).await?;
+            let people: Vec<String> = counted.iter().map(|given| given.person.clone()).collect();
+            self.release(tx, held, &request, &bytes, counted, holder).await?;
             self.decide(tx, task, State::Approved, (caller, None), &bytes, now).await?;
+            holder.released(tx, task, &people).await?;
             fault::hit(Point::ControllerBeforeCommit);
             Ok(true)
         })?;
@@ -322,7 +324,7 @@ impl Approvals {
         request: &Request,
         bytes: &[u8],
         counted: Vec<Given>,
-        sealer: &dyn Sealer,
+        holder: &dyn Holder,
     ) -> Result<()> {
         let now = Micros::now();
         let statement = Statement::parse(bytes).map_err(internal)?;
@@ -331,7 +333,7 @@ impl Approvals {
         let approval = Approval { statement: bytes.to_vec(), approvers, signatures };
         let carries = |field: &str| statement.message.contains_key(field);
         let seal = match carries(message::CREDENTIAL) {
-            true => Some(sealer.seal(tx, &statement.task_id).await?),
+            true => Some(holder.seal(tx, &statement.task_id).await?),
             false => None,
         };
         let body = |claims: &MessageClaims| {

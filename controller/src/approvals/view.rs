@@ -72,11 +72,6 @@ impl ApprovalView {
     pub const fn state(&self) -> State {
         self.state
     }
-
-    /// Who agreed.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.approvals.iter().map(|given| given.name.as_str())
-    }
 }
 
 /// A host of a request.

@@ -43,7 +43,7 @@ impl Outcomes for CommandOutcomes {
                     results.push(NewResult { task_id: &one.task_id, hostname: &one.hostname, result });
                 }
                 // The delivery says it all.
-                What::Ended => {}
+                What::Refused(_) | What::Ended => {}
             }
         }
         store::put_results(tx, &results).await?;

@@ -14,7 +14,7 @@ use super::model::{Job, JobStatus};
 use super::service::{Jobs, unknown};
 use super::store::NewLine;
 use super::{lease_store, store};
-use crate::approvals::{Asked, Need, Seal, Sealer, State, Work};
+use crate::approvals::{Asked, Holder, Need, Seal, State, Work};
 use crate::dispatch::{self, Order, Sent};
 use crate::error::{Error, Result};
 use crate::hosts;
@@ -61,12 +61,8 @@ impl Jobs {
     }
 
     async fn take_one_decided(&self, id: i64) -> Result<Option<Taken>> {
-        let said = match self.approvals().of(self.store(), &task(id, Part::Deploy)?).await? {
-            Some(approval) if approval.state() == State::Approved => {
-                Some(format!("approved by {}", approval.names().collect::<Vec<_>>().join(", ")))
-            }
-            _ => None,
-        };
+        let approval = self.approvals().of(self.store(), &task(id, Part::Deploy)?).await?;
+        let approved = approval.is_some_and(|approval| approval.state() == State::Approved);
         let since = Instant::now();
         in_transaction!(self.store(), |tx| -> Result<Option<Taken>> {
             store::hold(tx).await?;
@@ -81,7 +77,9 @@ impl Jobs {
             }
             let not =
                 if job.cancel_at.is_some() { "cancelled before it was approved" } else { "not approved" };
-            store::lock(tx, id, &[line(None, said.clone().unwrap_or_else(|| not.into()))]).await?;
+            // Who approved it was said when its messages were let go, so that no host's word comes before that.
+            let said = (!approved).then(|| line(None, not.into()));
+            store::lock(tx, id, said.as_slice()).await?;
             let job = Job { status: JobStatus::Running, started_at: Some(now), awaits: false, ..job };
             Ok(Some(Taken { job, weight: Weight::Light, since, resumed: true }))
         })
@@ -89,7 +87,7 @@ impl Jobs {
 }
 
 #[async_trait]
-impl Sealer for Jobs {
+impl Holder for Jobs {
     async fn seal(&self, tx: &mut Tx, task: &TaskId) -> Result<Seal> {
         let id = part(task).map(|(id, _)| id).ok_or_else(unknown)?;
         let job = store::one(&mut *tx, id).await?.ok_or_else(unknown)?;
@@ -102,5 +100,10 @@ impl Sealer for Jobs {
         let candidates = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts)).await?;
         let sealing = Sealing::new(self, tx, &credential, &candidates).await?;
         Ok(Box::new(move |claims| sealing.sealed(claims)))
+    }
+
+    async fn released(&self, tx: &mut Tx, task: &TaskId, by: &[String]) -> Result<()> {
+        let Some((id, Part::Deploy)) = part(task) else { return Ok(()) };
+        Ok(store::lock(tx, id, &[line(None, format!("approved by {}", by.join(", ")))]).await?)
     }
 }

@@ -74,10 +74,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
                     }
                     Part::Preflight => {}
                     Part::Deploy => {
-                        let standing = match &mut standing {
-                            Some(standing) => standing,
-                            none => none.insert(Standing::locked(tx, job).await?),
-                        };
+                        let standing = locked(&mut standing, tx, job).await?;
                         // What moves nothing is not told either.
                         if !standing.end(tx, host, &mut end, now).await? {
                             continue;
@@ -89,8 +86,14 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
                     lines.push(Kept::Word(line(word(host, &end))));
                 }
             }
+            What::Refused(why) if *part == Part::Deploy => {
+                let mut end = End::bad(TargetStatus::Failed, text::reason(why));
+                if locked(&mut standing, tx, job).await?.end(tx, host, &mut end, now).await? {
+                    lines.push(Kept::Word(line(word(host, &end))));
+                }
+            }
             // The delivery says it all.
-            What::Ended => {}
+            What::Refused(_) | What::Ended => {}
         }
     }
     let lines = store::fitting(tx, job, lines).await?;
@@ -98,6 +101,14 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
     match standing {
         Some(standing) => standing.settle(tx).await,
         None => Ok(()),
+    }
+}
+
+/// How the job stands, read when that is first asked for.
+async fn locked<'a>(known: &'a mut Option<Standing>, tx: &mut Tx, job: i64) -> Result<&'a mut Standing> {
+    match known {
+        Some(standing) => Ok(standing),
+        none => Ok(none.insert(Standing::locked(tx, job).await?)),
     }
 }
 

@@ -5,14 +5,14 @@ use std::time::Duration;
 use signet_common::deploy::CommitId;
 use tokio::time::Instant;
 
-use super::agents::{Part, Sending, line, send, task};
+use super::agents::{Part, send, task};
 use super::ask::Origin;
 use super::model::{self, Job, Plan, Rollback, Target};
 use super::pace::Pace;
 use super::runner::Stop;
 use super::service::Jobs;
 use super::store;
-use super::text::{heading, reason};
+use super::text::reason;
 use crate::audit::Author;
 use crate::dispatch::{self, model::State};
 use crate::error::{Error, Result};
@@ -54,12 +54,10 @@ pub(super) async fn preflight(
     stop: &Stop,
 ) -> Result<Option<String>> {
     let asking = task(job.id, Part::Preflight)?;
-    if dispatch::targets(jobs.store(), &asking, 0, 1).await?.is_empty() {
-        jobs.record(job.id, &[line(None, heading(&format!("PREFLIGHT [{commit}]")))], &[]).await?;
-        match send(jobs, job, ours, Part::Preflight, Some(commit), stop).await? {
-            Ok(Sending::Sent | Sending::Awaits) => {}
-            Err(why) => return Ok(Some(why)),
-        }
+    if dispatch::targets(jobs.store(), &asking, 0, 1).await?.is_empty()
+        && let Err(why) = send(jobs, job, ours, Part::Preflight, Some(commit), stop).await?
+    {
+        return Ok(Some(why));
     }
     // Who has not even taken the question by then is away, and is asked again by the deployment itself.
     let patience = Instant::now() + Duration::from_secs(PREFLIGHT_ACCEPT_SECONDS);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use signet_common::deploy::CommitId;
+use signet_common::fault::{self, JobPoint};
 use signet_common::ids::StartId;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
@@ -188,6 +189,7 @@ impl Jobs {
             Ok(store::commit_of(tx, id).await?)
         })?;
         let noted = noted.ok_or_else(unknown)?;
+        fault::hit(JobPoint::Pinned);
         noted.parse().map_err(|_| Error::Internal("a job's commit is none".into()))
     }
 

@@ -314,7 +314,7 @@ impl TakenEvents {
                 .then_some(Some(What::Result(result))),
             Event::Rejected { at, reason, detail, .. } => row
                 .apply(&Happening::Rejected(Micros(at), reason, &detail), now, live_seq)
-                .then_some(Some(What::Ended)),
+                .then(|| Some(What::Refused(row.delivery.reason.clone()))),
             Event::Gap { .. } => None,
         };
         let Some(what) = what else { return false };

@@ -106,7 +106,9 @@ pub enum What {
     },
     /// The agent's own word on how it ended.
     Result(Box<CommandResult>),
-    /// It ended without one: refused, expired, cancelled, lost.
+    /// The agent's own word that it does not do it, and why.
+    Refused(String),
+    /// It ended without a word of the agent's: expired, cancelled, lost, never sent.
     Ended,
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use signet_common::deploy::{Deploy, Phase};
-use signet_common::messages::Outcome;
+use signet_common::messages::{Event, Outcome, Rejection};
 use signet_testkit::{Pair, eventually, on_both_pairs};
 
 use crate::leases::{asked, body as over_ssh, with_hanging_ansible};
@@ -13,6 +13,7 @@ on_both_pairs!(
     what_hosts_were_asked_ends_with_the_job,
     a_job_that_cannot_be_read_is_in_nobodys_way,
     a_late_word_replaces_an_inferred_end,
+    a_late_refusal_replaces_an_inferred_end,
     what_a_job_logs_in_with_stays_until_its_end
 );
 
@@ -176,6 +177,37 @@ async fn a_job_that_cannot_be_read_is_in_nobodys_way(pair: Pair) {
         .await;
     ended(2).await;
     running(&asked(&app, &over_ssh("h")).await).await;
+}
+
+async fn a_late_refusal_replaces_an_inferred_end(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "h1", "web").await;
+    let path = asked(&app, &body()).await;
+    let deploy = agent.next_deploy().await;
+    app.change("UPDATE deliveries SET deadline_at = 1").await;
+    let lost = app.eventually(&path, |job| job["data"]["finished_at"].is_string()).await["data"].take();
+    assert_eq!(lost["targets"][0]["status"], "UNREACHABLE", "{lost}");
+    assert!(lost["targets"][0]["reason"].as_str().unwrap().ends_with("it may have run"), "{lost}");
+    let (jti, reason) = (deploy.jti, Rejection::Policy);
+    agent.report([Event::Rejected { jti, at: 1, reason, detail: "not below /srv".into() }]).await;
+    let told =
+        app.eventually(&path, |job| job["data"]["targets"][0]["status"] == "FAILED").await["data"].take();
+    assert_eq!(told["targets"][0]["reason"], "policy: not below /srv", "{told}");
+    for kept in ["status", "reason", "finished_at"] {
+        assert_eq!(told[kept], lost[kept], "{kept}: {told}");
+    }
+    let log = app.get(&format!("{path}/logs")).await.text;
+    let tail = log.split("PLAY RECAP").nth(1).unwrap();
+    assert!(tail.contains("fatal: [h1]: FAILED! =>") && tail.contains("policy: not below /srv"), "{log}");
+
+    // In time, it is told once.
+    let path = asked(&app, &body()).await;
+    let (jti, reason) = (agent.next_deploy().await.jti, Rejection::Policy);
+    agent.report([Event::Rejected { jti, at: 1, reason, detail: "not now".into() }]).await;
+    let over = app.eventually(&path, |job| job["data"]["finished_at"].is_string()).await;
+    let log = app.get(&format!("{path}/logs")).await.text;
+    assert_eq!(over["data"]["targets"][0]["reason"], "policy: not now", "{over}");
+    assert_eq!(log.matches("fatal: [h1]").count(), 1, "{log}");
 }
 
 async fn a_late_word_replaces_an_inferred_end(pair: Pair) {

@@ -11,6 +11,7 @@
 
 mod approvals;
 mod broker;
+mod jobs;
 mod points;
 mod programs;
 mod world;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
-use signet_common::fault::Point;
+use signet_common::fault::{JobPoint, Point};
 use signet_testkit::Pair;
 
 use super::world::{EXIT_CODE, Fault, Host, World};
@@ -116,8 +116,9 @@ async fn play(point: Point, scene: Scene, end: End, meanwhile: impl FnOnce(&Host
 #[test]
 fn every_point_is_documented() {
     let document = include_str!("../../../docs/architecture.md");
-    for point in Point::ALL {
-        assert!(document.contains(&format!("`{}`", point.name())), "{}", point.name());
+    let jobs = JobPoint::ALL.iter().map(|point| point.name());
+    for name in Point::ALL.iter().map(|point| point.name()).chain(jobs) {
+        assert!(document.contains(&format!("`{name}`")), "{name}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The programs of a test: a controller and an agent as processes, which die at a point and are started again.
 
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -84,6 +85,7 @@ pub fn controller(mysql: &str, amqp: &str, root: &Path) -> (Program, String) {
             .env("SIGNET_AMQP_URL", &amqp)
             .env("SIGNET_LISTEN", &listen)
             .env("SIGNET_DATA_DIR", &data)
+            .env("SIGNET_GIT_PROTOCOLS", "file")
             .env("SIGNET_ADMIN_TOKEN", TOKEN)
             .env("SIGNET_JOIN_TOKEN", JOIN);
         command
@@ -92,12 +94,14 @@ pub fn controller(mysql: &str, amqp: &str, root: &Path) -> (Program, String) {
     (program, format!("http://{address}"))
 }
 
-/// An agent that runs one command at a time.
+/// An agent that runs one command at a time, and deploys below `srv`.
 pub fn agent(controller: &str, hostname: &str, root: &Path) -> Program {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join("signet-agent");
     assert!(path.exists(), "{} is missing: test the whole workspace", path.display());
     let (url, host, data) = (controller.to_owned(), hostname.to_owned(), root.join("agent"));
+    std::fs::DirBuilder::new().mode(0o700).create(&data).unwrap();
+    std::fs::write(data.join("policy.toml"), format!("deploy_roots = [{:?}]\n", root.join("srv"))).unwrap();
     let command = move || {
         let mut command = Command::new(&path);
         command

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
-use signet_common::fault::Point;
+use signet_common::fault::Place;
 use signet_testkit::eventually;
 
 use super::programs::{self, Program, TOKEN};
@@ -39,7 +39,7 @@ pub struct Asker {
 
 impl World {
     /// Starts both, and waits until the agent is there.
-    pub async fn start(mysql: &str, amqp: &str, fault: Fault) -> Self {
+    pub async fn start<P: Place>(mysql: &str, amqp: &str, fault: Fault<P>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let (mut controller, url) = programs::controller(mysql, amqp, root.path());
         let mut agent = programs::agent(&url, HOST, root.path());
@@ -56,18 +56,18 @@ impl World {
         world
     }
 
-    pub fn program(&mut self, point: Point) -> &mut Program {
-        match point.name().split('-').next() {
+    pub fn program(&mut self, point: impl Place) -> &mut Program {
+        match point.place().split('-').next() {
             Some("agent") => &mut self.agent,
             _ => &mut self.controller,
         }
     }
 
     /// Waits until the program has died at its point, and not of anything else.
-    pub async fn dies(&mut self, point: Point) {
+    pub async fn dies(&mut self, point: impl Place) {
         use std::os::unix::process::ExitStatusExt as _;
         let program = self.program(point);
-        let what = format!("{} to be reached (are the programs built with the tests?)", point.name());
+        let what = format!("{} to be reached (are the programs built with the tests?)", point.place());
         let status = eventually(PATIENCE, &what, async || program.ended()).await;
         assert_eq!(status.signal(), Some(ABORTED), "{status}");
     }
@@ -113,18 +113,42 @@ impl Host {
         file.set_len(file.metadata().unwrap().len() - 1).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Something in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
 
 impl Asker {
     async fn get(&self, path: &str) -> Option<Value> {
+        serde_json::from_str(&self.text(path).await?).ok()
+    }
+
+    /// What is there as it is; nothing for an error.
+    pub async fn text(&self, path: &str) -> Option<String> {
         let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(TOKEN).send().await.ok()?;
         if !answer.status().is_success() {
             return None;
         }
-        answer.json().await.ok()
+        answer.text().await.ok()
+    }
+
+    /// Asks for a job once: the controller may die before it can answer, and has the job then.
+    pub async fn ask_for_job(&self, path: &str, body: &Value) {
+        let request = self.client.post(format!("{}{path}", self.url)).bearer_auth(TOKEN).json(body);
+        if let Ok(answer) = request.send().await {
+            let status = answer.status();
+            assert!(status.is_success(), "{status}: {}", answer.text().await.unwrap_or_default());
+        }
+    }
+
+    /// Waits until the job is over, and gives it.
+    pub async fn job(&self, id: &str) -> Value {
+        eventually(PATIENCE, &format!("{id} to be over"), async || {
+            let job = self.get(&format!("/api/v1/jobs/{id}")).await?["data"].take();
+            job["finished_at"].is_string().then_some(job)
+        })
+        .await
     }
 
     /// Sends something again and again until it is taken; with the admin's token unless another is given.
@@ -190,18 +214,18 @@ impl Asker {
 
 /// Where a program dies.
 #[derive(Debug, Clone, Copy)]
-pub struct Fault {
-    pub point: Point,
+pub struct Fault<P> {
+    pub point: P,
     /// When it comes there this often.
     pub nth: u32,
     /// It only stands still.
     pub stop: bool,
 }
 
-impl Fault {
+impl<P: Place> Fault<P> {
     /// What `SIGNET_FAULT` says to a program: nothing, if it is not the one that dies.
     fn of(&self, program: &str) -> Option<String> {
-        let name = self.point.name();
+        let name = self.point.place();
         let stop = if self.stop { ":stop" } else { "" };
         name.starts_with(program).then(|| format!("{name}:{}{stop}", self.nth))
     }

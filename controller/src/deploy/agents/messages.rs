@@ -4,6 +4,7 @@ use std::iter::repeat;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
+use signet_common::fault::{self, JobPoint};
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
@@ -207,13 +208,19 @@ async fn under_lease(
     if awaits && !lease_store::await_decision(tx, job, jobs.holder()).await? {
         return Err(Unsent::Ended(Reason::Cancelled));
     }
+    fault::hit(JobPoint::Sending);
     Ok(())
 }
 
-/// What a log begins with.
+/// What the log says of messages that go out.
 fn beginning(part: Part, commit: Option<&CommitId>) -> Vec<NewLine> {
-    let Some(commit) = commit.filter(|_| part == Part::Deploy) else { return Vec::new() };
-    let lines = [heading("PLAY [all]"), format!("commit {commit}"), heading("TASK [git]")];
+    let lines = match (part, commit) {
+        (Part::Preflight, Some(commit)) => vec![heading(&format!("PREFLIGHT [{commit}]"))],
+        (Part::Deploy, Some(commit)) => {
+            vec![heading("PLAY [all]"), format!("commit {commit}"), heading("TASK [git]")]
+        }
+        (Part::Resolve, _) | (_, None) => Vec::new(),
+    };
     lines.into_iter().map(|text| line(None, text)).collect()
 }
 

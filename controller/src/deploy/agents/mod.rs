@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use signet_common::TaskId;
 use signet_common::deploy::CommitId;
+use signet_common::fault::{self, JobPoint};
 use signet_common::time::Micros;
 use tokio::time::Instant;
 
@@ -156,8 +157,11 @@ async fn ready(
     if job.plan.options.rollback.is_none() {
         return Ok(Ok(commit));
     }
-    let lacking = rollback::preflight(jobs, job, ours, &commit, stop).await?;
-    Ok(lacking.map_or(Ok(commit), Err))
+    if let Some(why) = rollback::preflight(jobs, job, ours, &commit, stop).await? {
+        return Ok(Err(why));
+    }
+    fault::hit(JobPoint::Asked);
+    Ok(Ok(commit))
 }
 
 pub(super) fn line(host: Option<&str>, line: String) -> NewLine {
