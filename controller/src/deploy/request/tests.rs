@@ -21,6 +21,16 @@ fn with(field: &str, value: Value) -> Value {
 }
 
 #[test]
+fn the_documented_body_is_good() {
+    let document = include_str!("../../../../docs/operations.md");
+    let jobs = document.split("\n## Jobs\n").nth(1).unwrap();
+    let body = jobs.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    let (_, targets) = checked(&body).unwrap();
+    assert_eq!(targets.len(), 2);
+}
+
+#[test]
 fn all_fields_are_named_at_once() {
     let body = json!({ "git_branch": 1, "dest_path": "srv", "run_mode": "x", "targets": [
         { "host": "a", "username": "u", "auth": { "type": "private_key" } },
