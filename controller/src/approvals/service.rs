@@ -1,6 +1,7 @@
 //! What approvals do: hold what a rule asks for, count who agrees, and let it go or end it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::json;
 use signet_common::fault::{self, Point};
@@ -15,7 +16,7 @@ use super::store::{self, Decision, Given, Request};
 use super::view::hide;
 use crate::accounts::{Accounts, Caller, within};
 use crate::audit::{self, Action, Author, Note};
-use crate::dispatch::{self, Approved, Dispatch, HeldTask, MessageClaims, Order, Sent};
+use crate::dispatch::{self, Approved, Body, Dispatch, HeldTask, Order, Sent};
 use crate::error::{Error, Result};
 use crate::hosts::{Candidate, Hosts};
 use crate::http::permissions::Need as Right;
@@ -336,19 +337,21 @@ impl Approvals {
             true => Some(holder.seal(tx, &statement.task_id).await?),
             false => None,
         };
-        let body = |claims: &MessageClaims| {
+        let payload_type = message::payload_type(statement.kind);
+        let secret = ["env", "stdin", message::CREDENTIAL].into_iter().any(carries);
+        let body: Body = Arc::new(move |claims| {
             let credential = seal.as_ref().map(|seal| seal(claims)).transpose()?;
             message::body(&statement, &approval, claims, credential)
-        };
+        });
         let approved = Approved {
-            payload_type: message::payload_type(statement.kind),
+            payload_type,
             now,
             exp: (now.seconds() + i64::from(request.expires_in)).min(request.not_after),
             timeout: request.timeout,
-            secret: ["env", "stdin", message::CREDENTIAL].into_iter().any(carries),
-            body: &body,
+            secret,
+            body,
         };
-        self.dispatch.release_held(tx, held, &approved).await
+        self.dispatch.release_held(tx, held, approved).await
     }
 
     /// Refuses a request: nothing of it ever runs.

@@ -20,7 +20,9 @@ use crate::accounts::within;
 use crate::approvals::{Approvals, Asked, Work};
 use crate::audit::{self, Action, Author, Note};
 use crate::dispatch::model::State;
-use crate::dispatch::{self, Audience, Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target};
+use crate::dispatch::{
+    self, Audience, Body, Dispatch, Kind, MessageClaims, Order, Rolling, Sent, Tallies, Target,
+};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Hosts};
 use crate::limits::{
@@ -119,6 +121,8 @@ impl Commands {
             idempotency_key: repeat.key.clone(),
             body_digest: repeat.digest.clone(),
         };
+        let (task, request) = (Arc::new(task), Arc::new(request));
+        let body = body(&task, &request);
         let asked = in_transaction!(self.store, |tx| -> Result<(Sent, bool)> {
             // First, because only a name that names something is sure to fit into its column.
             let candidates = self.hosts.candidates(tx, &request.target).await?;
@@ -129,10 +133,6 @@ impl Commands {
             store::insert(tx, &task, &origin).await?;
             // After the servers are held: a host that begins a new log refuses what was issued before it.
             let now = Micros::now();
-            let body = |claims: &MessageClaims| {
-                let command = message(&task, &request, claims);
-                serde_json::to_vec(&command).map_err(|e| Error::Internal(e.to_string()))
-            };
             let order = Order {
                 task_id: &task.task_id,
                 kind: Kind::Command,
@@ -150,6 +150,7 @@ impl Commands {
                 secret: !request.env.is_empty() || request.stdin.is_some(),
                 features: &features(&request),
                 body: &body,
+                drafts: None,
             };
             let sent = self.send_or_hold(tx, &repeat.account, &task, &request, &order).await?;
             audit::note(tx, by, asked_for(&task, candidates.len(), sent.1)).await?;
@@ -162,7 +163,7 @@ impl Commands {
                 let status = status(&sent.tally, Sending::of(held, sent.can_send));
                 self.dispatch.committed(sent);
                 let approval = if held { self.approvals.of(&self.store, &task.task_id).await? } else { None };
-                Ok(TaskView { approval, ..task.view(status) })
+                Ok(TaskView { approval, ..Arc::unwrap_or_clone(task).view(status) })
             }
             // Another request with the same key was quicker.
             Err(Error::Store(StoreError::Duplicate(_))) => match self.repeated(&repeat).await? {
@@ -402,6 +403,14 @@ fn features(request: &Checked) -> Vec<&'static str> {
         ("detached", o.detached),
     ];
     wanted.into_iter().filter(|(_, used)| *used).map(|(name, _)| name).collect()
+}
+
+/// Writes the bodies of a task's messages.
+fn body(task: &Arc<Task>, request: &Arc<Checked>) -> Body {
+    let (task, request) = (Arc::clone(task), Arc::clone(request));
+    Arc::new(move |claims| {
+        serde_json::to_vec(&message(&task, &request, claims)).map_err(|e| Error::Internal(e.to_string()))
+    })
 }
 
 fn message(task: &Task, request: &Checked, claims: &MessageClaims) -> Command {

@@ -1,6 +1,7 @@
 //! What lets hosts read a job's repository: found when it is needed, and sealed to one host for one message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use signet_common::deploy::Credential as Sent;
 use signet_common::seal::{self, Binding};
@@ -10,7 +11,7 @@ use super::model::Job;
 use super::secrets;
 use super::service::Jobs;
 use super::store;
-use crate::dispatch::{Audience, MessageClaims};
+use crate::dispatch::{Audience, Drafts, MessageClaims};
 use crate::error::{Error, Result};
 use crate::hosts::Candidate;
 use crate::repositories::Credential;
@@ -55,38 +56,71 @@ impl Jobs {
 pub(super) struct Sealing {
     credential: Credential,
     keys: HashMap<AgentId, String>,
+    /// To whose keys messages were sealed already.
+    ahead: HashSet<AgentId>,
+}
+
+/// What was sealed and signed before the transaction that sends it.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    pub(super) sealing: Arc<Sealing>,
+    pub(super) drafts: Drafts,
+}
+
+impl Ahead {
+    /// Whether there is a message for this host, sealed to this key.
+    fn has(&self, agent: &AgentId, key: &str) -> bool {
+        self.drafts.has(agent) && self.sealing.keys.get(agent).is_some_and(|known| known == key)
+    }
+
+    /// The messages for hosts that still have the keys to which they were sealed.
+    pub(super) fn drafts(&self, sealing: &Sealing) -> Drafts {
+        self.drafts.among(&sealing.ahead)
+    }
 }
 
 /// Why a host can't get a credential.
 const NO_KEY: &str = "no credential can be sealed to this agent: it has shown no key for that; restart it";
 
 impl Sealing {
-    /// For these hosts. One whose key is missing or is none gets nothing.
+    /// For these hosts, of which some may have messages already.
     pub(super) async fn new(
         jobs: &Jobs,
         tx: &mut Tx,
         credential: &Credential,
         hosts: &[Candidate],
+        ahead: Option<&Ahead>,
     ) -> Result<Self> {
         let agents: Vec<AgentId> =
             hosts.iter().filter_map(|c| Some(c.agent.as_ref()?.agent_id.clone())).collect();
-        let mut keys = jobs.hosts().sealing_keys(tx, &agents).await?;
-        keys.retain(|agent, key| {
-            let jti = Jti::generate();
-            seal::seal(b"", key, Binding { jti: &jti, agent, field: Sent::FIELD }).is_ok()
-        });
-        Ok(Self { credential: credential.clone(), keys })
+        let keys = jobs.hosts().sealing_keys(tx, &agents).await?;
+        let known = |(agent, key): &(&AgentId, &String)| ahead.is_some_and(|ahead| ahead.has(agent, key));
+        let ahead = keys.iter().filter(known).map(|(agent, _)| agent.clone()).collect();
+        Ok(Self { credential: credential.clone(), keys, ahead })
     }
 
-    /// Why this agent can't get it, if it can't.
+    /// Why this agent can't get it, if it can't: its key is missing or is none.
     pub(super) fn refuses(&self, agent: &AgentId) -> Option<&'static str> {
-        (!self.keys.contains_key(agent)).then_some(NO_KEY)
+        let good = |key: &String| {
+            let jti = Jti::generate();
+            seal::seal(b"", key, Binding { jti: &jti, agent, field: Sent::FIELD }).is_ok()
+        };
+        let can = self.ahead.contains(agent) || self.keys.get(agent).is_some_and(good);
+        (!can).then_some(NO_KEY)
+    }
+
+    /// Those that showed a key.
+    pub(super) fn agents(&self) -> Vec<AgentId> {
+        self.keys.keys().cloned().collect()
     }
 
     /// The credential as some host would get it: people agree to all of it but what is sealed.
     pub(super) fn sample(&self) -> Option<Sent> {
-        let aud = vec![self.keys.keys().next()?.clone()];
-        self.sealed(&MessageClaims { aud, iat: 0, exp: 0, jti: Jti::generate() }).ok()
+        let one = |agent: &AgentId| {
+            self.sealed(&MessageClaims { aud: vec![agent.clone()], iat: 0, exp: 0, jti: Jti::generate() })
+                .ok()
+        };
+        self.keys.keys().find_map(one)
     }
 
     /// The credential in a message with these claims, which must be for one agent alone.
@@ -106,11 +140,6 @@ impl Sealing {
             sealed,
         })
     }
-}
-
-/// The credential of a message with these claims, if there is one.
-pub(super) fn sealed(sealing: Option<&Sealing>, claims: &MessageClaims) -> Result<Option<Sent>> {
-    sealing.map(|sealing| sealing.sealed(claims)).transpose()
 }
 
 /// How many hosts may share a message that holds this, given what [`Sealing::refuses`] says.

@@ -1,6 +1,6 @@
 //! What moves a job and its targets forward, up to their ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use signet_common::time::Micros;
 
@@ -192,9 +192,8 @@ impl Jobs {
         reason: &str,
         now: Micros,
     ) -> Result<JobStatus> {
-        let mut statuses = Vec::new();
-        let mut lines = Vec::new();
-        for target in store::targets(&mut *tx, job.id).await? {
+        let (mut statuses, mut moved, mut lines) = (Vec::new(), Vec::new(), Vec::new());
+        for mut target in store::targets(&mut *tx, job.id).await? {
             // An agent may still tell its own end.
             let end = End { inferred: target.engine == Engine::Agent, ..rest.clone() };
             let Some(next) = target.standing.apply(&Happening::Ended(end), now) else {
@@ -202,13 +201,15 @@ impl Jobs {
                 continue;
             };
             statuses.push(next.status);
-            store::put_target(tx, job.id, target.ordinal, &next).await?;
             let line = match rest.status {
                 TargetStatus::Cancelled => format!("cancelled: [{}]", target.host),
                 _ => fatal(&target.host, false, &rest.reason),
             };
-            lines.push(NewLine { at: now, host: Some(target.host), line });
+            lines.push(NewLine { at: now, host: Some(target.host.clone()), line });
+            target.standing = next;
+            moved.push(target);
         }
+        store::put_targets(tx, job.id, &moved).await?;
         store::lock(tx, job.id, &lines).await?;
         let status = JobStatus::of(&statuses, job.cancel_at.is_some());
         // What went well as a whole needs no reason.
@@ -221,23 +222,25 @@ impl Jobs {
 
 /// Moves targets of a job whose row this transaction holds; gives those that moved.
 async fn move_targets(tx: &mut Tx, id: i64, happenings: &[(i64, Happening)]) -> Result<BTreeSet<i64>> {
-    let mut moved = BTreeSet::new();
     if happenings.is_empty() {
-        return Ok(moved);
+        return Ok(BTreeSet::new());
     }
+    let mut by_place: BTreeMap<i64, Vec<&Happening>> = BTreeMap::new();
+    happenings.iter().for_each(|(ordinal, what)| by_place.entry(*ordinal).or_default().push(what));
     let now = Micros::now();
+    let mut moved = Vec::new();
     for mut target in store::targets(&mut *tx, id).await? {
         let mut changed = false;
-        for (_, happening) in happenings.iter().filter(|(ordinal, _)| *ordinal == target.ordinal) {
+        for happening in by_place.remove(&target.ordinal).into_iter().flatten() {
             if let Some(next) = target.standing.apply(happening, now) {
                 target.standing = next;
                 changed = true;
             }
         }
         if changed {
-            store::put_target(tx, id, target.ordinal, &target.standing).await?;
-            moved.insert(target.ordinal);
+            moved.push(target);
         }
     }
-    Ok(moved)
+    store::put_targets(tx, id, &moved).await?;
+    Ok(moved.into_iter().map(|target| target.ordinal).collect())
 }

@@ -98,7 +98,7 @@ impl Holder for Jobs {
         let hosts =
             store::targets(&mut *tx, id).await?.into_iter().filter_map(|t| t.host.parse().ok()).collect();
         let candidates = self.hosts().candidates(tx, &hosts::Target::Nodes(hosts)).await?;
-        let sealing = Sealing::new(self, tx, &credential, &candidates).await?;
+        let sealing = Sealing::new(self, tx, &credential, &candidates, None).await?;
         Ok(Box::new(move |claims| sealing.sealed(claims)))
     }
 

@@ -1,6 +1,6 @@
 //! What jobs store of what agents tell, inside intake's transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use signet_common::TaskId;
@@ -9,7 +9,7 @@ use signet_common::messages::{CommandResult, Outcome};
 use signet_common::time::Micros;
 
 use super::agents::{Part, part};
-use super::model::{End, Engine, Happening, JobStatus, Target, TargetStatus};
+use super::model::{End, Happening, JobStatus, Target, TargetStatus};
 use super::rolling;
 use super::runner::Reason;
 use super::store::{self, Kept, NewLine};
@@ -74,7 +74,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
                     }
                     Part::Preflight => {}
                     Part::Deploy => {
-                        let standing = locked(&mut standing, tx, job).await?;
+                        let standing = locked(&mut standing, tx, job, happened).await?;
                         // What moves nothing is not told either.
                         if !standing.end(tx, host, &mut end, now).await? {
                             continue;
@@ -88,7 +88,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
             }
             What::Refused(why) if *part == Part::Deploy => {
                 let mut end = End::bad(TargetStatus::Failed, text::reason(why));
-                if locked(&mut standing, tx, job).await?.end(tx, host, &mut end, now).await? {
+                if locked(&mut standing, tx, job, happened).await?.end(tx, host, &mut end, now).await? {
                     lines.push(Kept::Word(line(word(host, &end))));
                 }
             }
@@ -105,10 +105,15 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
 }
 
 /// How the job stands, read when that is first asked for.
-async fn locked<'a>(known: &'a mut Option<Standing>, tx: &mut Tx, job: i64) -> Result<&'a mut Standing> {
+async fn locked<'a>(
+    known: &'a mut Option<Standing>,
+    tx: &mut Tx,
+    job: i64,
+    happened: &[(Part, &Happened)],
+) -> Result<&'a mut Standing> {
     match known {
         Some(standing) => Ok(standing),
-        none => Ok(none.insert(Standing::locked(tx, job).await?)),
+        none => Ok(none.insert(Standing::locked(tx, job, happened).await?)),
     }
 }
 
@@ -117,37 +122,58 @@ struct Standing {
     job: i64,
     status: JobStatus,
     cancelled: bool,
-    targets: Vec<Target>,
+    /// Those that said something, by name.
+    targets: HashMap<String, Target>,
+    /// Those of them that it moved.
+    moved: BTreeSet<String>,
+    /// What is said of a job whose time is over, once it was asked for.
+    late: Option<String>,
 }
 
 impl Standing {
-    async fn locked(tx: &mut Tx, job: i64) -> Result<Self> {
+    async fn locked(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<Self> {
         store::lock(tx, job, &[]).await?;
-        let targets = store::targets(&mut *tx, job).await?;
+        let told = |(part, one): &(Part, &Happened)| {
+            *part == Part::Deploy && matches!(one.what, What::Result(_) | What::Refused(_))
+        };
+        let hosts: BTreeSet<&str> =
+            happened.iter().filter(|one| told(one)).map(|(_, one)| one.hostname.as_str()).collect();
+        let hosts: Vec<&str> = hosts.into_iter().collect();
+        let found = store::targets_among(tx, job, &hosts).await?;
+        let targets = found.into_iter().map(|target| (target.host.clone(), target)).collect();
         // Of one that is gone nothing is kept.
         let (status, cancelled) = store::status_of(tx, job).await?.unwrap_or((JobStatus::Failed, false));
-        Ok(Self { job, status, cancelled, targets })
+        Ok(Self { job, status, cancelled, targets, moved: BTreeSet::new(), late: None })
     }
 
     /// Ends a host by its own word; says whether that moves it. What was cancelled although nobody asked for that, ended with
     /// the job's time.
     async fn end(&mut self, tx: &mut Tx, host: &str, end: &mut End, now: Micros) -> Result<bool> {
         if end.status == TargetStatus::Cancelled && !self.cancelled {
-            (end.status, end.reason) = (TargetStatus::Failed, timed_out(tx, self.job).await?);
+            let late = match &self.late {
+                Some(late) => late,
+                None => self.late.insert(timed_out(tx, self.job).await?),
+            };
+            (end.status, end.reason) = (TargetStatus::Failed, late.clone());
         }
-        let ours = |target: &&mut Target| target.engine == Engine::Agent && target.host == host;
-        let Some(target) = self.targets.iter_mut().find(ours) else { return Ok(false) };
+        let Some(target) = self.targets.get_mut(host) else { return Ok(false) };
         let Some(next) = target.standing.apply(&Happening::Ended(end.clone()), now) else { return Ok(false) };
-        store::put_target(tx, self.job, target.ordinal, &next).await?;
         target.standing = next;
+        self.moved.insert(host.to_owned());
         Ok(true)
     }
 
-    /// A job that is over already stands where its hosts stand now.
-    async fn settle(self, tx: &mut Tx) -> Result<()> {
-        let statuses: Vec<_> = self.targets.iter().map(|target| target.standing.status).collect();
+    /// Writes what was moved. A job that is over already stands where its hosts stand now.
+    async fn settle(mut self, tx: &mut Tx) -> Result<()> {
+        let moved: Vec<Target> = self.moved.iter().filter_map(|host| self.targets.remove(host)).collect();
+        store::put_targets(tx, self.job, &moved).await?;
+        if !self.status.is_final() {
+            return Ok(());
+        }
+        let targets = store::targets(&mut *tx, self.job).await?;
+        let statuses: Vec<_> = targets.iter().map(|target| target.standing.status).collect();
         let status = JobStatus::of(&statuses, self.cancelled);
-        if !self.status.is_final() || status == self.status {
+        if status == self.status {
             return Ok(());
         }
         store::put_status(tx, self.job, status).await?;

@@ -57,9 +57,9 @@ impl From<Job> for ItemView {
 /// A page of jobs.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct ListView {
-    /// Newest first.
+    /// Newest first. One that can't be read is left out, and has its place on its page.
     pub(super) items: Vec<ItemView>,
-    /// On all pages.
+    /// On all pages, with those that can't be read.
     pub(super) total: i64,
     /// From 1.
     pub(super) page: usize,

@@ -8,7 +8,7 @@ use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, TaskId};
 
 use super::model::Happening;
-use super::send::{MessageClaims, Order, Sent, deadline, insert, number, plan, sign, signed, tally};
+use super::send::{Body, Order, Sent, deadline, insert, number, plan, sign, signed, tally};
 use super::service::Dispatch;
 use super::store;
 use crate::error::Result;
@@ -33,7 +33,7 @@ pub struct HeldTask {
 }
 
 /// What is sent of a held task once it was approved.
-pub struct Approved<'a> {
+pub struct Approved {
     /// The payload's type.
     pub payload_type: PayloadType,
     /// Now.
@@ -45,7 +45,7 @@ pub struct Approved<'a> {
     /// Whether its messages may hold secrets; see [`Order::secret`].
     pub secret: bool,
     /// Writes a message's body.
-    pub body: &'a (dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Sync),
+    pub body: Body,
 }
 
 impl Dispatch {
@@ -83,7 +83,7 @@ impl Dispatch {
     ///
     /// # Errors
     /// When the database or the key fails.
-    pub async fn release_held(&self, tx: &mut Tx, held: HeldTask, approved: &Approved<'_>) -> Result<()> {
+    pub async fn release_held(&self, tx: &mut Tx, held: HeldTask, approved: Approved) -> Result<()> {
         let mut audiences: BTreeMap<Jti, Vec<AgentId>> = BTreeMap::new();
         for delivery in store::open_of_task(tx, &held.task).await? {
             if let (Some(jti), Some(agent)) = (delivery.jti, delivery.agent_id) {
@@ -94,7 +94,7 @@ impl Dispatch {
         let window = (approved.now.seconds(), approved.exp);
         let audiences = audiences.into_iter().collect();
         let key = gate.keys.signing().clone();
-        let signing = sign(approved.payload_type, window, audiences, approved.body, key)?;
+        let signing = sign(approved.payload_type, window, audiences, approved.body, key);
         store::insert_messages(tx, &held.task, &signed(signing).await?, approved.secret).await?;
         let last = Micros::from_seconds(approved.exp);
         store::set_deadline(tx, &held.task, deadline(last, approved.timeout)).await?;

@@ -4,6 +4,7 @@
 //! difference. A slice calls [`Dispatch::send`] inside its own transaction and registers an [`Outcomes`] handler, which
 //! runs inside the transaction that stores an outcome.
 
+mod drafts;
 mod ending;
 mod gate;
 mod heartbeats;
@@ -31,9 +32,10 @@ use async_trait::async_trait;
 use signet_common::messages::{CommandResult, Stream};
 use signet_common::{Hostname, TaskId};
 
+pub use drafts::Drafts;
 pub use held::{Approved, Held, HeldTask};
 pub use rolling::{BatchSize, Between, Brake, Rolling};
-pub use send::{Audience, MessageClaims, Order, Sent};
+pub use send::{Audience, Body, MessageClaims, Order, Sent};
 pub use service::Dispatch;
 pub use standing::{HelloAnswer, Standings};
 pub use store::ALL as STATEMENTS;

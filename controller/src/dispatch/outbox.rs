@@ -82,7 +82,7 @@ async fn try_publish(bus: &dyn Bus, agent: &AgentId, envelope: Envelope) -> Resu
 }
 
 /// The same bytes and the same `jti` under another key's signature.
-pub(super) fn signed_anew(message: &mut store::Message, key: &SigningKey) -> Result<()> {
+fn signed_anew(message: &mut store::Message, key: &SigningKey) -> Result<()> {
     let kind = PayloadType::ALL.into_iter().find(|k| k.as_str() == message.envelope.payload_type);
     let kind = kind.ok_or_else(|| Error::Internal(format!("unknown type of message {}", message.jti)))?;
     message.envelope = Envelope::sign_bytes(key, kind, message.envelope.body.clone())
@@ -111,14 +111,27 @@ impl Dispatch {
 
     /// A stored message whose key is no longer current gets the current one's signature: same bytes, same `jti`.
     async fn sign_anew(&self, messages: &mut HashMap<Jti, store::Message>, keys: &FleetKeys) -> Result<()> {
-        let key = keys.signing();
-        let stale = |m: &&mut store::Message| m.envelope.keyid != key.public().id().as_str();
-        for message in messages.values_mut().filter(stale) {
-            signed_anew(message, key)?;
-            in_transaction!(self.store(), |tx| -> Result<()> {
-                Ok(store::update_signature(tx, message).await?)
-            })?;
+        let key = keys.signing().clone();
+        let stale = |m: &&store::Message| m.envelope.keyid != key.public().id().as_str();
+        let mut stale: Vec<store::Message> = messages.values().filter(stale).cloned().collect();
+        if stale.is_empty() {
+            return Ok(());
         }
+        // Whoever does the same locks them in the same order.
+        stale.sort_by(|a, b| a.jti.cmp(&b.jti));
+        let sign = move || -> Result<Vec<store::Message>> {
+            stale.iter_mut().try_for_each(|message| signed_anew(message, &key))?;
+            Ok(stale)
+        };
+        let signed =
+            tokio::task::spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))??;
+        in_transaction!(self.store(), |tx| -> Result<()> {
+            for message in &signed {
+                store::update_signature(tx, message).await?;
+            }
+            Ok(())
+        })?;
+        messages.extend(signed.into_iter().map(|message| (message.jti.clone(), message)));
         Ok(())
     }
 }

@@ -1,18 +1,20 @@
 //! Writing a task's messages and deliveries: the outbox of the transactional-outbox pattern.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use signet_common::envelope::{Envelope, PayloadType, SealError};
+use signet_common::envelope::{Envelope, PayloadType};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Jti, SigningKey, TaskId};
 
+use super::Kind;
+use super::drafts::Drafts;
 use super::gate::Gate;
 use super::logs::Hold;
 use super::model::{Delivery, Happening, State};
 use super::rolling::Rolling;
 use super::service::Dispatch;
 use super::store::{self, Message, Stored};
-use super::{Kind, outbox};
 use crate::error::{Error, Result};
 use crate::hosts::Candidate;
 use crate::limits::{DEADLINE_GRACE_SECONDS, UNACCEPTED_MAX};
@@ -67,8 +69,13 @@ pub struct Order<'a> {
     /// What an agent must know to understand it.
     pub features: &'a [&'static str],
     /// Writes a message's body.
-    pub body: &'a (dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Sync),
+    pub body: &'a Body,
+    /// What was signed of it before; what it lacks is signed now.
+    pub drafts: Option<&'a Drafts>,
 }
+
+/// Writes a message's body; it may take its time.
+pub type Body = Arc<dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Send + Sync>;
 
 /// What is to be published once the transaction is committed.
 #[derive(Debug)]
@@ -83,7 +90,7 @@ pub struct Sent {
 }
 
 /// Messages that are being signed.
-pub(super) type Signing = tokio::task::JoinHandle<std::result::Result<Vec<Message>, SealError>>;
+pub(super) type Signing = tokio::task::JoinHandle<Result<Vec<Message>>>;
 
 impl Dispatch {
     /// Writes the messages and deliveries of an order. After the commit, hand the answer to [`Dispatch::committed`].
@@ -93,25 +100,27 @@ impl Dispatch {
     pub async fn send(&self, tx: &mut Tx, order: &Order<'_>) -> Result<Sent> {
         let (start, last) = (order.now, order.now.plus_seconds(i64::from(order.expires_in)));
         let mut deliveries = plan(order, deadline(last, order.timeout));
+        let gate = self.gate(tx).await?;
+        let drafted = match order.drafts {
+            Some(drafts) => self.adopt(tx, drafts, &gate, &mut deliveries).await?,
+            None => Vec::new(),
+        };
         let audiences = number(&mut deliveries, order.audience);
         // Signing takes a core for a millisecond a message; the database is at work meanwhile.
-        let known = self.keys().fleet()?;
         let window = (start.seconds(), last.seconds());
-        let signing = sign(order.payload_type, window, audiences, order.body, known.signing().clone())?;
-        let gate = self.gate(tx).await?;
+        let key = gate.keys.signing().clone();
+        let signing = sign(order.payload_type, window, audiences, order.body.clone(), key);
         let can_send = self.may_publish() && gate.open;
         if can_send {
             self.release_first(tx, &gate, order, &mut deliveries).await?;
         }
         insert(tx, order, &deliveries, store::FIRST_BATCH).await?;
         let mut messages = signed(signing).await?;
-        // Another controller rotated the key since this one last looked.
-        for message in messages.iter_mut().filter(|_| gate.keys.version() != known.version()) {
-            outbox::signed_anew(message, gate.keys.signing())?;
-        }
+        messages.extend(drafted);
         store::insert_messages(tx, order.task_id, &messages, order.secret).await?;
 
-        let envelope = |jti: &Jti| messages.iter().find(|m| &m.jti == jti).map(|m| m.envelope.clone());
+        let envelopes: HashMap<&Jti, &Envelope> = messages.iter().map(|m| (&m.jti, &m.envelope)).collect();
+        let envelope = |jti: &Jti| envelopes.get(jti).copied().cloned();
         let publishes = deliveries
             .iter()
             .filter(|d| d.delivery.state == State::Sent)
@@ -188,15 +197,15 @@ pub(super) fn deadline(last: Micros, timeout: u32) -> Micros {
 /// Whom each message is for.
 pub(super) type Audiences = Vec<(Jti, Vec<AgentId>)>;
 
-/// Names a message for each batch, or for each 64 hosts of it, or for each host, in their deliveries.
+/// Names a message for each batch, or for each 64 hosts of it, or for each host, in their deliveries that name none.
 pub(super) fn number(deliveries: &mut [Stored], audience: Audience<'_>) -> Audiences {
     let size = match audience {
         Audience::Shared => signet_common::limits::AUDIENCE_MAX,
         Audience::Alone(_) => 1,
     };
     let mut audiences = Vec::new();
-    let mut open: Vec<&mut Stored> =
-        deliveries.iter_mut().filter(|d| !d.delivery.state.is_final() && d.agent_id.is_some()).collect();
+    let open = |d: &&mut Stored| !d.delivery.state.is_final() && d.agent_id.is_some() && d.jti.is_none();
+    let mut open: Vec<&mut Stored> = deliveries.iter_mut().filter(open).collect();
     for batch in open.chunk_by_mut(|a, b| a.batch == b.batch) {
         for some in batch.chunks_mut(size) {
             let jti = Jti::generate();
@@ -207,33 +216,36 @@ pub(super) fn number(deliveries: &mut [Stored], audience: Audience<'_>) -> Audie
     audiences
 }
 
-/// Begins to sign one message for each audience; `iat` and `exp` are the same in all.
+/// Begins to write and to sign one message for each audience; `iat` and `exp` are the same in all.
 pub(super) fn sign(
     kind: PayloadType,
-    (iat, exp): (i64, i64),
+    window: (i64, i64),
     audiences: Audiences,
-    body: &(dyn Fn(&MessageClaims) -> Result<Vec<u8>> + Sync),
+    body: Body,
     key: SigningKey,
-) -> Result<Signing> {
-    let mut bodies = Vec::new();
-    for (jti, mut aud) in audiences {
-        aud.sort();
-        let claims = MessageClaims { aud, iat, exp, jti: jti.clone() };
-        bodies.push((jti, body(&claims)?));
-    }
-    let sign = move || {
-        let sign = |(jti, body): (Jti, Vec<u8>)| {
-            Envelope::sign_bytes(&key, kind, body.into()).map(|envelope| Message { jti, envelope, exp })
-        };
-        bodies.into_iter().map(sign).collect::<std::result::Result<Vec<_>, _>>()
-    };
-    Ok(tokio::task::spawn_blocking(sign))
+) -> Signing {
+    let one = move |(jti, aud)| message(&key, kind, window, (jti, aud), &body);
+    tokio::task::spawn_blocking(move || audiences.into_iter().map(one).collect())
+}
+
+/// A signed message.
+pub(super) fn message(
+    key: &SigningKey,
+    kind: PayloadType,
+    (iat, exp): (i64, i64),
+    (jti, mut aud): (Jti, Vec<AgentId>),
+    body: &Body,
+) -> Result<Message> {
+    aud.sort();
+    let body = body(&MessageClaims { aud, iat, exp, jti: jti.clone() })?;
+    let envelope =
+        Envelope::sign_bytes(key, kind, body.into()).map_err(|e| Error::TooLarge(e.to_string()))?;
+    Ok(Message { jti, envelope, exp })
 }
 
 /// Waits for what is being signed.
 pub(super) async fn signed(signing: Signing) -> Result<Vec<Message>> {
-    let messages = signing.await.map_err(|e| Error::Internal(e.to_string()))?;
-    messages.map_err(|e| Error::TooLarge(e.to_string()))
+    signing.await.map_err(|e| Error::Internal(e.to_string()))?
 }
 
 /// One delivery per target, in its batch; what can never be sent is final at once.

@@ -11,6 +11,7 @@
 mod support;
 
 mod broker_users;
+mod drafts;
 mod ends;
 mod hellos;
 mod joining;

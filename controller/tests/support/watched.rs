@@ -1,4 +1,5 @@
-//! What can be seen from outside of a controller in this process: its log, and the processes that run meanwhile.
+//! What can be seen from outside of a controller in this process: its log, its statements, and the processes that run
+//! meanwhile.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -7,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
 /// The lines of this process's log, kept.
 #[derive(Clone, Default)]
@@ -18,7 +21,7 @@ impl Log {
     pub fn keep() -> Self {
         let log = Self::default();
         let (lines, targets) = (log.clone(), "debug,signet_controller=trace,lapin=off");
-        let targets: tracing_subscriber::filter::Targets = targets.parse().unwrap();
+        let targets: Targets = targets.parse().unwrap();
         let layer = tracing_subscriber::fmt::layer().with_writer(move || lines.clone());
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(targets).with(layer))
             .unwrap();
@@ -38,6 +41,38 @@ impl Write for Log {
     }
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// The beginnings of the statements that this process sends to databases.
+#[derive(Clone, Default)]
+pub struct Statements(Arc<Mutex<Vec<String>>>);
+
+impl Statements {
+    /// Keeps all from now on. Once in a process.
+    pub fn keep() -> Self {
+        let seen = Self::default();
+        let targets: Targets = "sqlx::query=debug".parse().unwrap();
+        let layer = tracing_subscriber::registry().with(seen.clone().with_filter(targets));
+        tracing::subscriber::set_global_default(layer).unwrap();
+        seen
+    }
+
+    /// How many since it was asked last began like this, as far as their first four words tell; the others are forgotten.
+    pub fn begun(&self, with: &[&str]) -> usize {
+        let seen = std::mem::take(&mut *self.0.lock().unwrap());
+        seen.iter().filter(|text| with.iter().any(|begin| text.starts_with(begin))).count()
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Statements {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            if field.name() == "summary" {
+                let text = format!("{value:?}");
+                self.0.lock().unwrap().push(text.trim_start_matches('"').to_owned());
+            }
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a job's hosts are sent: questions before a deployment, and the deployment.
 
 use std::iter::repeat;
+use std::sync::Arc;
 
 use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
@@ -9,7 +10,7 @@ use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
 use signet_common::{AgentId, Hostname, TaskId};
 
-use super::super::credentials::{self, Access, Sealing};
+use super::super::credentials::{self, Access, Ahead, Sealing};
 use super::super::leases::LEASE_MICROS;
 use super::super::model::{Engine, Job, Target, parse_id, shown};
 use super::super::rolling::{Turns, turns};
@@ -19,10 +20,11 @@ use super::super::store::{self, NewLine};
 use super::super::text::heading;
 use super::super::{held, lease_store};
 use super::{ENDED, line};
-use crate::dispatch::{self, Kind, MessageClaims, Order, Rolling};
+use crate::dispatch::{self, Body, Kind, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
 use crate::limits::RESOLVE_SECONDS_MAX;
+use crate::repositories::Credential;
 use crate::store::{AsStoreError, StoreError, Tx, in_transaction};
 
 /// Which of a job's messages.
@@ -134,12 +136,17 @@ pub(in crate::deploy) async fn send(
     let turns = turns_of(job, ours, part);
     let rolling = turns.rolling;
     let in_steps = rolling.batch.is_some() || rolling.canary > 0;
+    let expires_in = if in_steps { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT };
+    let ahead = ahead(jobs, ours, (part, &message, expires_in), access.credential.as_ref()).await?;
     let sent = in_transaction!(jobs.store(), |tx| -> Result<Option<(dispatch::Sent, bool)>, Unsent> {
         let mut candidates = in_turn(jobs, tx, ours, &turns).await?;
         let sealing = match &access.credential {
-            Some(credential) => Some(Sealing::new(jobs, tx, credential, &candidates).await?),
+            Some(credential) => {
+                Some(Arc::new(Sealing::new(jobs, tx, credential, &candidates, ahead.as_ref()).await?))
+            }
             None => None,
         };
+        let drafts = ahead.as_ref().zip(sealing.as_deref()).map(|(ahead, sealing)| ahead.drafts(sealing));
         let refuses = |agent: &AgentId| sealing.as_ref().and_then(|sealing| sealing.refuses(agent));
         if commit.is_none() {
             candidates = first_there(candidates, refuses);
@@ -147,31 +154,26 @@ pub(in crate::deploy) async fn send(
         if candidates.is_empty() {
             return Ok(None);
         }
-        let body = |claims: &MessageClaims| {
-            let own = claims.clone();
-            let credential = credentials::sealed(sealing.as_ref(), claims)?;
-            let message = Deploy { credential, ..message.clone() };
-            let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message };
-            serde_json::to_vec(&deploy).map_err(|e| Error::Internal(e.to_string()))
-        };
+        let body = body(&message, sealing.as_ref());
         let order = Order {
             task_id: &task_id,
             kind: Kind::Deploy,
             payload_type: PayloadType::Deploy,
             now: Micros::now(),
             timeout: message.timeout,
-            expires_in: if in_steps { EXPIRY_SECONDS_BATCH } else { EXPIRY_SECONDS_DEFAULT },
+            expires_in,
             rolling,
             candidates: &candidates,
-            audience: credentials::audience(sealing.as_ref(), &refuses),
+            audience: credentials::audience(sealing.as_deref(), &refuses),
             secret: sealing.is_some(),
             features: &["deploy"],
             body: &body,
+            drafts: drafts.as_ref(),
         };
         let need = if part == Part::Deploy { jobs.need(tx, &candidates).await? } else { None };
         let (sent, awaits) = match need {
             Some(need) => {
-                let credential = sealing.as_ref().and_then(Sealing::sample);
+                let credential = sealing.as_deref().and_then(Sealing::sample);
                 let message = Deploy { credential, ..message.clone() };
                 held::hold(jobs, tx, job, need, &order, message).await?
             }
@@ -190,6 +192,41 @@ pub(in crate::deploy) async fn send(
         Ok(None) => Ok(Err("none of these hosts is enrolled any more".into())),
         Err(unsent) => unsent.why(stop).map(Err),
     }
+}
+
+/// The messages of hosts that get one each, sealed and signed before the transaction that sends them; none when people are
+/// asked first, or one host is for a commit.
+async fn ahead(
+    jobs: &Jobs,
+    ours: &[&Target],
+    (part, message, expires_in): (Part, &Deploy, u32),
+    credential: Option<&Credential>,
+) -> Result<Option<Ahead>> {
+    let Some(credential) = credential.filter(|_| part != Part::Resolve) else { return Ok(None) };
+    let hosts: Vec<Hostname> = ours.iter().filter_map(|target| target.host.parse().ok()).collect();
+    let sealing = in_transaction!(jobs.store(), |tx| -> Result<Option<Sealing>> {
+        let candidates = jobs.hosts().candidates(tx, &hosts::Target::Nodes(hosts.clone())).await?;
+        if part == Part::Deploy && jobs.need(tx, &candidates).await?.is_some() {
+            return Ok(None);
+        }
+        Sealing::new(jobs, tx, credential, &candidates, None).await.map(Some)
+    })?;
+    let Some(sealing) = sealing.map(Arc::new) else { return Ok(None) };
+    let (agents, body) = (sealing.agents(), body(message, Some(&sealing)));
+    let drafts = jobs.dispatch().draft(PayloadType::Deploy, expires_in, agents, &body).await?;
+    Ok(Some(Ahead { sealing, drafts }))
+}
+
+/// Writes the bodies of a job's messages, each with the credential as its host gets it.
+fn body(message: &Deploy, sealing: Option<&Arc<Sealing>>) -> Body {
+    let (message, sealing) = (message.clone(), sealing.cloned());
+    Arc::new(move |claims| {
+        let own = claims.clone();
+        let credential = sealing.as_ref().map(|sealing| sealing.sealed(claims)).transpose()?;
+        let message = Deploy { credential, ..message.clone() };
+        let deploy = Deploy { aud: own.aud, iat: own.iat, exp: own.exp, jti: own.jti, ..message };
+        serde_json::to_vec(&deploy).map_err(|e| Error::Internal(e.to_string()))
+    })
 }
 
 /// The last statements of a transaction that sends, because rows of jobs are locked behind those of dispatches. The job's is

@@ -8,7 +8,7 @@ use signet_common::{Jti, TaskId};
 
 use super::*;
 use crate::dispatch::rolling::Rolling;
-use crate::limits::{BATCH_ROWS_MAX, LIST_VALUES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX, LIST_VALUES_MAX};
 use crate::store::{Read, Statement, Store, StoreError, Tx, Value, corrupt};
 
 /// The `released_batch` of a task that awaits approval: nothing of it may be sent, and it has no messages yet.
@@ -113,8 +113,17 @@ pub(crate) async fn insert_messages(
     secret: bool,
 ) -> Result<(), StoreError> {
     let kept = if secret { KEPT_UNTIL_SPENT } else { KEPT };
-    // A message can be large, so that a statement holds few.
-    for some in messages.chunks(8) {
+    let mut rest = messages;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = |m: &&Message| {
+            bytes += m.envelope.body.len();
+            bytes <= BATCH_BYTES_MAX
+        };
+        // Each alone would fit.
+        let count = rest.iter().take(BATCH_ROWS_MAX).take_while(fits).count().max(1);
+        let some;
+        (some, rest) = rest.split_at(count);
         let rows = some.iter().map(|m| -> [Value; 8] {
             let e = &m.envelope;
             let text = |t: &String| Value::from(t.as_str());
