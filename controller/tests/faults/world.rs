@@ -119,7 +119,8 @@ impl Host {
 }
 
 impl Asker {
-    async fn get(&self, path: &str) -> Option<Value> {
+    /// An answer to a GET; `None` when there is none, or none that is a success.
+    pub async fn get(&self, path: &str) -> Option<Value> {
         let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(TOKEN).send().await.ok()?;
         if !answer.status().is_success() {
             return None;
