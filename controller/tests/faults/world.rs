@@ -120,11 +120,12 @@ impl Host {
 }
 
 impl Asker {
-    async fn get(&self, path: &str) -> Option<Value> {
+    /// An answer to a GET; `None` when there is none, or none that is a success.
+    pub async fn get(&self, path: &str) -> Option<Value> {
         serde_json::from_str(&self.text(path).await?).ok()
     }
 
-    /// What is there as it is; nothing for an error.
+    /// The same as it is written.
     pub async fn text(&self, path: &str) -> Option<String> {
         let answer = self.client.get(format!("{}{path}", self.url)).bearer_auth(TOKEN).send().await.ok()?;
         if !answer.status().is_success() {
