@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use signet_common::time::Micros;
 
-use super::agents::{Part, line, task};
 use super::ask::allowed;
 use super::model::{self, End, Engine, Happening, Job, JobStatus, TargetStatus};
 use super::outcomes::word;
 use super::service::{Jobs, unknown};
+use super::store::line;
 use super::store::{self, Kept, NewLine};
+use super::tasks::{Part, task};
 use super::text::{self, fatal};
 use crate::accounts::within;
 use crate::audit::{self, Action, Author, Note};

@@ -7,12 +7,13 @@ use signet_common::deploy::Deploy;
 use signet_common::time::Micros;
 use tokio::time::Instant;
 
-use super::agents::{Part, line, part, task};
 use super::credentials::Sealing;
 use super::leases::{LEASE_MICROS, Taken, Weight};
 use super::model::{Job, JobStatus};
 use super::service::{Jobs, unknown};
 use super::store::NewLine;
+use super::store::line;
+use super::tasks::{Part, part, task};
 use super::{lease_store, store};
 use crate::approvals::{Asked, Holder, Need, Seal, State, Work};
 use crate::dispatch::{self, Order, Sent};

@@ -16,7 +16,6 @@ mod outcomes;
 mod pace;
 mod places;
 mod processes;
-mod progress;
 mod remote;
 mod request;
 mod rollback;
@@ -26,7 +25,9 @@ mod runner;
 mod secrets;
 mod service;
 mod ssh;
+mod stop;
 mod store;
+mod tasks;
 mod text;
 mod views;
 

@@ -8,11 +8,11 @@ use signet_common::deploy::Deployed;
 use signet_common::messages::{CommandResult, Outcome};
 use signet_common::time::Micros;
 
-use super::agents::{Part, part};
 use super::model::{End, Happening, JobStatus, Target, TargetStatus};
 use super::rolling;
-use super::runner::Reason;
+use super::stop::Reason;
 use super::store::{self, Kept, NewLine};
+use super::tasks::{Part, part};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Between, Happened, Outcomes, What};
 use crate::error::Result;

@@ -1,9 +1,12 @@
-//! How often what is under way is looked at: the longer it takes already, the less a little more of waiting is.
+//! How often what is under way is looked at, and what failed is tried again: the longer it takes already, the less a little
+//! more of waiting is.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::stop::Stop;
+use crate::error::{Error, Result};
 use crate::limits::{
     JOB_LOOK_MILLISECONDS_MAX, JOB_LOOK_MILLISECONDS_MIN, JOB_LOOK_PART, JOB_LOOK_PATIENT_MILLISECONDS_MAX,
 };
@@ -29,6 +32,27 @@ impl Pace {
     /// Sleeps until it is time for the next look.
     pub(super) async fn next(self) {
         tokio::time::sleep(pause(self.since.elapsed(), self.most)).await;
+    }
+}
+
+/// Does something until the database lets it: whether a commit without an answer was one is only known by looking again.
+/// `None` when the job is not this controller's to go on with any more.
+pub(super) async fn again<T, F>(job: i64, stop: &Stop, what: impl Fn() -> F) -> Result<Option<T>>
+where
+    F: Future<Output = Result<T>>,
+{
+    let pace = Pace::begin();
+    loop {
+        match what().await {
+            Err(Error::Store(error)) if error.passes() => {
+                tracing::warn!(%error, job, "a job's hosts could not be seen to; it is tried again");
+            }
+            done => return done.map(Some),
+        }
+        if stop.is_anothers() {
+            return Ok(None);
+        }
+        pace.next().await;
     }
 }
 

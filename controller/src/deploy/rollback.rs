@@ -5,13 +5,14 @@ use std::time::Duration;
 use signet_common::deploy::CommitId;
 use tokio::time::Instant;
 
-use super::agents::{Part, send, task};
+use super::agents::messages::send;
 use super::ask::Origin;
 use super::model::{self, Job, Plan, Rollback, Target};
 use super::pace::Pace;
-use super::runner::Stop;
 use super::service::Jobs;
+use super::stop::Stop;
 use super::store;
+use super::tasks::{Part, task};
 use super::text::reason;
 use crate::audit::Author;
 use crate::dispatch::{self, model::State};

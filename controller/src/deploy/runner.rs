@@ -1,8 +1,8 @@
 //! Takes jobs and runs them, a few at a time, each under a lease by the database's clock.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use signet_common::time::Micros;
@@ -14,74 +14,13 @@ use super::agents::Run;
 use super::leases::{LEASE, Room, Taken, Weight};
 use super::model::{End, Engine, Job, Target, TargetStatus};
 use super::service::Jobs;
-use super::{agents, rolling, secrets, ssh, store};
+use super::stop::{LOST, Reason, Stop};
+use super::tasks::Part;
+use super::{agents, pace, rolling, secrets, ssh, store};
 use crate::error::{Error, Result};
 use crate::limits::{
     JOB_OF_AGENTS_WATCH_MILLISECONDS, JOB_RENEW_SECONDS, JOB_WATCH_MILLISECONDS, JOBS_LOOK_MILLISECONDS,
 };
-
-/// Why a run is to end before its time; a later one here outweighs the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reason {
-    /// It took too long.
-    TimedOut,
-    /// Somebody asked for that.
-    Cancelled,
-    /// This controller stops.
-    Stopping,
-    /// Another controller took it for dead.
-    Taken,
-}
-
-impl Reason {
-    /// In words for people.
-    pub(super) fn why(self, job: &Job) -> String {
-        match self {
-            Self::Cancelled => "the job was cancelled".into(),
-            Self::TimedOut => format!("the job was not done within {} s", rolling::limit(job)),
-            Self::Stopping => "the controller was stopped while the job ran".into(),
-            Self::Taken => LOST.into(),
-        }
-    }
-
-    fn end(self, job: &Job) -> End {
-        let status = if self == Self::Cancelled { TargetStatus::Cancelled } else { TargetStatus::Failed };
-        End::bad(status, self.why(job))
-    }
-}
-
-/// What is said of a job whose controller is gone.
-const LOST: &str = "the controller that ran the job is gone; it may have been deployed";
-
-/// Ends a run before its time. The weightiest reason counts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Stop {
-    token: CancellationToken,
-    reason: Arc<Mutex<Option<Reason>>>,
-}
-
-impl Stop {
-    pub(super) fn stop(&self, reason: Reason) {
-        let mut known = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = (*known).max(Some(reason));
-        self.token.cancel();
-    }
-
-    /// Why, once it is so.
-    pub(super) fn reason(&self) -> Option<Reason> {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether the job is another controller's to go on with.
-    pub(super) fn is_anothers(&self) -> bool {
-        matches!(self.reason(), Some(Reason::Stopping | Reason::Taken))
-    }
-
-    /// Waits until it is so.
-    pub(super) async fn stopped(&self) {
-        self.token.cancelled().await;
-    }
-}
 
 /// The runs of this controller.
 #[derive(Debug, Default)]
@@ -215,7 +154,7 @@ async fn run(jobs: Jobs, taken: Taken, heavy: Heavy, stopping: CancellationToken
 
 async fn targets(jobs: &Jobs, taken: &Taken, heavy: &Heavy, stop: &Stop) -> Result<Run> {
     let job = &taken.job;
-    let Some(targets) = agents::again(job.id, stop, || jobs.targets(job.id)).await? else {
+    let Some(targets) = pace::again(job.id, stop, || jobs.targets(job.id)).await? else {
         return Ok(Run::Over);
     };
     let ssh = async {
@@ -236,7 +175,7 @@ async fn over_ssh(jobs: &Jobs, job: &Job, targets: Vec<Target>, resumed: bool, s
     // What another controller ran went with it.
     if !resumed && targets.iter().any(|target| target.engine == Engine::Ssh) {
         let secret = || async { Ok(store::secret(jobs.store(), job.id).await?) };
-        let Some(secret) = agents::again(job.id, stop, secret).await? else { return Ok(()) };
+        let Some(secret) = pace::again(job.id, stop, secret).await? else { return Ok(()) };
         let (sealed, _) = secret.ok_or_else(|| Error::Internal("a job's log-ins are gone".into()))?;
         let logins = secrets::open(jobs.keys(), job.id, &sealed)?.logins;
         ssh::run(jobs, job, targets, logins, stop).await?;
@@ -259,7 +198,7 @@ async fn left_to_others(jobs: &Jobs, job: &Job) -> bool {
 async fn may_be_open(jobs: &Jobs, job: &Job) -> bool {
     // What can't be read now may be read later, unless it is no word at all.
     let unread = |error: Error| !matches!(error, Error::Store(error) if error.is_corrupt());
-    agents::any_open(jobs, job.id, agents::Part::Deploy).await.unwrap_or_else(unread)
+    agents::any_open(jobs, job.id, Part::Deploy).await.unwrap_or_else(unread)
 }
 
 /// How long a job may go on, whoever began it.

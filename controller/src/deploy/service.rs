@@ -12,13 +12,13 @@ use signet_common::ids::StartId;
 use signet_common::time::Micros;
 use tokio::sync::Notify;
 
-use super::agents;
 use super::host_key_store;
 use super::model::{self, Job, JobStatus, Target};
 use super::pace::Pace;
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
 use super::store::{self, Filter};
+use super::tasks;
 use super::views::DetailView;
 use crate::approvals::Approvals;
 use crate::audit::{self, Action, Author, Note};
@@ -152,7 +152,7 @@ impl Jobs {
 
     /// The job with its hosts and what people are asked about it, or were: all of one moment. Or 404.
     pub(super) async fn detail(&self, id: i64) -> Result<DetailView> {
-        let task = agents::task(id, agents::Part::Deploy)?;
+        let task = tasks::task(id, tasks::Part::Deploy)?;
         let mut read = self.store.snapshot().await?;
         let job = store::one(&mut read, id).await?.ok_or_else(unknown)?;
         let targets = store::targets(&mut read, id).await?;

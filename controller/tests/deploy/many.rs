@@ -120,11 +120,9 @@ async fn a_thousand_hosts_take_few_statements(pair: Pair) {
     let app = TestApp::start(pair).await;
     let names: Vec<String> = (0..1_000).map(|n| format!("h{n:04}")).collect();
     enrolled(&app, &names).await;
-    let few = statements(&app, &seen, &names[..10]).await;
-    let many = statements(&app, &seen, &names).await;
-    assert!(few.iter().all(|count| *count > 0), "{few:?}");
-    // One for each 256 rows.
-    assert!(few.iter().zip(many).all(|(few, many)| many <= 4 * few), "{few:?} {many:?}");
+    let counts = statements(&app, &seen, &names).await;
+    // One for each 256 rows, of which there are hundreds; and a transaction may be tried again.
+    assert!(counts.iter().all(|count| (1..40).contains(count)), "{counts:?}");
 }
 
 async fn a_job_that_cannot_be_read_hides_no_other(pair: Pair) {

@@ -6,11 +6,10 @@ use signet_common::TaskId;
 
 use super::super::model::{End, Engine, Happening, Job, Target, TargetStatus};
 use super::super::pace::Pace;
-use super::super::runner::{Reason, Stop};
 use super::super::service::Jobs;
-use super::super::store;
+use super::super::stop::{Reason, Stop};
+use super::super::store::{self, line};
 use super::super::text::{heading, reason, recap};
-use super::line;
 use crate::audit::Author;
 use crate::dispatch::model::{Delivery, State};
 use crate::dispatch::{self, Brake};

@@ -3,23 +3,23 @@
 use std::iter::repeat;
 use std::sync::Arc;
 
-use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Phase, Protocol, Strategy};
+use signet_common::deploy::{CommitId, Deploy, DeployPath, GitRef, GitUrl, Protocol, Strategy};
 use signet_common::envelope::PayloadType;
 use signet_common::fault::{self, JobPoint};
 use signet_common::limits::{EXPIRY_SECONDS_BATCH, EXPIRY_SECONDS_DEFAULT};
 use signet_common::time::Micros;
-use signet_common::{AgentId, Hostname, TaskId};
+use signet_common::{AgentId, Hostname};
 
 use super::super::credentials::{self, Access, Ahead, Sealing};
 use super::super::leases::LEASE_MICROS;
-use super::super::model::{Engine, Job, Target, parse_id, shown};
+use super::super::model::{Engine, Job, Target};
 use super::super::rolling::{Turns, turns};
-use super::super::runner::{Reason, Stop};
 use super::super::service::Jobs;
-use super::super::store::{self, NewLine};
+use super::super::stop::{Reason, Stop};
+use super::super::store::{self, NewLine, line};
+use super::super::tasks::{Part, task};
 use super::super::text::heading;
 use super::super::{held, lease_store};
-use super::{ENDED, line};
 use crate::dispatch::{self, Body, Kind, Order, Rolling};
 use crate::error::{Error, Result};
 use crate::hosts::{self, Candidate};
@@ -27,45 +27,8 @@ use crate::limits::RESOLVE_SECONDS_MAX;
 use crate::repositories::Credential;
 use crate::store::{AsStoreError, StoreError, Tx, in_transaction};
 
-/// Which of a job's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::deploy) enum Part {
-    /// To find out the commit.
-    Resolve,
-    /// To have it on the hosts before any of them goes back to it.
-    Preflight,
-    /// To deploy it.
-    Deploy,
-}
-
-impl Part {
-    /// What the id of its task ends with.
-    const fn suffix(self) -> &'static str {
-        match self {
-            Self::Resolve => "-resolve",
-            Self::Preflight => "-preflight",
-            Self::Deploy => "",
-        }
-    }
-
-    const fn phase(self) -> Phase {
-        match self {
-            Self::Resolve => Phase::Resolve,
-            Self::Preflight => Phase::Preflight,
-            Self::Deploy => Phase::Deploy,
-        }
-    }
-}
-
-pub(in crate::deploy) fn task(job: i64, part: Part) -> Result<TaskId> {
-    format!("{}{}", shown(job), part.suffix()).parse().map_err(|_| Error::Internal("a job's task id".into()))
-}
-
-/// The job that a task belongs to.
-pub(in crate::deploy) fn part(task: &TaskId) -> Option<(i64, Part)> {
-    let of = |part: Part| Some((parse_id(task.as_str().strip_suffix(part.suffix())?)?, part));
-    [Part::Resolve, Part::Preflight, Part::Deploy].into_iter().find_map(of)
-}
+/// Why nothing was sent of a job that was ended.
+pub(super) const ENDED: &str = "the job was ended before anything was sent";
 
 /// What became of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

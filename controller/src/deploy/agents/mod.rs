@@ -2,28 +2,28 @@
 //! by the deliveries and by [`super::outcomes`], so that any controller can go on where another stopped.
 
 mod follow;
-mod messages;
+pub(super) mod messages;
 
 use std::time::Duration;
 
 use signet_common::TaskId;
 use signet_common::deploy::CommitId;
 use signet_common::fault::{self, JobPoint};
-use signet_common::time::Micros;
 use tokio::time::Instant;
 
 use self::follow::{close, follow};
-pub(super) use self::messages::{Part, Sending, part, send, task};
+use self::messages::{ENDED, Sending, send};
 use super::model::{End, Engine, Job, Target, TargetStatus};
-use super::pace::Pace;
-use super::runner::{Reason, Stop};
+use super::pace::{Pace, again};
 use super::service::Jobs;
-use super::store::NewLine;
+use super::stop::{Reason, Stop};
+use super::store::line;
+use super::tasks::{Part, task};
 use super::text::heading;
 use super::{remote, rollback};
 use crate::audit::Author;
 use crate::dispatch;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::QUESTION_END_SECONDS;
 
 /// Whether any host may be at work on these messages of a job.
@@ -68,27 +68,6 @@ pub(super) async fn run(jobs: &Jobs, job: &Job, targets: &[Target], stop: &Stop)
             again(job.id, stop, || all_fail(jobs, job, &ours, &why)).await?;
             Ok(Run::Over)
         }
-    }
-}
-
-/// Does something until the database lets it: whether a commit without an answer was one is only known by looking again.
-/// `None` when the job is not this controller's to go on with any more.
-pub(super) async fn again<T, F>(job: i64, stop: &Stop, what: impl Fn() -> F) -> Result<Option<T>>
-where
-    F: Future<Output = Result<T>>,
-{
-    let pace = Pace::begin();
-    loop {
-        match what().await {
-            Err(Error::Store(error)) if error.passes() => {
-                tracing::warn!(%error, job, "a job's hosts could not be seen to; it is tried again");
-            }
-            done => return done.map(Some),
-        }
-        if stop.is_anothers() {
-            return Ok(None);
-        }
-        pace.next().await;
     }
 }
 
@@ -142,9 +121,6 @@ async fn end_questions(jobs: &Jobs, job: i64, stop: &Stop) -> Result<()> {
     Ok(())
 }
 
-/// Why nothing was sent of a job that was ended.
-const ENDED: &str = "the job was ended before anything was sent";
-
 /// The one commit of the job once it may be deployed, or why it may not: to go back to it, all hosts must have it.
 async fn ready(
     jobs: &Jobs,
@@ -162,10 +138,6 @@ async fn ready(
     }
     fault::hit(JobPoint::Asked);
     Ok(Ok(commit))
-}
-
-pub(super) fn line(host: Option<&str>, line: String) -> NewLine {
-    NewLine { at: Micros::now(), host: host.map(str::to_owned), line }
 }
 
 async fn all_fail(jobs: &Jobs, job: &Job, ours: &[&Target], why: &str) -> Result<()> {

@@ -7,8 +7,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use super::files::{RunDir, key_name};
-use crate::deploy::runner::Stop;
 use crate::deploy::secrets::{Auth, Login};
+use crate::deploy::stop::Stop;
 use crate::deploy::text;
 use crate::limits::KEYGEN_SECONDS_MAX;
 

@@ -2,11 +2,12 @@
 
 mod files;
 mod keys;
+mod members;
 mod playbook;
+mod progress;
 mod results;
 
 pub(super) use files::{RunDir, tidy};
-pub(super) use results::Said;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,41 +16,21 @@ use futures_util::{StreamExt as _, stream};
 use signet_common::time::Micros;
 
 use self::files::Host;
+use self::members::{Member, members};
 use self::playbook::Wave;
-use super::agents;
+use self::progress::{Line, Progress};
 use super::model::{End, Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
 use super::outcomes::word;
-use super::progress::{Line, Progress};
+use super::pace;
 use super::rolling::{said, turns};
-use super::runner::Stop;
 use super::secrets::{self, Login};
 use super::service::Jobs;
+use super::stop::Stop;
 use super::store::NewLine;
 use super::text::{self, fatal, heading};
 use crate::dispatch::{Between, Brake, Rolling};
 use crate::error::{Error, Result};
 use crate::limits::KEYS_AT_ONCE;
-
-/// A target over SSH: its row, its log-in and what the log calls it.
-#[derive(Debug)]
-pub(super) struct Member {
-    pub(super) target: Target,
-    pub(super) login: Login,
-    pub(super) alias: String,
-}
-
-/// The targets over SSH with their log-ins, which stand in the same order.
-fn members(targets: Vec<Target>, logins: Vec<Login>) -> Vec<Member> {
-    let over_ssh = targets.into_iter().filter(|t| t.engine == Engine::Ssh);
-    let mut times: HashMap<String, usize> = HashMap::new();
-    logins.iter().for_each(|login| *times.entry(login.host.to_ascii_lowercase()).or_default() += 1);
-    let name = |login: &Login| match times.get(&login.host.to_ascii_lowercase()) {
-        // Twice in one inventory: the port tells them apart, in a form that Ansible takes for a name.
-        Some(n) if *n > 1 => format!("{}_{}", login.host, login.port),
-        _ => login.host.clone(),
-    };
-    over_ssh.zip(logins).map(|(target, login)| Member { alias: name(&login), target, login }).collect()
-}
 
 /// Runs a job's targets over SSH to their ends, wave by wave. What has no end afterwards is the caller's to end.
 ///
@@ -63,7 +44,7 @@ pub(super) async fn run(
     stop: &Stop,
 ) -> Result<()> {
     let barred = || jobs.barred_over_ssh(&job.plan, &targets);
-    let Some(barred) = agents::again(job.id, stop, barred).await? else { return Ok(()) };
+    let Some(barred) = pace::again(job.id, stop, barred).await? else { return Ok(()) };
     if let Some(why) = barred {
         return refused(jobs, job, &targets, why).await;
     }

@@ -8,12 +8,12 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
 use super::files::{RunDir, inventory_name, results_name};
+use super::progress::{Line, Progress};
 use super::results::Results;
 use crate::deploy::model::{Job, RunMode};
 use crate::deploy::processes;
-use crate::deploy::progress::{Line, Progress};
-use crate::deploy::runner::Stop;
 use crate::deploy::service::Jobs;
+use crate::deploy::stop::Stop;
 use crate::deploy::text::{Splitter, fatal, heading, host_of, recap};
 use crate::error::{Error, Result};
 use crate::limits::{ANSIBLE_FORKS_MAX, RESULTS_LOOK_MILLISECONDS, SSH_CONNECT_SECONDS};

@@ -15,6 +15,11 @@ pub(in crate::deploy) struct NewLine {
     pub(in crate::deploy) line: String,
 }
 
+/// A line of now.
+pub(in crate::deploy) fn line(host: Option<&str>, line: String) -> NewLine {
+    NewLine { at: Micros::now(), host: host.map(str::to_owned), line }
+}
+
 impl NewLine {
     /// Of its text.
     const fn bytes(&self) -> u64 {

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use signet_common::time::Micros;
 
-use super::model::{End, Happening, TargetStatus};
-use super::service::Jobs;
-use super::ssh::{Member, Said};
-use super::store::{Kept, NewLine};
-use super::text::{blotted, fatal};
+use super::members::Member;
+use super::results::Said;
+use crate::deploy::model::{End, Happening, TargetStatus};
+use crate::deploy::service::Jobs;
+use crate::deploy::store::{Kept, NewLine};
+use crate::deploy::text::{blotted, fatal};
 use crate::error::Result;
 
 /// A line of a run's log, with what it calls its host.
