@@ -143,7 +143,8 @@ impl Accounts {
                 {
                     *first = Some(chosen);
                 }
-                Ok(())
+                // A start before this one may have written another.
+                self.drop_wrong_password(&path).await
             }
             // Another controller was quicker, and its password counts. With the same data directory it is in this file.
             Err(Error::Conflict(_)) => self.drop_wrong_password(&path).await,
@@ -156,7 +157,12 @@ impl Accounts {
     async fn drop_wrong_password(&self, path: &Path) -> anyhow::Result<()> {
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            text => text.with_context(|| format!("password of the first admin {}", path.display()))?,
+            // Nothing depends on it any more.
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the file of the first admin's password can't be read");
+                return Ok(());
+            }
+            Ok(text) => text,
         };
         let account = store::password(self.store(), FIRST_ADMIN).await?;
         let hash = account.as_ref().map(|(_, hash)| hash.as_str());
@@ -165,9 +171,12 @@ impl Accounts {
         }
         tracing::info!(path = %path.display(), "this is not (or no longer) the first admin's password: removed");
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %error, "a password that does not work can't be removed");
+            }
+            _ => {}
         }
+        Ok(())
     }
 
     /// The generated password of the first admin, once, for the program to print.

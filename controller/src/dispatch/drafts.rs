@@ -65,9 +65,13 @@ impl Dispatch {
         let version = keys.version();
         let one = move |agent: AgentId| {
             let audience = (Jti::generate(), vec![agent.clone()]);
+            let log = match logs.remove(&agent) {
+                // Until the host's first event came, the same log may begin again, and refuses what was issued before that.
+                Some(row) if row.cursor.seq == 0 => return None,
+                row => row.map(|row| row.cursor.log_id),
+            };
             // What fails is tried again by who sends, and fails there.
             let message = send::message(keys.signing(), payload_type, window, audience, &body).ok()?;
-            let log = logs.remove(&agent).map(|row| row.cursor.log_id);
             Some((agent, (log, message)))
         };
         let signing = tokio::task::spawn_blocking(move || agents.into_iter().filter_map(one).collect());

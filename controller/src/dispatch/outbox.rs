@@ -17,6 +17,7 @@ use super::service::Dispatch;
 use super::store::{self, Due};
 use crate::error::{Error, Result};
 use crate::keys::FleetKeys;
+use crate::limits::BATCH_ROWS_MAX;
 use crate::store::in_transaction;
 
 /// One publish.
@@ -109,29 +110,35 @@ impl Dispatch {
         Ok(())
     }
 
-    /// A stored message whose key is no longer current gets the current one's signature: same bytes, same `jti`.
+    /// A stored message whose key is no longer current gets the current one's signature: same bytes, same `jti`. One that
+    /// another controller was quicker with is left out, and comes again with the next look.
     async fn sign_anew(&self, messages: &mut HashMap<Jti, store::Message>, keys: &FleetKeys) -> Result<()> {
-        let key = keys.signing().clone();
-        let stale = |m: &&store::Message| m.envelope.keyid != key.public().id().as_str();
-        let mut stale: Vec<store::Message> = messages.values().filter(stale).cloned().collect();
-        if stale.is_empty() {
-            return Ok(());
-        }
+        let key = keys.signing();
+        let current = key.public().id();
+        let mut stale: Vec<store::Message> =
+            messages.values().filter(|m| m.envelope.keyid != current.as_str()).cloned().collect();
         // Whoever does the same locks them in the same order.
         stale.sort_by(|a, b| a.jti.cmp(&b.jti));
-        let sign = move || -> Result<Vec<store::Message>> {
-            stale.iter_mut().try_for_each(|message| signed_anew(message, &key))?;
-            Ok(stale)
-        };
-        let signed =
-            tokio::task::spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))??;
-        in_transaction!(self.store(), |tx| -> Result<()> {
-            for message in &signed {
-                store::update_signature(tx, message).await?;
-            }
-            Ok(())
-        })?;
-        messages.extend(signed.into_iter().map(|message| (message.jti.clone(), message)));
+        for some in stale.chunks(BATCH_ROWS_MAX) {
+            let (mut signed, key) = (some.to_vec(), key.clone());
+            let sign = move || -> Result<Vec<store::Message>> {
+                signed.iter_mut().try_for_each(|message| signed_anew(message, &key))?;
+                Ok(signed)
+            };
+            let signed =
+                tokio::task::spawn_blocking(sign).await.map_err(|e| Error::Internal(e.to_string()))??;
+            let outdated = in_transaction!(self.store(), |tx| -> Result<Vec<Jti>> {
+                let mut outdated = Vec::new();
+                for (message, old) in signed.iter().zip(some) {
+                    if !store::update_signature(tx, message, &old.envelope.keyid).await? {
+                        outdated.push(message.jti.clone());
+                    }
+                }
+                Ok(outdated)
+            })?;
+            messages.extend(signed.into_iter().map(|message| (message.jti.clone(), message)));
+            outdated.iter().for_each(|jti| drop(messages.remove(jti)));
+        }
         Ok(())
     }
 }

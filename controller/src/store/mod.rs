@@ -18,6 +18,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{MySql, Transaction};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use query::statements;
@@ -35,6 +36,16 @@ static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 /// One round trip; the level is that of the next transaction alone.
 const MYSQL_SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; \
     START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+
+const MYSQL_BEGIN: &str = "BEGIN";
+
+/// Begins a transaction whoever still waits for it: a connection on which nobody hears that it was begun would go back to the
+/// pool inside of it, and show its next users that moment.
+async fn begun(pool: &MySqlPool, statement: &'static str) -> Result<Transaction<'static, MySql>, StoreError> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    begun.await.map_err(|e| StoreError::Unavailable(e.to_string()))?.map_err(Into::into)
+}
 
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -193,7 +204,7 @@ impl Store {
     pub async fn begin(&self) -> Result<Tx, StoreError> {
         within(async {
             Ok(match &self.db {
-                Db::MySql(pool) => Tx::MySql(pool.begin().await?),
+                Db::MySql(pool) => Tx::MySql(begun(pool, MYSQL_BEGIN).await?),
                 Db::Sqlite { write, .. } => Tx::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
             })
         })
@@ -207,7 +218,7 @@ impl Store {
     pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         within(async {
             Ok(match &self.db {
-                Db::MySql(pool) => Snapshot::MySql(pool.begin_with(MYSQL_SNAPSHOT).await?),
+                Db::MySql(pool) => Snapshot::MySql(begun(pool, MYSQL_SNAPSHOT).await?),
                 Db::Sqlite { read, .. } => Snapshot::Sqlite(read.begin().await?),
             })
         })

@@ -48,8 +48,8 @@ pub(crate) fn corrupt(error: impl std::fmt::Display) -> StoreError {
 
 /// MySQL: deadlock, lock wait timeout, record changed since last read.
 const MYSQL_RETRY: [u16; 3] = [1213, 1205, 1020];
-/// MySQL: what a server says that is full, starting, stopping or read-only for a while.
-const MYSQL_UNAVAILABLE: [u16; 7] = [1021, 1040, 1053, 1114, 1203, 1290, 1927];
+/// MySQL: what a server says that is full, starting, stopping or read-only for a while, or whose table is being migrated.
+const MYSQL_UNAVAILABLE: [u16; 8] = [1021, 1040, 1053, 1114, 1203, 1290, 1412, 1927];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {

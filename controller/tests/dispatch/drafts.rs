@@ -58,6 +58,8 @@ async fn a_draft_counts_while_its_key_and_its_log_are_the_newest(pair: Pair) {
     for host in hosts {
         agents.push(FakeAgent::enrol(&app, host, "web").await.id);
     }
+    // Each has told something already.
+    app.change("UPDATE logs SET seq = 1").await;
     let bodies = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&bodies);
     let body: Body = Arc::new(move |claims| {
@@ -78,6 +80,14 @@ async fn a_draft_counts_while_its_key_and_its_log_are_the_newest(pair: Pair) {
     )
     .await;
     assert_eq!(sent(&app, &hosts, &drafts, &body, &bodies).await, (1, 1));
+    // A host of which nothing came yet may begin the same log once more.
+    app.change(
+        "UPDATE logs SET seq = 0 WHERE agent_id = (SELECT agent_id FROM servers WHERE hostname = 'h3')",
+    )
+    .await;
+    let drafts = draft().await;
+    assert_eq!(sent(&app, &hosts, &drafts, &body, &bodies).await, (1, 1));
+    app.change("UPDATE logs SET seq = 1").await;
     // Nobody signs with a key that is not the newest any more.
     let drafts = draft().await;
     app.post("/api/keys/rotate", &json!({})).await.expect(201);

@@ -259,9 +259,10 @@ pub(crate) async fn messages(store: &Store, ids: &[Jti]) -> Result<HashMap<Jti, 
 }
 
 /// Replaces a message's signature by a newer key's; its bytes stay.
-pub(crate) async fn update_signature(tx: &mut Tx, message: &Message) -> Result<(), StoreError> {
+pub(crate) async fn update_signature(tx: &mut Tx, message: &Message, old: &str) -> Result<bool, StoreError> {
     let e = &message.envelope;
-    tx.run(UPDATE_SIGNATURE.bind(e.keyid.as_str()).bind(e.sig.as_str()).bind(&message.jti)).await.map(drop)
+    let query = UPDATE_SIGNATURE.bind(e.keyid.as_str()).bind(e.sig.as_str()).bind(&message.jti).bind(old);
+    Ok(tx.run(query).await? > 0)
 }
 
 /// Ended tasks from before `before`, oldest first.

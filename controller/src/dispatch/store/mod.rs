@@ -112,7 +112,7 @@ statements! {
             state IN ('failed', 'timed_out', 'rejected', 'interrupted', 'expired', 'lost')");
     SELECT_MESSAGES = same("SELECT jti, payload_type, keyid, sig, body, exp FROM messages WHERE jti IN \
             ({list})");
-    UPDATE_SIGNATURE = same("UPDATE messages SET keyid = ?, sig = ? WHERE jti = ?");
+    UPDATE_SIGNATURE = same("UPDATE messages SET keyid = ?, sig = ? WHERE jti = ? AND keyid = ?");
     COUNT_STATES = same("SELECT task_id, state, COUNT(*) AS number FROM deliveries WHERE task_id IN ({list}) \
             GROUP BY task_id, state");
     COUNT_OPEN = same("SELECT state, COUNT(*) AS number FROM deliveries WHERE state IN ('waiting', 'sent', \
