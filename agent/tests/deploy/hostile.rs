@@ -42,6 +42,8 @@ async fn names_that_lead_into_git_or_out_of_the_tree_are_not_checked_out() {
         let commit = impossible_tree(&world, name);
         for strategy in [json!("in_place"), json!({ "releases": {} })] {
             let change = json!({ "reference": "hostile", "commit": commit, "strategy": strategy });
+            // Else nothing may be left of it.
+            fs::create_dir_all(&world.path).unwrap();
             let done = world.deploy(change).await;
             assert_eq!(done.result.exit_code, Some(1), "{name}: {}", done.log);
             assert!(!world.path.join("current").exists());
