@@ -222,7 +222,11 @@ async fn places_that_are_not_what_they_seem() {
     fs::create_dir(&outside).unwrap();
     let at = async |name: &str| world.deploy(json!({ "path": srv.join(name) })).await;
     symlink(&outside, srv.join("out")).unwrap();
-    at("out").await.failed("and so is below none of this host's deploy roots");
+    let roots = format!(
+        "and so is below none of this host's deploy roots: {} (`deploy_roots` in /etc/signet/policy.toml)",
+        world.dir.path().join("srv").display()
+    );
+    at("out").await.failed(&roots);
     at("out/app").await.failed("and so is below none");
     symlink(outside.join("later"), srv.join("dangling")).unwrap();
     at("dangling").await.failed("can't be followed");
