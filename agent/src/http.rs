@@ -174,7 +174,10 @@ pub fn status_of(url: &str, timeout: Duration) -> Result<u16, String> {
         provide_cryptography();
         config = config.tls_config(TlsConfig::builder().root_certs(root_certs()).build());
     }
-    let answer = config.build().new_agent().get(url).call().map_err(|error| error.to_string())?;
+    let answer = config.build().new_agent().get(url).call().map_err(|error| match error {
+        ureq::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    })?;
     Ok(answer.status().as_u16())
 }
 

@@ -140,6 +140,8 @@ pub const GIT_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const GIT_COMPLAINTS_BYTES_MAX: usize = 64 * 1024;
 /// Names of files that one sentence about a deployment shows.
 pub const DEPLOY_NAMES_SHOWN: usize = 10;
+/// Characters of a health check's address in a reason.
+pub const HEALTH_URL_CHARS_SHOWN: usize = 200;
 /// The longest that a preflight waits until nobody else is at work at its path. Half of its own time is another bound.
 pub const PREFLIGHT_LOCK_MAX: Duration = Duration::from_secs(300);
 /// How often it tries.

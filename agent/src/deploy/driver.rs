@@ -132,6 +132,8 @@ pub(super) struct Job {
     pub(super) deploy: Deploy,
     /// The path, without symbolic links.
     pub(super) path: PathBuf,
+    /// Which directories of the path it made, from the top.
+    made: Vec<PathBuf>,
     roots: DeployRoots,
     pub(super) git: Git,
     told: Arc<Mutex<Told>>,
@@ -147,9 +149,9 @@ impl Job {
     ///
     /// # Errors
     /// It is not, or the system's.
-    pub(super) fn make_place(&self) -> Result<(), Fault> {
+    pub(super) fn make_place(&mut self) -> Result<(), Fault> {
         fault::hit(DeployPoint::Resolved);
-        place::make(&self.path)?;
+        place::make(&self.path, &mut self.made)?;
         if place::resolve(self.deploy.path.as_str().as_ref(), &self.roots)? == self.path {
             return Ok(());
         }
@@ -180,19 +182,23 @@ fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
         return Ok(());
     }
     let path = place::resolve(deploy.path.as_str().as_ref(), &roots)?;
-    let mut job = Job { deploy, path, roots, git, told: Arc::clone(told) };
+    let mut job = Job { deploy, path, made: Vec::new(), roots, git, told: Arc::clone(told) };
     if look {
         return match job.deploy.strategy {
             Strategy::InPlace => in_place::look_at(&mut job),
             Strategy::Releases(_) => releases::look_at(&mut job),
         };
     }
-    match (job.deploy.phase, job.deploy.strategy.clone()) {
+    let done = match (job.deploy.phase, job.deploy.strategy.clone()) {
         (Phase::Deploy, Strategy::InPlace) => in_place::deploy(&mut job),
         (Phase::Deploy, Strategy::Releases(how)) => releases::deploy(&mut job, &how),
         (_, Strategy::InPlace) => in_place::preflight(&job),
         (_, Strategy::Releases(_)) => releases::preflight(&job),
+    };
+    if done.is_err() {
+        place::unmake(&job.made);
     }
+    done
 }
 
 /// A line for the log.

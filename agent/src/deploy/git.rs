@@ -1,7 +1,7 @@
 //! The system's git, with nothing of what could make it run something else.
 
 use std::fs;
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -189,11 +189,11 @@ impl Git {
     }
 
     fn output(&self, at: Option<&Repository>, arguments: &[&str]) -> Result<Output, Fault> {
-        self.bounded(self.command(at).args(arguments).stderr(Stdio::piped()))
+        self.bounded(self.command(at).args(arguments).stderr(Stdio::piped()), &[])
     }
 
-    fn bounded(&self, command: &mut Command) -> Result<Output, Fault> {
-        let output = bounded(command).map_err(|error| match error.kind() {
+    fn bounded(&self, command: &mut Command, expected: &'static [&'static str]) -> Result<Output, Fault> {
+        let output = bounded(command, expected).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Fault::new("there is no git on this host"),
             _ => Fault::new(format!("git can't be executed: {error}")),
         })?;
@@ -208,12 +208,22 @@ impl Git {
     /// # Errors
     /// Its last words, when it fails.
     pub(super) fn run(&self, at: Option<&Repository>, arguments: &[&str]) -> Result<String, Fault> {
-        let output = self.output(at, arguments)?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let name = arguments.iter().find(|argument| !argument.starts_with('-')).unwrap_or(&"");
-        Err(Fault::new(format!("git {name} failed: {}", last_words(&output))))
+        said(&self.output(at, arguments)?, arguments)
+    }
+
+    /// The same, where some complaints are no news for a person: lines that have one of the `expected` in them stay out of
+    /// the log, and are told by the fault alone.
+    ///
+    /// # Errors
+    /// Its last words, when it fails.
+    pub(super) fn attempt(
+        &self,
+        at: &Repository,
+        arguments: &[&str],
+        expected: &'static [&'static str],
+    ) -> Result<String, Fault> {
+        let mut command = self.command(Some(at));
+        said(&self.bounded(command.args(arguments).stderr(Stdio::piped()), expected)?, arguments)
     }
 
     /// What it writes, when it succeeds. What it complains about is not shown: a no is an answer.
@@ -221,7 +231,7 @@ impl Git {
     /// # Errors
     /// It can't be executed.
     pub(super) fn ask(&self, at: &Repository, arguments: &[&str]) -> Result<Option<String>, Fault> {
-        let output = self.bounded(self.command(Some(at)).args(arguments).stderr(Stdio::null()))?;
+        let output = self.bounded(self.command(Some(at)).args(arguments).stderr(Stdio::null()), &[])?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
     }
 
@@ -289,12 +299,22 @@ fn heeds_global(said: &str) -> bool {
     }
 }
 
+/// What a git wrote that succeeded.
+fn said(output: &Output, arguments: &[&str]) -> Result<String, Fault> {
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let name = arguments.iter().find(|argument| !argument.starts_with('-')).unwrap_or(&"");
+    Err(Fault::new(format!("git {name} failed: {}", last_words(output))))
+}
+
 /// Runs a program and keeps the begin of what it answers and the end of its complaints. Those go into the log as they
-/// come.
-fn bounded(command: &mut Command) -> io::Result<Output> {
+/// come, line by line, but for the `expected`.
+fn bounded(command: &mut Command, expected: &'static [&'static str]) -> io::Result<Output> {
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let complaints = child.stderr.take();
-    let complaints = thread::Builder::new().spawn(move || complaints.map_or_else(Vec::new, last_of))?;
+    let complaints = thread::Builder::new()
+        .spawn(move || complaints.map_or_else(Vec::new, |from| last_of(from, expected)))?;
     let mut stdout = Vec::new();
     if let Some(mut answer) = child.stdout.take() {
         answer.by_ref().take(GIT_ANSWER_BYTES_MAX).read_to_end(&mut stdout)?;
@@ -306,12 +326,15 @@ fn bounded(command: &mut Command) -> io::Result<Output> {
     Ok(Output { status: child.wait()?, stdout, stderr: complaints.join().unwrap_or_default() })
 }
 
-fn last_of(mut complaints: impl Read) -> Vec<u8> {
-    let (mut kept, mut read) = (Vec::new(), vec![0; PIPE_READ_BYTES]);
-    while let Ok(count @ 1..) = complaints.read(&mut read) {
-        let said = read.get(..count).unwrap_or_default();
-        io::stderr().write_all(said).ok();
-        kept.extend_from_slice(said);
+fn last_of(complaints: impl Read, expected: &[&str]) -> Vec<u8> {
+    let (mut kept, mut said) = (Vec::new(), Vec::new());
+    let mut complaints = BufReader::new(complaints);
+    while let Ok(1..) = complaints.by_ref().take(PIPE_READ_BYTES as u64).read_until(b'\n', &mut said) {
+        let line = String::from_utf8_lossy(&said);
+        if !expected.iter().any(|part| line.contains(part)) {
+            io::stderr().write_all(&said).ok();
+        }
+        kept.append(&mut said);
         kept.drain(..kept.len().saturating_sub(GIT_COMPLAINTS_BYTES_MAX));
     }
     kept
@@ -408,7 +431,7 @@ mod tests {
         let mut command = Command::new("sh");
         let talk =
             "yes answer | head -c 17000000; yes complaint | head -c 1000000 >&2; echo 'fatal: x' >&2; exit 1";
-        let output = bounded(command.arg("-c").arg(talk).stderr(Stdio::piped())).unwrap();
+        let output = bounded(command.arg("-c").arg(talk).stderr(Stdio::piped()), &[]).unwrap();
         assert!(output.stdout.len() as u64 <= GIT_ANSWER_BYTES_MAX && output.stdout.ends_with(b"\nanswer"));
         assert_eq!(output.stderr.len(), GIT_COMPLAINTS_BYTES_MAX);
         assert_eq!(last_words(&output), "fatal: x");

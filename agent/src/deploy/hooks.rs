@@ -12,7 +12,7 @@ use signet_common::deploy::{CommitId, Health, Probe};
 use super::driver::say;
 use super::plan::Fault;
 use crate::http;
-use crate::limits::PROBE_LOOK_EVERY;
+use crate::limits::{HEALTH_URL_CHARS_SHOWN, PROBE_LOOK_EVERY};
 
 /// What a hook has of the driver's environment.
 const KEPT: [&str; 6] = ["HOME", "USER", "LOGNAME", "SHELL", "PATH", "SIGNET_JTI"];
@@ -57,7 +57,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Asks until the release is healthy.
+    /// Asks until the release is healthy. What one attempt says after another is said once.
     ///
     /// # Errors
     /// It is not, after all attempts; what the last one said.
@@ -69,14 +69,22 @@ impl Stage<'_> {
                     say(&format!("healthy after {attempt} of {} attempts", health.attempts));
                     return Ok(());
                 }
-                Err(fault) => why = fault,
+                Err(same) if same == why => {}
+                Err(news) => {
+                    say(&format!("health check {attempt} of {}: {news}", health.attempts));
+                    why = news;
+                }
             }
-            say(&format!("health check {attempt} of {}: {why}", health.attempts));
             if attempt < health.attempts {
                 sleep(Duration::from_secs(health.pause.into()));
             }
         }
-        Err(Fault::new(format!("the release is not healthy: {why}")))
+        let at = match &health.probe {
+            Probe::Command(_) => String::new(),
+            Probe::Http { url, .. } => format!("{} says: ", without_user(url)),
+        };
+        let (attempts, s) = (health.attempts, if health.attempts == 1 { "" } else { "s" });
+        Err(Fault::new(format!("the release is not healthy after {attempts} attempt{s}: {at}{why}")))
     }
 
     fn probe(&self, health: &Health) -> Result<(), String> {
@@ -110,11 +118,36 @@ impl Stage<'_> {
     }
 }
 
+/// An address as it may be shown: without its user and password, and no longer than a line.
+fn without_user(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}").chars().take(HEALTH_URL_CHARS_SHOWN).collect()
+}
+
 fn ended(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => status.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_its_user() {
+        for (url, shown) in [
+            ("http://127.0.0.1:1/health", "http://127.0.0.1:1/health"),
+            ("https://bob:hunter2@example.com:8443/a@b?c=d@e", "https://example.com:8443/a@b?c=d@e"),
+            ("https://bob:hunter2@example.com", "https://example.com"),
+            ("https://b@b@example.com?x", "https://example.com?x"),
+        ] {
+            assert_eq!(without_user(url), shown);
+        }
     }
 }

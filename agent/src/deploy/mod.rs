@@ -141,6 +141,12 @@ fn open(deploy: &Deploy, credential: &Credential, data: &DataDir) -> Result<Stri
     String::from_utf8(secret).map_err(|_| not_ours())
 }
 
+/// The begin of a reason.
+fn bounded(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    reason
+}
+
 /// Removes the reports of deployments that an earlier start of the agent had running.
 ///
 /// # Errors
@@ -170,7 +176,7 @@ impl Reported {
         };
         result.deploy = Some(Box::new(report.deploy));
         if result.outcome == Outcome::Failed && result.reason.is_none() {
-            result.reason = report.fault.map(|fault| fault.chars().take(REASON_BYTES_MAX / 4).collect());
+            result.reason = report.fault.map(bounded);
         }
     }
 

@@ -139,19 +139,20 @@ fn name(uid: Uid) -> String {
     User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
 }
 
-/// Makes the directory of a deployment, if need be. The path leads through no symbolic link. Where everybody may make
+/// Makes the directory of a deployment, if need be, and notes in `made` what it makes, from the top. The path leads through no symbolic link. Where everybody may make
 /// names somebody else may have been faster: so each part is looked at before anything is made in it.
 ///
 /// # Errors
 /// A part is something else or somebody else's, or the system's.
-pub(super) fn make(path: &Path) -> Result<(), Fault> {
+pub(super) fn make(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), Fault> {
     let cannot = |error: io::Error| Fault::new(format!("{} can't be created: {error}", path.display()));
     let mut parts: Vec<&Path> = path.ancestors().collect();
     while let Some(part) = parts.pop() {
         if part.symlink_metadata().is_err() {
             match fs::create_dir(part) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cannot(error)),
-                _ => {}
+                Ok(()) => made.push(part.to_owned()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(cannot(error)),
             }
         }
         let there = part.symlink_metadata().map_err(cannot)?;
@@ -161,6 +162,16 @@ pub(super) fn make(path: &Path) -> Result<(), Fault> {
         trusted(part, &there)?;
     }
     Ok(())
+}
+
+/// Removes directories that this deployment made, given from the top, as far as they are still empty: nothing came of it.
+pub(super) fn unmake(made: &[PathBuf]) {
+    for directory in made.iter().rev() {
+        // What holds something by now, perhaps another's, stays, and so does what is above it.
+        if fs::remove_dir(directory).is_err() {
+            return;
+        }
+    }
 }
 
 /// A path that is locked for as long as this lives, and never longer than the driver does.

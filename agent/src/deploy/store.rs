@@ -32,8 +32,9 @@ const KIND: [&str; 13] = [
     "refstorage = files",
     "refstorage = reftable",
 ];
-/// Said by git, and no reason to give up yet.
-const NO_SUCH_REF: &str = "couldn't find remote ref";
+/// Said by git, and no reason to give up yet: no such branch or tag, and what a server that knows ids only of branches says
+/// of others.
+const NOT_THERE: [&str; 2] = ["couldn't find remote ref", "not our ref"];
 
 /// To which commit the deployment's reference leads on the remote.
 ///
@@ -59,7 +60,10 @@ pub(super) fn resolve(git: &Git, deploy: &Deploy) -> Result<CommitId, Fault> {
         line.and_then(|(commit, _)| commit.parse::<CommitId>().ok())
     };
     names.iter().find_map(commit_of).ok_or_else(|| match &deploy.reference {
-        Some(reference) => Fault::new(format!("the repository has no branch or tag {reference}")),
+        Some(reference) => {
+            let hint = GitRef::hint(reference.as_str());
+            Fault::new(format!("the repository has no branch or tag {reference}{hint}"))
+        }
         None => Fault::new("the repository has no default branch"),
     })
 }
@@ -302,13 +306,11 @@ fn fetched(git: &Git, at: &Repository, deploy: &Deploy, refspecs: &[String]) -> 
     }
     arguments.extend(["--", deploy.repository.as_str()]);
     arguments.extend(refspecs.iter().map(String::as_str));
-    match git.run(Some(at), &arguments) {
+    match git.attempt(at, &arguments, &NOT_THERE) {
         Ok(_) => Ok(true),
-        Err(fault) if fault.to_string().contains(NO_SUCH_REF) => Ok(false),
+        Err(fault) if NOT_THERE.iter().any(|not| fault.to_string().contains(not)) => Ok(false),
         // Where a branch is gone in whose place there is a directory of branches now, or the other way round.
         Err(fault) if fault.to_string().contains("local refs could not be updated") => Ok(false),
-        // A server that knows ids only of branches says this of others.
-        Err(fault) if fault.to_string().contains("not our ref") => Ok(false),
         Err(fault) => Err(fault),
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use signet_common::deploy::{Deploy, Phase, Strategy};
 
-use super::{Denied, Here, NEVER_ROOTS, Policy, Shell, approvers, deny};
+use super::{Denied, Here, NEVER_ROOTS, Policy, SYSTEM_FILE, Shell, approvers, deny};
+use crate::limits::DEPLOY_NAMES_SHOWN;
 
 /// Below what deployments may go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +43,27 @@ impl DeployRoots {
             true => "which".to_owned(),
             false => format!("which leads to {} and so", leads.display()),
         };
-        Err(Denied(format!("{}, {to} is below none of this host's deploy roots", path.display())))
+        Err(Denied(format!("{}, {to} {}", path.display(), self.hold_not())))
+    }
+
+    /// What is said of a path that they don't hold: which they are, and where that is set.
+    fn hold_not(&self) -> String {
+        let roots = match self {
+            Self::Own => return format!("is below one of {}, or in .ssh", NEVER_ROOTS.join(", ")),
+            Self::Below(roots) => roots,
+        };
+        let mut shown: Vec<String> =
+            roots.iter().take(DEPLOY_NAMES_SHOWN).map(|root| root.display().to_string()).collect();
+        if shown.is_empty() {
+            shown.push("there are none".into());
+        }
+        if roots.len() > shown.len() {
+            shown.push("…".into());
+        }
+        format!(
+            "is below none of this host's deploy roots: {} (`deploy_roots` in {SYSTEM_FILE})",
+            shown.join(", ")
+        )
     }
 
     /// The same roots without symbolic links, as this process sees them; those that can't be followed are left out.
@@ -111,7 +132,7 @@ impl Policy {
             return deny(format!("the user {user:?} is not among this host's users"));
         }
         if !self.deploy_roots.hold(Path::new(deploy.path.as_str())) {
-            return deny(format!("{} is below none of this host's deploy roots", deploy.path));
+            return deny(format!("{} {}", deploy.path, self.deploy_roots.hold_not()));
         }
         if self.narrows_shell() && runs_shell(&deploy.strategy) {
             return deny("hooks and health commands are shell commands, and this host runs not just any");
@@ -157,6 +178,27 @@ mod tests {
         assert!(judged(&Policy::default(), json!({ "filters": true })).is_ok());
         let why = judged(&narrow, json!({ "filters": true })).unwrap_err().to_string();
         assert!(why.contains("filters run"), "{why}");
+    }
+
+    #[test]
+    fn a_refusal_names_the_roots_and_where_they_are_set() {
+        let roots = ["/srv", "/opt", "/var/www", "/home"];
+        let why = judged(&Policy::default(), json!({ "path": "/data/app" })).unwrap_err().to_string();
+        let told = format!(
+            "/data/app is below none of this host's deploy roots: {} (`deploy_roots` in {SYSTEM_FILE})",
+            roots.join(", ")
+        );
+        assert_eq!(why, told);
+        let security = include_str!("../../../docs/security.md");
+        for root in roots {
+            assert!(security.contains(&format!("`{root}`")), "{root}");
+        }
+        let none = Policy { deploy_roots: DeployRoots::Below(Vec::new()), ..Policy::default() };
+        let why = judged(&none, json!({})).unwrap_err().to_string();
+        assert!(why.contains("deploy roots: there are none ("), "{why}");
+        let own = Policy { deploy_roots: DeployRoots::Own, ..Policy::default() };
+        let why = judged(&own, json!({ "path": "/etc/app" })).unwrap_err().to_string();
+        assert!(why.contains("/etc/app is below one of /etc, /usr"), "{why}");
     }
 
     #[test]

@@ -42,6 +42,8 @@ async fn names_that_lead_into_git_or_out_of_the_tree_are_not_checked_out() {
         let commit = impossible_tree(&world, name);
         for strategy in [json!("in_place"), json!({ "releases": {} })] {
             let change = json!({ "reference": "hostile", "commit": commit, "strategy": strategy });
+            // Else nothing may be left of it.
+            fs::create_dir_all(&world.path).unwrap();
             let done = world.deploy(change).await;
             assert_eq!(done.result.exit_code, Some(1), "{name}: {}", done.log);
             assert!(!world.path.join("current").exists());
@@ -220,7 +222,11 @@ async fn places_that_are_not_what_they_seem() {
     fs::create_dir(&outside).unwrap();
     let at = async |name: &str| world.deploy(json!({ "path": srv.join(name) })).await;
     symlink(&outside, srv.join("out")).unwrap();
-    at("out").await.failed("and so is below none of this host's deploy roots");
+    let roots = format!(
+        "and so is below none of this host's deploy roots: {} (`deploy_roots` in /etc/signet/policy.toml)",
+        world.dir.path().join("srv").display()
+    );
+    at("out").await.failed(&roots);
     at("out/app").await.failed("and so is below none");
     symlink(outside.join("later"), srv.join("dangling")).unwrap();
     at("dangling").await.failed("can't be followed");

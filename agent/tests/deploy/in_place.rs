@@ -271,6 +271,7 @@ async fn ignored_files_and_those_that_came_since_are_not_overwritten() {
     // A first deployment that got no further than a repository, and then somebody put a file there.
     fs::remove_dir_all(&world.path).unwrap();
     world.deploy(json!({ "commit": "d".repeat(40) })).await.failed("has no commit");
+    fs::create_dir(&world.path).unwrap();
     fs::write(world.path.join("version"), "mine").unwrap();
     world.deploy(json!({})).await.failed("it holds version");
     assert_eq!(world.read("version"), "mine");

@@ -9,4 +9,5 @@ mod in_place;
 mod narrowed;
 mod releases;
 mod signed;
+mod told;
 mod world;

@@ -114,6 +114,12 @@ fn references_by_gits_own_rules() {
     for bad in bad {
         assert!(why::<GitRef>(bad).is_some(), "{bad:?}");
     }
+    for short in ["84a7128", "84A7128C", &"a".repeat(39)] {
+        assert_eq!(GitRef::hint(short), "; a commit needs its whole id", "{short}");
+    }
+    for other in ["84a712", "84a7128x", "main", &"a".repeat(40)] {
+        assert_eq!(GitRef::hint(other), "", "{other}");
+    }
 }
 
 #[test]

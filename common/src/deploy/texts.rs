@@ -86,6 +86,16 @@ deploy_text!(
     SharedPath, "the shared path", shared_path
 );
 
+impl GitRef {
+    /// What more to say when there is no such branch or tag: it looks like the begin of a commit's id, which names none.
+    /// With what separates it from that, or empty.
+    #[must_use]
+    pub fn hint(text: &str) -> &'static str {
+        let hex = text.bytes().all(|b| b.is_ascii_hexdigit());
+        if hex && (7..40).contains(&text.len()) { "; a commit needs its whole id" } else { "" }
+    }
+}
+
 /// A transport of git.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use signet_common::deploy::{CommitId, GitUrl};
+use signet_common::deploy::{CommitId, GitRef, GitUrl};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
@@ -71,7 +71,8 @@ pub(super) async fn commit(
     let found: HashMap<&str, &str> =
         text.lines().filter_map(|l| l.split_once('\t')).map(|(c, n)| (n, c)).collect();
     let commit = names.iter().find_map(|name| found.get(name.as_str())?.parse().ok());
-    commit.ok_or_else(|| "the repository has no such branch or tag".into())
+    let hint = || job.plan.git_branch.as_deref().map_or("", GitRef::hint);
+    commit.ok_or_else(|| format!("the repository has no such branch or tag{}", hint()))
 }
 
 /// What to ask for; the first that is there counts.

@@ -42,6 +42,8 @@ pub(super) struct Layout {
     pub(super) mirror: PathBuf,
     pub(super) state: PathBuf,
     pub(super) shared: PathBuf,
+    /// What of it was not there before.
+    made: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -58,8 +60,13 @@ impl Layout {
             )));
         }
         let mirror = path.join(MIRROR);
-        let layout =
-            Self { path: path.to_owned(), state: mirror.join(STATE), shared: path.join(SHARED), mirror };
+        let mut layout = Self {
+            path: path.to_owned(),
+            state: mirror.join(STATE),
+            shared: path.join(SHARED),
+            mirror,
+            made: Vec::new(),
+        };
         if layout.mirror.symlink_metadata().is_ok() {
             place::own(&layout.mirror)?;
             layout.by_itself()?;
@@ -67,10 +74,24 @@ impl Layout {
             layout.foreign(force)?;
         }
         for directory in [layout.mirror.clone(), path.join(RELEASES)] {
-            fs::create_dir_all(&directory).map_err(Fault::of(directory.display()))?;
+            match fs::create_dir(&directory) {
+                Ok(()) => layout.made.push(directory),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Fault::of(directory.display())(error)),
+            }
         }
         place::own(&path.join(RELEASES))?;
         Ok(layout)
+    }
+
+    /// Removes what this deployment made, a mirror that came to nothing among it, or says why that remains.
+    pub(super) fn unmake(&self) {
+        if self.made.contains(&self.mirror)
+            && let Err(error) = fs::remove_dir_all(&self.mirror)
+        {
+            say(&format!("{} remains: {error}", self.mirror.display()));
+        }
+        place::unmake(&self.made);
     }
 
     fn by_itself(&self) -> Result<(), Fault> {

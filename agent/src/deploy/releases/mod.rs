@@ -11,19 +11,22 @@
 mod layout;
 mod shared;
 
-use signet_common::deploy::{CommitId, Releases};
+use std::sync::atomic::Ordering;
+
+use signet_common::deploy::{CommitId, Releases, SharedPath};
 use signet_common::fault::{self, DeployPoint};
 
 use super::driver::{Job, say};
 use super::git::Repository;
 use super::hooks::Stage;
 use super::place::{self, Locked, MIRROR};
-use super::plan::Fault;
+use super::plan::{Fault, shown};
 use super::store;
 use layout::Layout;
 pub(super) use layout::Undo;
 
-/// Brings the commit to the path as a new release, or as one that is still there.
+/// Brings the commit to the path as a new release, or as one that is still there. Where it stands already only its health
+/// is asked for.
 ///
 /// # Errors
 /// A step failed; then the release before is current.
@@ -45,14 +48,19 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
         (told.deployed.before, told.deployed.commit) = (before.clone(), before);
         told.deployed.release = current.clone();
     }
-    let stands = record.is_some_and(|record| record.good && record.commit == commit) && !job.deploy.force;
-    if !stands || job.deploy.allowed_signers.is_some() {
+    let good = record.is_some_and(|record| record.good && record.commit == commit);
+    let stands = current.as_ref().filter(|_| good && !job.deploy.force);
+    if stands.is_none() || job.deploy.allowed_signers.is_some() {
         place::unlock_git(&layout.mirror)?;
-        prepare(job, &layout, &commit, whole)?;
+        if let Err(fault) = prepare(job, &layout, &commit, whole) {
+            if !whole && !job.git.killed().load(Ordering::Relaxed) {
+                layout.unmake();
+            }
+            return Err(fault);
+        }
     }
-    if stands {
-        say(&format!("{} stands on {commit} already", job.path.display()));
-        return Ok(());
+    if let Some(name) = stands {
+        return stay(job, how, &layout, &commit, name);
     }
     layout.remove_unfinished(current.as_deref());
     let kept = if job.deploy.rollback {
@@ -60,6 +68,7 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
     } else {
         None
     };
+    let new = kept.is_none();
     let release = match kept {
         Some(release) => {
             say(&format!("taking release {release} again"));
@@ -67,7 +76,7 @@ pub(super) fn deploy(job: &mut Job, how: &Releases) -> Result<(), Fault> {
         }
         None => build(job, how, &layout, &commit)?,
     };
-    switch(job, how, &layout, &commit, &release)?;
+    switch(job, how, &layout, &commit, &release, new)?;
     layout.clean(how.keep, &release);
     fault::hit(DeployPoint::Cleaned);
     Ok(())
@@ -87,6 +96,50 @@ fn prepare(job: &Job, layout: &Layout, commit: &CommitId, whole: bool) -> Result
     }
     fault::hit(DeployPoint::Fetched);
     store::verify(&job.git, &at, &job.deploy, commit)
+}
+
+/// What is left to do where a release of the commit is current and has shown that it works.
+fn stay(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name: &str) -> Result<(), Fault> {
+    let edited = edited(job, layout, name)?;
+    if !edited.is_empty() {
+        let names = shown(edited.lines().collect::<Vec<_>>().into_iter());
+        let current = layout.release(name);
+        return Err(Fault::new(format!(
+            "{} was changed by hand: {names} (force makes a new release)",
+            current.display()
+        )));
+    }
+    say(&format!("{} stands on {commit} already", job.path.display()));
+    let directory = layout.release(name);
+    let unshared = shared::link_missing(&how.shared, &layout.shared, &directory);
+    if let Some(line) = not_done(how, &unshared, commit) {
+        say(&line);
+    }
+    let Some(health) = &how.health else { return Ok(()) };
+    job.git.forget_credential()?;
+    let healthy = Stage { path: &layout.path, release: &directory, commit }.prove(health);
+    healthy.map_err(|fault| {
+        Fault::new(format!(
+            "{fault}; nothing was taken back, because nothing was changed: {name} was current"
+        ))
+    })
+}
+
+/// A line about what a new release would have brought along.
+fn not_done(how: &Releases, unshared: &[&SharedPath], commit: &CommitId) -> Option<String> {
+    let hooks = match (how.build.is_empty(), how.activate.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some("build hooks are not run".to_owned()),
+        (true, false) => Some("activate hooks are not run".to_owned()),
+        (false, false) => Some("build and activate hooks are not run".to_owned()),
+    };
+    let links = (!unshared.is_empty()).then(|| {
+        let names = shown(unshared.iter().map(|path| path.as_str()));
+        format!("what the release has of its own at {names} is not shared")
+    });
+    let what: Vec<String> = hooks.into_iter().chain(links).collect();
+    (!what.is_empty())
+        .then(|| format!("{}: {commit} stands here already (force makes a new release)", what.join(", and ")))
 }
 
 /// Whether the mirror is there, with what git makes last.
@@ -137,6 +190,7 @@ fn switch(
     layout: &Layout,
     commit: &CommitId,
     release: &str,
+    new: bool,
 ) -> Result<(), Fault> {
     job.git.forget_credential()?;
     let undo = layout.undo(release)?;
@@ -149,7 +203,7 @@ fn switch(
         told.deployed.release = Some(release.to_owned());
     }
     fault::hit(DeployPoint::AfterSwitch);
-    if let Err(fault) = prove(how, layout, commit, release) {
+    if let Err(fault) = prove(job, how, layout, commit, release, new) {
         return Err(go_back(job, how, layout, fault));
     }
     job.told().undo = None;
@@ -157,10 +211,21 @@ fn switch(
     Ok(())
 }
 
-fn prove(how: &Releases, layout: &Layout, commit: &CommitId, release: &str) -> Result<(), Fault> {
+fn prove(
+    job: &Job,
+    how: &Releases,
+    layout: &Layout,
+    commit: &CommitId,
+    release: &str,
+    new: bool,
+) -> Result<(), Fault> {
     let directory = layout.release(release);
     let stage = Stage { path: &layout.path, release: &directory, commit };
     stage.run("activate", &how.activate)?;
+    if new && !how.activate.is_empty() {
+        // What these changed was not changed by hand either. One that is taken again may have been.
+        job.git.ask(&tree(layout, release), &["add", "--update"])?;
+    }
     fault::hit(DeployPoint::Activated);
     if let Some(health) = &how.health {
         stage.prove(health)?;
@@ -168,8 +233,8 @@ fn prove(how: &Releases, layout: &Layout, commit: &CommitId, release: &str) -> R
     layout.mark_good(release, commit)
 }
 
-/// The release before is current again, and its activate hooks run. Gives the fault that led to this, and what failed
-/// beside it.
+/// The release before is current again, and this job's activate hooks run there: it knows no others. Gives the fault that
+/// led to this, and what became of it.
 fn go_back(job: &Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
     say(&format!("{fault}; going back"));
     let (name, commit) = {
@@ -179,12 +244,21 @@ fn go_back(job: &Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
         }
         (told.deployed.release.clone(), told.deployed.commit.clone())
     };
-    let (Some(name), Some(commit)) = (name, commit) else { return fault };
+    let and = |what: String| Fault::new(format!("{fault}; {what}"));
+    let Some(name) = name else {
+        return and("nothing was there before, so `current` was removed".to_owned());
+    };
+    let Some(commit) = commit else {
+        return and(format!("back on {name}, which is no release of ours: no hooks are run there"));
+    };
+    if !how.activate.is_empty() {
+        say(&format!("running the activate hooks of this job again, in {name}"));
+    }
     let directory = layout.release(&name);
     let stage = Stage { path: &layout.path, release: &directory, commit: &commit };
     match stage.run("activate", &how.activate) {
-        Ok(()) => fault,
-        Err(error) => Fault::new(format!("{fault}; and in release {name}, to which it went back, {error}")),
+        Ok(()) => and(format!("back on {name} {commit}")),
+        Err(error) => and(format!("back on {name}, but there {error}")),
     }
 }
 
@@ -197,15 +271,19 @@ pub(super) fn look_at(job: &mut Job) -> Result<(), Fault> {
     let layout = Layout::of(&job.path, false)?;
     let name = layout.current()?.ok_or_else(|| Fault::new("no release is current"))?;
     let record = layout.record(&name).ok_or_else(|| Fault::new("the current release is none of ours"))?;
-    let at = tree(&layout, &name);
     job.git.only_look();
-    job.git.disable_filters(&at)?;
-    let changed =
-        job.git.run(Some(&at), &["diff", "--name-only", "--no-ext-diff", "--ignore-submodules=all"])?;
+    let edited = edited(job, &layout, &name)?;
     let mut told = job.told();
     (told.deployed.commit, told.deployed.release) = (Some(record.commit), Some(name));
-    told.deployed.changed = !changed.is_empty();
+    told.deployed.changed = !edited.is_empty();
     Ok(())
+}
+
+/// Names of a release's files that were changed by hand, one a line. One look with one process.
+fn edited(job: &mut Job, layout: &Layout, name: &str) -> Result<String, Fault> {
+    let at = tree(layout, name);
+    job.git.disable_filters(&at)?;
+    job.git.run(Some(&at), &["diff", "--name-only", "--no-ext-diff", "--ignore-submodules=all"])
 }
 
 /// A release's own index, as it was when it was built.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NOFOLLOW;
 use signet_common::deploy::SharedPath;
 
+use super::super::driver::say;
 use super::super::plan::Fault;
 
 /// The end of a copy's name until it is whole.
@@ -35,14 +36,50 @@ pub(super) fn link(paths: &[SharedPath], shared: &Path, release: &Path) -> Resul
                 Some(_) => fs::remove_file(&place)?,
                 None => {}
             }
-            // Relative, so that the whole path may be moved.
-            let up = path.as_str().split('/').count() + 1;
-            let target: PathBuf = std::iter::repeat_n("..", up).chain(["shared", path.as_str()]).collect();
-            symlink(target, &place)
+            symlink(target(path), &place)
         };
         link().map_err(Fault::of(format!("{path} can't be shared")))?;
     }
     Ok(())
+}
+
+/// Where the link of a path leads: relative, so that the whole may be moved.
+fn target(path: &SharedPath) -> PathBuf {
+    let up = path.as_str().split('/').count() + 1;
+    std::iter::repeat_n("..", up).chain(["shared", path.as_str()]).collect()
+}
+
+/// Links those paths of a release that serves at which nothing stands. Nothing of it is removed: gives the paths at which it
+/// has something of its own, or that can't be linked.
+pub(super) fn link_missing<'a>(
+    paths: &'a [SharedPath],
+    shared: &Path,
+    release: &Path,
+) -> Vec<&'a SharedPath> {
+    let linked = |path: &SharedPath| match release.join(path.as_str()).read_link() {
+        Ok(leads) => leads == target(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match link_one(path, shared, release) {
+            Ok(()) => true,
+            Err(fault) => {
+                say(&fault.to_string());
+                false
+            }
+        },
+        Err(_) => false,
+    };
+    paths.iter().filter(|path| !linked(path)).collect()
+}
+
+fn link_one(path: &SharedPath, shared: &Path, release: &Path) -> Result<(), Fault> {
+    let place = inside(release, path, "the release")?;
+    let source = inside(shared, path, "what is shared")?;
+    let link = || -> io::Result<()> {
+        if source.symlink_metadata().is_err() {
+            fs::create_dir(&source)?;
+        }
+        symlink(target(path), &place)
+    };
+    link().map_err(Fault::of(format!("{path} can't be shared")))
 }
 
 /// Copies a file to a name that nobody else could have prepared, and gives it its own when it is whole.
