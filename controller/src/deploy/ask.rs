@@ -8,6 +8,7 @@ use signet_common::deploy::{Health, Probe};
 use signet_common::statement::Kind;
 use signet_common::time::Micros;
 
+use super::agents;
 use super::model::{self, Engine, Job, Plan, Target};
 use super::request::{Asked, Checked};
 use super::rolling::misfits;
@@ -15,6 +16,7 @@ use super::secrets::{self, Login, Secrets};
 use super::service::Jobs;
 use super::store::{self, NewJob};
 use crate::accounts::within;
+use super::text::printable;
 use crate::approvals::Need;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
@@ -43,7 +45,8 @@ impl Jobs {
         }
         self.signed(&plan, &targets).await?;
         let credential = request.credential.map(|credential| (plan.git_repo.clone(), credential));
-        let new = New { targets, credential, until, origin: Origin::Request };
+        let ignored = request.unknown.shown().map(|names| ignored(&names));
+        let new = New { targets, credential, until, origin: Origin::Request, ignored };
         self.make(by, caller, &plan, &new).await
     }
 
@@ -142,7 +145,7 @@ impl Jobs {
     }
 
     pub(super) async fn make(&self, by: &Author, caller: &Caller, plan: &Plan, new: &New) -> Result<i64> {
-        let New { targets, credential, until, origin } = new;
+        let New { targets, credential, until, origin, ignored } = new;
         let made = in_transaction!(self.store(), |tx| -> Result<i64> {
             self.admitted(tx, caller, targets).await?;
             let id = store::next_id(tx).await?;
@@ -157,6 +160,9 @@ impl Jobs {
             };
             store::insert(tx, id, &new).await?;
             let logins = targets.iter().filter_map(Whom::login).cloned().collect();
+            if let Some(text) = ignored {
+                store::lock(tx, id, &[agents::line(None, text.clone())]).await?;
+            }
             let kept = Secrets { logins, credential: credential.clone() };
             store::put_secret(tx, id, secrets::seal(self.keys(), id, &kept)?, *until).await?;
             let object = model::shown(id);
@@ -219,7 +225,7 @@ impl Jobs {
             return Err(Error::Conflict(why.into()));
         }
         let origin = Origin::Retry(id);
-        Ok((job, New { targets, credential, until, origin }))
+        Ok((job, New { targets, credential, until, origin, ignored: None }))
     }
 
     /// Refuses what would go around the signatures that are known to be needed for a repository.
@@ -268,6 +274,12 @@ impl Jobs {
 }
 
 /// Why what needs approval does not go over SSH.
+/// That these fields of a request did nothing, in Ansible's way. The document lets anything stand there, but a field that is
+/// misspelt may have been to make the deployment more careful.
+fn ignored(names: &str) -> String {
+    format!("[WARNING]: ignored, because no such field is known: {}", printable(names))
+}
+
 const UNAPPROVED: &str = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
     agents alone";
 /// Why what needs signatures does not.
@@ -291,6 +303,8 @@ pub(super) struct New {
     until: Micros,
     pub(super) origin: Origin,
 }
+    /// The first line of its log: what of the request nobody knew.
+    ignored: Option<String>,
 
 /// Where a job comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
