@@ -12,6 +12,7 @@ use super::agents::{Part, part};
 use super::model::{End, Engine, Happening, JobStatus, Target, TargetStatus};
 use super::rolling;
 use super::runner::Reason;
+use super::service::put_commit;
 use super::store::{self, Kept, NewLine};
 use super::text::{self, Splitter, fatal};
 use crate::dispatch::{Between, Happened, Outcomes, What};
@@ -69,7 +70,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
                 match part {
                     Part::Resolve => {
                         if let Some(commit) = &end.commit {
-                            store::put_commit(tx, job, commit).await?;
+                            put_commit(tx, job, commit).await?;
                         }
                     }
                     Part::Preflight => {}

@@ -29,7 +29,7 @@ use crate::keys::Keys;
 use crate::loops::Loops;
 use crate::repositories::Repositories;
 use crate::settings::{Deploying, Settings};
-use crate::store::{Store, in_transaction};
+use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// What the operator decided.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ impl Jobs {
     /// Notes the one commit that all hosts of a job get, and gives the one that it is: the first that was noted.
     pub(super) async fn put_commit(&self, id: i64, commit: &CommitId) -> Result<CommitId> {
         let noted = in_transaction!(self.store, |tx| -> Result<Option<String>> {
-            store::put_commit(tx, id, commit.as_str()).await?;
+            put_commit(tx, id, commit.as_str()).await?;
             Ok(store::commit_of(tx, id).await?)
         })?;
         let noted = noted.ok_or_else(unknown)?;
@@ -231,6 +231,25 @@ impl Jobs {
     /// The database's.
     pub async fn forget_secrets(&self) -> Result<()> {
         let now = Micros::now();
+/// Notes the one commit of a job; the first one stays. Of a retry the log says when it is another one than the job before it
+/// deployed: what is retried is the request.
+pub(super) async fn put_commit(tx: &mut Tx, id: i64, commit: &str) -> Result<(), StoreError> {
+    if !store::put_commit(tx, id, commit).await? {
+        return Ok(());
+    }
+    let Some(Job { retry_of: Some(before), plan, .. }) = store::one(&mut *tx, id).await? else {
+        return Ok(());
+    };
+    let Some(old) = store::commit_of(tx, before).await?.filter(|old| old != commit) else { return Ok(()) };
+    let name = plan.git_branch.as_deref().map_or("the default branch".into(), super::text::printable);
+    let short = |commit: &str| commit.chars().take(SHORT_COMMIT).collect::<String>();
+    let line = format!("{name} is {}..{} since {}", short(&old), short(commit), model::shown(before));
+    store::lock(tx, id, &[agents::line(None, line)]).await
+}
+
+/// Digits of a commit's id that tell it from others, for people.
+const SHORT_COMMIT: usize = 12;
+
         in_transaction!(self.store, |tx| -> Result<()> { Ok(store::delete_old_secrets(tx, now).await?) })
     }
 }

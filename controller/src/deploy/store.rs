@@ -468,9 +468,9 @@ pub(super) async fn commit_of(tx: &mut Tx, job: i64) -> Result<Option<String>, S
     Ok(row.and_then(|(commit,)| commit))
 }
 
-/// Notes the one commit of a job; the first one stays.
-pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
-    tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
+/// Notes the one commit of a job; the first one stays. Says whether this is it.
+pub(super) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<bool, StoreError> {
+    Ok(tx.run(PUT_COMMIT.bind(commit).bind(job)).await? > 0)
 }
 
 pub(super) async fn finish(
