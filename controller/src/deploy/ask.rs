@@ -13,10 +13,11 @@ use super::model::{self, Engine, Job, Plan, Target};
 use super::request::{Asked, Checked};
 use super::rolling::misfits;
 use super::secrets::{self, Login, Secrets};
+use super::seen::{at_paths, of_repositories};
 use super::service::Jobs;
 use super::store::{self, NewJob};
-use crate::accounts::within;
 use super::text::printable;
+use crate::accounts::within;
 use crate::approvals::Need;
 use crate::audit::{self, Action, Author, Note};
 use crate::error::{Error, Result};
@@ -159,10 +160,10 @@ impl Jobs {
                 targets: rows,
             };
             store::insert(tx, id, &new).await?;
-            let logins = targets.iter().filter_map(Whom::login).cloned().collect();
             if let Some(text) = ignored {
                 store::lock(tx, id, &[agents::line(None, text.clone())]).await?;
             }
+            let logins = targets.iter().filter_map(Whom::login).cloned().collect();
             let kept = Secrets { logins, credential: credential.clone() };
             store::put_secret(tx, id, secrets::seal(self.keys(), id, &kept)?, *until).await?;
             let object = model::shown(id);
@@ -190,7 +191,7 @@ impl Jobs {
 
     /// A job that is over, and what it takes to do the same again.
     pub(super) async fn finished(&self, caller: &Caller, id: i64) -> Result<(Job, New)> {
-        let job = self.job(id).await?;
+        let job = self.seen(caller, id).await?;
         allowed(caller, &job.plan)?;
         if !job.status.is_final() {
             return Err(Error::Conflict("the job is still under way".into()));
@@ -273,13 +274,13 @@ impl Jobs {
     }
 }
 
-/// Why what needs approval does not go over SSH.
 /// That these fields of a request did nothing, in Ansible's way. The document lets anything stand there, but a field that is
 /// misspelt may have been to make the deployment more careful.
 fn ignored(names: &str) -> String {
     format!("[WARNING]: ignored, because no such field is known: {}", printable(names))
 }
 
+/// Why what needs approval does not go over SSH.
 const UNAPPROVED: &str = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
     agents alone";
 /// Why what needs signatures does not.
@@ -302,9 +303,9 @@ pub(super) struct New {
     /// How long its secrets are kept.
     until: Micros,
     pub(super) origin: Origin,
-}
     /// The first line of its log: what of the request nobody knew.
     ignored: Option<String>,
+}
 
 /// Where a job comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -368,10 +369,10 @@ impl Whom {
 pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
     let Some(deploys) = &caller.deploys else { return Ok(()) };
     let refused = |text: String| Err(Error::Forbidden(text));
-    if !deploys.repositories.iter().any(|one| repositories::same(one, &plan.git_repo)) {
+    if !of_repositories(deploys, &plan.git_repo) {
         return refused("this token may not deploy this repository".into());
     }
-    if deploys.paths.as_ref().is_some_and(|all| !all.iter().any(|dir| holds(dir, &plan.dest_path))) {
+    if !at_paths(deploys, &plan.dest_path) {
         return refused(format!("this token may not deploy to {}", plan.dest_path));
     }
     match hook(plan) {
@@ -380,11 +381,6 @@ pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether a path is this directory or lies below it.
-fn holds(dir: &str, path: &str) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The field by which a deployment runs what its caller wants, or as whom, beside the repository's content.

@@ -18,7 +18,7 @@ use super::model::{self, Job, JobStatus, Target};
 use super::pace::Pace;
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
-use super::store::{self, Filter};
+use super::store;
 use super::views::DetailView;
 use crate::approvals::Approvals;
 use crate::audit::{self, Action, Author, Note};
@@ -165,10 +165,6 @@ impl Jobs {
         Ok(store::targets(&self.store, id).await?)
     }
 
-    pub(super) async fn list(&self, filter: Filter, limit: usize, offset: usize) -> Result<(Vec<Job>, i64)> {
-        Ok(store::list(&self.store, filter, limit, offset).await?)
-    }
-
     /// Waits for the job's end, for so long at most.
     pub(super) async fn wait(&self, id: i64, limit: Duration) -> Result<JobStatus> {
         let until = tokio::time::Instant::now() + limit;
@@ -231,6 +227,10 @@ impl Jobs {
     /// The database's.
     pub async fn forget_secrets(&self) -> Result<()> {
         let now = Micros::now();
+        in_transaction!(self.store, |tx| -> Result<()> { Ok(store::delete_old_secrets(tx, now).await?) })
+    }
+}
+
 /// Notes the one commit of a job; the first one stays. Of a retry the log says when it is another one than the job before it
 /// deployed: what is retried is the request.
 pub(super) async fn put_commit(tx: &mut Tx, id: i64, commit: &str) -> Result<(), StoreError> {
@@ -249,10 +249,6 @@ pub(super) async fn put_commit(tx: &mut Tx, id: i64, commit: &str) -> Result<(),
 
 /// Digits of a commit's id that tell it from others, for people.
 const SHORT_COMMIT: usize = 12;
-
-        in_transaction!(self.store, |tx| -> Result<()> { Ok(store::delete_old_secrets(tx, now).await?) })
-    }
-}
 
 pub(super) fn unknown() -> Error {
     Error::NotFound("Job not found".into())

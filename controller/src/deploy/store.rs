@@ -9,7 +9,7 @@ use crate::limits::{
     BATCH_ROWS_MAX, JOB_LINES_MAX, JOB_LOG_BYTES_MAX, JOB_WORDS_MAX, RETENTION_JOB_LINES_MAX,
     RETENTION_JOBS_MAX,
 };
-use crate::store::{Read, Store, StoreError, Tx, Value, corrupt, statements};
+use crate::store::{Read, Statement, Store, StoreError, Tx, Value, corrupt, statements};
 
 macro_rules! job {
     ($rest:literal) => {
@@ -18,6 +18,15 @@ macro_rules! job {
                 retry_of, requested_at, started_at, finished_at, cancel_at, commit_id, awaits, last_line FROM jobs ",
             $rest
         )
+    };
+}
+
+/// Of [`Filter`] and [`Within`]: a job whose hosts are not all among those is left out.
+macro_rules! within {
+    () => {
+        "(? IS NULL OR status = ?) AND requested_at >= ? AND requested_at < ? AND git_repo IN ({list}) \
+            AND dest_path IN ({list}) AND (? OR targets_count = (SELECT COUNT(*) FROM job_targets t \
+            WHERE t.job_id = jobs.id AND t.engine = 'agent' AND t.host IN ({list})))"
     };
 }
 
@@ -37,6 +46,10 @@ statements! {
             ORDER BY id DESC LIMIT ? OFFSET ?"));
     COUNT = same("SELECT COUNT(*) AS number FROM jobs WHERE (? IS NULL OR status = ?) AND requested_at >= ? \
             AND requested_at < ?");
+    LIST_WITHIN = same(concat!(job!("WHERE "), within!(), " ORDER BY id DESC LIMIT ? OFFSET ?"));
+    COUNT_WITHIN = same(concat!("SELECT COUNT(*) AS number FROM jobs WHERE ", within!()));
+    REPOSITORIES = same("SELECT DISTINCT git_repo FROM jobs");
+    PATHS = same("SELECT DISTINCT dest_path FROM jobs WHERE git_repo IN ({list})");
     TARGETS = same("SELECT ordinal, host, port, username, engine, status, changed, started_at, elapsed_ms, reason, \
             commit_id, inferred FROM job_targets WHERE job_id = ? ORDER BY ordinal");
     PUT_TARGET = same("UPDATE job_targets SET status = ?, changed = ?, started_at = ?, elapsed_ms = ?, reason = ?, \
@@ -48,7 +61,7 @@ statements! {
     CUT = same("UPDATE jobs SET log_cut = 1 WHERE id = ?");
     INSERT_LINES = same("INSERT INTO job_lines (job_id, id, at, host, line) VALUES {rows:5}");
     LINES = same("SELECT id, at, host, line FROM job_lines WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?");
-    LAST_AT = same("SELECT n.host, j.dest_path, j.id, j.commit_id FROM (SELECT t.host AS host, MAX(t.job_id) AS id \
+    LAST_AT = same("SELECT n.host, j.dest_path, j.id, j.commit_id, j.git_repo FROM (SELECT t.host AS host, MAX(t.job_id) AS id \
             FROM job_targets t JOIN jobs o ON o.id = t.job_id WHERE t.host IN ({list}) AND o.dest_path IN ({list}) \
             AND t.engine = 'agent' AND t.status = 'SUCCESS' GROUP BY t.host, o.dest_path) n JOIN jobs j ON j.id = n.id");
     /// Hosts that a finished job brought this commit to, at this place.
@@ -263,18 +276,47 @@ pub(super) struct Filter {
     pub(super) to: Micros,
 }
 
+/// Only jobs of these repositories, to these paths, as they are written there.
+#[derive(Debug)]
+pub(super) struct Within {
+    pub(super) repositories: Vec<String>,
+    pub(super) paths: Vec<String>,
+    /// By the agents of these hosts alone; none = on any, by whatever carries it.
+    pub(super) hosts: Option<Vec<String>>,
+}
+
+/// Repositories as they are written in jobs.
+pub(super) async fn repositories(store: &Store) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<(String,)> = store.all(REPOSITORIES.query()).await?;
+    Ok(rows.into_iter().map(|(one,)| one).collect())
+}
+
+/// Where jobs of these repositories went.
+pub(super) async fn paths(store: &Store, repositories: &[String]) -> Result<Vec<String>, StoreError> {
+    let repositories = repositories.iter().map(String::as_str);
+    let rows: Vec<(String,)> = store.all(PATHS.query().list(repositories)).await?;
+    Ok(rows.into_iter().map(|(one,)| one).collect())
+}
+
 /// A page, newest first, and how many there are in all.
 pub(super) async fn list(
     store: &Store,
     filter: Filter,
+    within: Option<&Within>,
     limit: usize,
     offset: usize,
 ) -> Result<(Vec<Job>, i64), StoreError> {
     let status = filter.status.map(JobStatus::as_str);
-    let narrowed =
-        |query: crate::store::Statement| query.bind(status).bind(status).bind(filter.from).bind(filter.to);
-    let rows: Vec<JobRow> = store.all(narrowed(LIST).bind(limit as u64).bind(offset as u64)).await?;
-    let count: Option<(i64,)> = store.first(narrowed(COUNT)).await?;
+    let narrowed = |statement: Statement| {
+        let query = statement.bind(status).bind(status).bind(filter.from).bind(filter.to);
+        let Some(Within { repositories, paths, hosts }) = within else { return query };
+        let [repositories, paths] = [repositories, paths].map(|all| all.iter().map(String::as_str));
+        let all = hosts.iter().flatten().map(String::as_str);
+        query.list(repositories).list(paths).bind(hosts.is_none()).list(all)
+    };
+    let (list, count) = if within.is_some() { (LIST_WITHIN, COUNT_WITHIN) } else { (LIST, COUNT) };
+    let rows: Vec<JobRow> = store.all(narrowed(list).bind(limit as u64).bind(offset as u64)).await?;
+    let count: Option<(i64,)> = store.first(narrowed(count)).await?;
     let jobs = rows.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
     Ok((jobs, count.map_or(0, |(n,)| n)))
 }
@@ -420,16 +462,25 @@ pub(super) async fn lines(
     Ok(rows.into_iter().map(line).collect())
 }
 
-/// The newest job that deployed to one of these paths of one of these enrolled hosts, by host and path, with the commit that it
-/// wanted.
+/// The newest job that deployed to a path.
+#[derive(Debug)]
+pub(super) struct LastJob {
+    pub(super) id: i64,
+    /// The commit that it wanted.
+    pub(super) commit: Option<String>,
+    pub(super) git_repo: String,
+}
+
+/// The newest job that deployed to one of these paths of one of these enrolled hosts, by host and path.
 pub(super) async fn last_at(
     store: &Store,
     hosts: impl IntoIterator<Item = &str>,
     paths: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<(String, String), (i64, Option<String>)>, StoreError> {
-    let rows: Vec<(String, String, i64, Option<String>)> =
+) -> Result<HashMap<(String, String), LastJob>, StoreError> {
+    let rows: Vec<(String, String, i64, Option<String>, String)> =
         store.all(LAST_AT.query().list(hosts).list(paths)).await?;
-    Ok(rows.into_iter().map(|(host, path, id, commit)| ((host, path), (id, commit))).collect())
+    let keyed = |(host, path, id, commit, git_repo)| ((host, path), LastJob { id, commit, git_repo });
+    Ok(rows.into_iter().map(keyed).collect())
 }
 
 pub(super) async fn cancel(tx: &mut Tx, job: i64, now: Micros) -> Result<(), StoreError> {
