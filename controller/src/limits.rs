@@ -411,3 +411,8 @@ pub const LS_REMOTE_BYTES_MAX: u64 = 64 * 1024;
 pub const LS_REMOTE_COMPLAINT_BYTES_MAX: usize = 4 * 1024;
 /// How long a host may take to ask a repository for a commit, in seconds.
 pub const RESOLVE_SECONDS_MAX: u32 = 60;
+
+/// Fields of a body that are not known, and are named in an answer or a log.
+pub const UNKNOWN_FIELDS_MAX: usize = 10;
+/// Characters shown of such a field's name with the way to it.
+pub const UNKNOWN_FIELD_CHARS_MAX: usize = 100;

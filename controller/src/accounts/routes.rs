@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::auth::{SESSION_COOKIE, bearer, guard_origin};
 use crate::http::extract::{Author, Json, Path, Peer, Query, moment};
+use crate::http::known::Exact;
 use crate::http::list::{listed, page, page_limit};
 use crate::limits::{API_TOKENS_MAX, TICKET_SECONDS};
 use crate::settings::Secret;
@@ -232,6 +233,12 @@ struct NewTokenView {
     id: Uuid,
     /// Shown this once.
     token: String,
+    name: String,
+    /// What was granted.
+    role: Role,
+    scope: Scope,
+    /// Null if never.
+    expires_at: Option<String>,
 }
 
 /// Makes an API token of the caller's account.
@@ -241,12 +248,19 @@ async fn post_token(
     State(app): State<App>,
     caller: Caller,
     by: Author,
-    Json(body): Json<TokenBody>,
+    Exact(body): Exact<TokenBody>,
 ) -> Result<Response> {
     let asked = body.asked()?;
     let (id, token) = app.accounts.make_token(&by, &caller, &asked).await?;
     tracing::info!(%id, name = asked.name, by = %caller, "API token made");
-    let view = NewTokenView { id, token: token.reveal().to_owned() };
+    let view = NewTokenView {
+        id,
+        token: token.reveal().to_owned(),
+        name: asked.name,
+        role: asked.role,
+        scope: asked.scope,
+        expires_at: asked.expires_at.map(Micros::rfc3339),
+    };
     Ok((StatusCode::CREATED, axum::Json(view)).into_response())
 }
 

@@ -19,7 +19,8 @@ use crate::accounts::{Caller, Role, by_a_person};
 use crate::app::App;
 use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
-use crate::http::extract::{Author, Json, Path};
+use crate::http::extract::{Author, Path};
+use crate::http::known::Exact;
 use crate::limits::{APPROVER_KEYS_MAX, APPROVER_KEYS_SHOWN_MAX, KEY_COMMENT_CHARS_MAX};
 use crate::store::{StoreError, in_transaction};
 
@@ -62,7 +63,7 @@ async fn post_key(
     With(app): With<App>,
     caller: Caller,
     by: Author,
-    Json(body): Json<KeyBody>,
+    Exact(body): Exact<KeyBody>,
 ) -> Result<(StatusCode, axum::Json<KeyView>)> {
     let view = app.approvals.add_key(&caller, &by, &body.public_key).await?;
     tracing::warn!(by = %caller, fingerprint = %view.fingerprint, "an approver key was registered");

@@ -14,7 +14,8 @@ use super::service::Word;
 use super::view::{ApprovalDetail, ApprovalView};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::extract::{Author, Caller, Json, Path, Query};
+use crate::http::extract::{Author, Caller, Path, Query};
+use crate::http::known::Exact;
 use crate::http::list::{cursor, cursor_of, listed, page_limit};
 use crate::limits::{APPROVALS_LIMIT, APPROVALS_LIMIT_MAX, REFUSAL_CHARS_MAX};
 
@@ -91,7 +92,7 @@ async fn approve(
     caller: Caller,
     by: Author,
     Path(id): Path<String>,
-    Json(body): Json<ApproveBody>,
+    Exact(body): Exact<ApproveBody>,
 ) -> Result<axum::Json<ApprovalView>> {
     let id = task_id(&id)?;
     let word = Word { digest: body.digest, signature: body.signature };
@@ -117,7 +118,7 @@ async fn refuse(
     caller: Caller,
     by: Author,
     Path(id): Path<String>,
-    Json(body): Json<RefuseBody>,
+    Exact(body): Exact<RefuseBody>,
 ) -> Result<axum::Json<ApprovalView>> {
     let id = task_id(&id)?;
     let reason = body.reason.as_deref().filter(|reason| !reason.is_empty());

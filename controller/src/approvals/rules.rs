@@ -18,7 +18,8 @@ use super::store;
 use crate::app::App;
 use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
-use crate::http::extract::{Author, Caller, Json, Path};
+use crate::http::extract::{Author, Caller, Path};
+use crate::http::known::Exact;
 use crate::limits::{
     APPROVAL_RULES_MAX, APPROVAL_WAIT_SECONDS, APPROVAL_WAIT_SECONDS_MAX, APPROVALS_NEEDED_MAX,
 };
@@ -115,7 +116,7 @@ async fn post_rule(
     With(app): With<App>,
     caller: Caller,
     by: Author,
-    Json(body): Json<RuleBody>,
+    Exact(body): Exact<RuleBody>,
 ) -> Result<(StatusCode, axum::Json<RuleView>)> {
     let rule = body.check()?;
     app.approvals.make_rule(&caller, &by, &rule).await?;

@@ -12,8 +12,10 @@ use super::model::{self, Engine, Job, Plan, Target};
 use super::request::{Asked, Checked};
 use super::rolling::misfits;
 use super::secrets::{self, Login, Secrets};
+use super::seen::{at_paths, of_repositories};
 use super::service::Jobs;
 use super::store::{self, NewJob};
+use super::text::printable;
 use crate::accounts::within;
 use crate::approvals::Need;
 use crate::audit::{self, Action, Author, Note};
@@ -43,7 +45,8 @@ impl Jobs {
         }
         self.signed(&plan, &targets).await?;
         let credential = request.credential.map(|credential| (plan.git_repo.clone(), credential));
-        let new = New { targets, credential, until, origin: Origin::Request };
+        let ignored = request.unknown.shown().map(|names| ignored(&names));
+        let new = New { targets, credential, until, origin: Origin::Request, ignored };
         self.make(by, caller, &plan, &new).await
     }
 
@@ -142,7 +145,7 @@ impl Jobs {
     }
 
     pub(super) async fn make(&self, by: &Author, caller: &Caller, plan: &Plan, new: &New) -> Result<i64> {
-        let New { targets, credential, until, origin } = new;
+        let New { targets, credential, until, origin, ignored } = new;
         let made = in_transaction!(self.store(), |tx| -> Result<i64> {
             self.admitted(tx, caller, targets).await?;
             let id = store::next_id(tx).await?;
@@ -156,6 +159,9 @@ impl Jobs {
                 targets: rows,
             };
             store::insert(tx, id, &new).await?;
+            if let Some(text) = ignored {
+                store::lock(tx, id, &[store::line(None, text.clone())]).await?;
+            }
             let logins = targets.iter().filter_map(Whom::login).cloned().collect();
             let kept = Secrets { logins, credential: credential.clone() };
             store::put_secret(tx, id, secrets::seal(self.keys(), id, &kept)?, *until).await?;
@@ -184,7 +190,7 @@ impl Jobs {
 
     /// A job that is over, and what it takes to do the same again.
     pub(super) async fn finished(&self, caller: &Caller, id: i64) -> Result<(Job, New)> {
-        let job = self.job(id).await?;
+        let job = self.seen(caller, id).await?;
         allowed(caller, &job.plan)?;
         if !job.status.is_final() {
             return Err(Error::Conflict("the job is still under way".into()));
@@ -219,7 +225,7 @@ impl Jobs {
             return Err(Error::Conflict(why.into()));
         }
         let origin = Origin::Retry(id);
-        Ok((job, New { targets, credential, until, origin }))
+        Ok((job, New { targets, credential, until, origin, ignored: None }))
     }
 
     /// Refuses what would go around the signatures that are known to be needed for a repository.
@@ -267,6 +273,12 @@ impl Jobs {
     }
 }
 
+/// That these fields of a request did nothing, in Ansible's way. The document lets anything stand there, but a field that is
+/// misspelt may have been to make the deployment more careful.
+fn ignored(names: &str) -> String {
+    format!("[WARNING]: ignored, because no such field is known: {}", printable(names))
+}
+
 /// Why what needs approval does not go over SSH.
 const UNAPPROVED: &str = "deployments to some of these hosts need approval, and over SSH no host could check it: deploy by \
     agents alone";
@@ -290,6 +302,8 @@ pub(super) struct New {
     /// How long its secrets are kept.
     until: Micros,
     pub(super) origin: Origin,
+    /// The first line of its log: what of the request nobody knew.
+    ignored: Option<String>,
 }
 
 /// Where a job comes from.
@@ -354,10 +368,10 @@ impl Whom {
 pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
     let Some(deploys) = &caller.deploys else { return Ok(()) };
     let refused = |text: String| Err(Error::Forbidden(text));
-    if !deploys.repositories.iter().any(|one| repositories::same(one, &plan.git_repo)) {
+    if !of_repositories(deploys, &plan.git_repo) {
         return refused("this token may not deploy this repository".into());
     }
-    if deploys.paths.as_ref().is_some_and(|all| !all.iter().any(|dir| holds(dir, &plan.dest_path))) {
+    if !at_paths(deploys, &plan.dest_path) {
         return refused(format!("this token may not deploy to {}", plan.dest_path));
     }
     match hook(plan) {
@@ -366,11 +380,6 @@ pub(super) fn allowed(caller: &Caller, plan: &Plan) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether a path is this directory or lies below it.
-fn holds(dir: &str, path: &str) -> bool {
-    path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The field by which a deployment runs what its caller wants, or as whom, beside the repository's content.

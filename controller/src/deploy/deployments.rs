@@ -11,11 +11,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::seen::{at_paths, of_repositories};
+use super::store::LastJob;
 use super::{model, store};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::hosts::{Deployment, DeploymentFilter};
-use crate::http::extract::Query;
+use crate::http::extract::{Caller, Query};
 use crate::http::list::{link_next, page_limit};
 use crate::limits::{DEPLOYMENTS_PAGE, DEPLOYMENTS_PAGE_MAX};
 
@@ -34,7 +36,8 @@ struct DeploymentsQuery {
     path: Option<String>,
     /// `true`: only what is not what was deployed; `false`: only what is.
     drifted: Option<bool>,
-    /// Rows on a page; 100 unless given, 200 at most.
+    /// Rows on a page; 100 unless given, 200 at most. For a token that is limited to repositories a page may hold fewer although
+    /// there is a next one.
     limit: Option<u32>,
     /// From the `Link` of the page before.
     cursor: Option<String>,
@@ -70,6 +73,7 @@ struct DeploymentView {
     responses((status = 200, body = Vec<DeploymentView>), (status = 400)))]
 async fn list_deployments(
     State(app): State<App>,
+    caller: Caller,
     uri: Uri,
     Query(query): Query<DeploymentsQuery>,
 ) -> Result<Response> {
@@ -94,8 +98,9 @@ async fn list_deployments(
     let paths: BTreeSet<&str> = rows.iter().map(|row| row.path.as_str()).collect();
     let mut last = store::last_at(app.jobs.store(), hosts, paths).await?;
     let mut job = |row: &Deployment| last.remove(&(row.hostname.clone(), row.path.clone()));
-    let views: Vec<_> =
-        rows.into_iter().map(|row| (job(&row), row)).map(|(job, row)| view(row, job)).collect();
+    let found =
+        rows.into_iter().map(|row| (job(&row), row)).filter(|(job, row)| seen(&caller, row, job.as_ref()));
+    let views: Vec<_> = found.map(|(job, row)| view(row, job)).collect();
     let mut response = axum::Json(views).into_response();
     if let Some(next) = next {
         link_next(&mut response, &uri, &next);
@@ -103,8 +108,16 @@ async fn list_deployments(
     Ok(response)
 }
 
-fn view(row: Deployment, job: Option<(i64, Option<String>)>) -> DeploymentView {
-    let (job_id, wanted) = job.map_or((None, None), |(id, commit)| (Some(model::shown(id)), commit));
+/// Whether a caller may see this: who is limited to repositories must know from the job that it is one of them.
+fn seen(caller: &Caller, row: &Deployment, job: Option<&LastJob>) -> bool {
+    let Some(deploys) = &caller.deploys else { return true };
+    job.is_some_and(|job| of_repositories(deploys, &job.git_repo))
+        && at_paths(deploys, &row.path)
+        && caller.groups.as_ref().is_none_or(|groups| groups.contains(&row.grp))
+}
+
+fn view(row: Deployment, job: Option<LastJob>) -> DeploymentView {
+    let (job_id, wanted) = job.map_or((None, None), |job| (Some(model::shown(job.id)), job.commit));
     DeploymentView {
         hostname: row.hostname,
         group: row.grp,

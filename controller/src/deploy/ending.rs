@@ -21,7 +21,7 @@ use crate::store::{StoreError, Tx, in_transaction};
 
 impl Jobs {
     /// Refuses who is limited to groups of hosts and may not touch all of a job's.
-    async fn touchable(&self, tx: &mut Tx, caller: &Caller, id: i64) -> Result<()> {
+    pub(super) async fn touchable(&self, tx: &mut Tx, caller: &Caller, id: i64) -> Result<()> {
         if caller.groups.is_none() {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::model::Job;
 use super::service::Jobs;
 use super::store;
 use crate::error::{Error, Result};
@@ -36,10 +37,9 @@ pub(super) struct LinesView {
     pub finished: bool,
 }
 
-/// The lines behind this one.
-pub(super) async fn lines(jobs: &Jobs, id: i64, from_id: i64) -> Result<LinesView> {
-    // First: a job that is over writes no more.
-    let job = jobs.job(id).await?;
+/// The lines behind this one, of a job that was read before: one that is over writes no more.
+pub(super) async fn lines(jobs: &Jobs, job: &Job, from_id: i64) -> Result<LinesView> {
+    let id = job.id;
     let (mut lines, mut next_from_id, mut bytes) = (Vec::new(), from_id, 0);
     'full: loop {
         let limit = JOB_LINES_AT_ONCE.min(JOB_LINES_PAGE_MAX - lines.len());
@@ -61,8 +61,7 @@ pub(super) async fn lines(jobs: &Jobs, id: i64, from_id: i64) -> Result<LinesVie
 }
 
 /// The whole log as it is now, read and sent a piece at a time.
-pub(super) async fn text(jobs: &Jobs, id: i64) -> Result<Response> {
-    jobs.job(id).await?;
+pub(super) fn text(jobs: &Jobs, id: i64) -> Response {
     let pieces = stream::try_unfold((jobs.clone(), 0_i64), move |(jobs, after)| async move {
         let found = store::lines(jobs.store(), id, after, JOB_LINES_AT_ONCE).await?;
         let Some(last) = found.last().map(|line| line.id) else { return Ok::<_, Error>(None) };
@@ -70,5 +69,5 @@ pub(super) async fn text(jobs: &Jobs, id: i64) -> Result<Response> {
         Ok(Some((Bytes::from(text), (jobs, last))))
     });
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    (headers, Body::from_stream(pieces)).into_response()
 }

@@ -23,6 +23,7 @@ mod rolling;
 mod routes;
 mod runner;
 mod secrets;
+mod seen;
 mod service;
 mod ssh;
 mod stop;

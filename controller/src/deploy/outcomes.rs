@@ -10,6 +10,7 @@ use signet_common::time::Micros;
 
 use super::model::{End, Happening, JobStatus, Target, TargetStatus};
 use super::rolling;
+use super::service::put_commit;
 use super::stop::Reason;
 use super::store::{self, Kept, NewLine};
 use super::tasks::{Part, part};
@@ -69,7 +70,7 @@ async fn take(tx: &mut Tx, job: i64, happened: &[(Part, &Happened)]) -> Result<(
                 match part {
                     Part::Resolve => {
                         if let Some(commit) = &end.commit {
-                            store::put_commit(tx, job, commit).await?;
+                            put_commit(tx, job, commit).await?;
                         }
                     }
                     Part::Preflight => {}

@@ -38,16 +38,46 @@ pub(super) async fn commit(
     job: &Job,
     credential: Option<&Credential>,
 ) -> Result<CommitId, String> {
-    let _turn = TURNS.acquire().await.map_err(|e| e.to_string())?;
     let names = names(job.plan.git_branch.as_deref());
+    let text = references(jobs, job, credential, &names).await?;
+    let found: HashMap<&str, &str> = text
+        .lines()
+        .filter_map(|l| l.split_once('\t'))
+        .map(|(c, n)| (n, c))
+        .filter(|(_, c)| !c.starts_with("ref: "))
+        .collect();
+    let commit = names.iter().find_map(|name| found.get(name.as_str())?.parse().ok());
+    let hint = || job.plan.git_branch.as_deref().map_or("", GitRef::hint);
+    commit.ok_or_else(|| format!("the repository has no such branch or tag{}", hint()))
+}
+
+/// The repository's default branch, or in words for people why it is not known.
+pub(super) async fn default_branch(
+    jobs: &Jobs,
+    job: &Job,
+    credential: Option<&Credential>,
+) -> Result<GitRef, String> {
+    let text = references(jobs, job, credential, &names(None)).await?;
+    let name = |line: &str| line.strip_prefix("ref: refs/heads/")?.strip_suffix("\tHEAD")?.parse().ok();
+    text.lines().find_map(name).ok_or_else(|| "the repository has no default branch".into())
+}
+
+/// What the repository says of these references: lines as `git ls-remote --symref` writes them.
+async fn references(
+    jobs: &Jobs,
+    job: &Job,
+    credential: Option<&Credential>,
+    names: &[String],
+) -> Result<String, String> {
+    let _turn = TURNS.acquire().await.map_err(|e| e.to_string())?;
     let access = Access::new(jobs, job, credential).map_err(|e| no_place(&e))?;
     let mut command = Command::new("git");
     for setting in &access.configuration {
         command.args(["-c", setting]);
     }
     command
-        .args(["ls-remote", "--", &job.plan.git_repo])
-        .args(&names)
+        .args(["ls-remote", "--symref", "--", &job.plan.git_repo])
+        .args(names)
         .env_clear()
         .envs(
             ["PATH", "GIT_SSL_CAINFO", "SSL_CERT_FILE"]
@@ -67,12 +97,7 @@ pub(super) async fn commit(
     if !said.status.success() {
         return Err(clean(String::from_utf8_lossy(&said.stderr).into_owned()));
     }
-    let text = String::from_utf8_lossy(&said.stdout);
-    let found: HashMap<&str, &str> =
-        text.lines().filter_map(|l| l.split_once('\t')).map(|(c, n)| (n, c)).collect();
-    let commit = names.iter().find_map(|name| found.get(name.as_str())?.parse().ok());
-    let hint = || job.plan.git_branch.as_deref().map_or("", GitRef::hint);
-    commit.ok_or_else(|| format!("the repository has no such branch or tag{}", hint()))
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
 /// What to ask for; the first that is there counts.

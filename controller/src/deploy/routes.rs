@@ -175,9 +175,13 @@ impl ListQuery {
 /// Jobs, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(ListQuery),
     responses((status = 200, body = Good<ListView>), (status = 422)))]
-async fn list_jobs(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<Response> {
+async fn list_jobs(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Response> {
     let (page, size, filter) = query.parse()?;
-    let (jobs, total) = app.jobs.list(filter, size, (page - 1).saturating_mul(size)).await?;
+    let (jobs, total) = app.jobs.list(&caller, filter, size, (page - 1).saturating_mul(size)).await?;
     let view = ListView { items: jobs.into_iter().map(Into::into).collect(), total, page, page_size: size };
     Ok(good(StatusCode::OK, view))
 }
@@ -189,8 +193,9 @@ fn job_id(text: &str) -> Result<i64> {
 /// One job with its hosts.
 #[utoipa::path(get, path = "/api/v1/jobs/{job_id}", tag = "jobs", params(("job_id" = String, Path)),
     responses((status = 200, body = Good<DetailView>), (status = 404)))]
-async fn get_job(State(app): State<App>, Path(id): Path<String>) -> Result<Response> {
-    Ok(good(StatusCode::OK, app.jobs.detail(job_id(&id)?).await?))
+async fn get_job(State(app): State<App>, caller: Caller, Path(id): Path<String>) -> Result<Response> {
+    let job = app.jobs.seen(&caller, job_id(&id)?).await?;
+    Ok(good(StatusCode::OK, app.jobs.detail(job.id).await?))
 }
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -209,15 +214,17 @@ struct LogQuery {
         (status = 404), (status = 422)))]
 async fn get_logs(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<String>,
     Query(query): Query<LogQuery>,
 ) -> Result<Response> {
+    let job = app.jobs.seen(&caller, job_id(&id)?).await?;
     match query.format.as_deref() {
-        None | Some("text") => logs::text(&app.jobs, job_id(&id)?).await,
+        None | Some("text") => Ok(logs::text(&app.jobs, job.id)),
         Some("json") => {
             let from = query.from_id.as_ref().map_or(Some(0), |text| text.parse().ok()).filter(|n| *n >= 0);
             let from = from.ok_or_else(|| Error::invalid("from_id", "must be a whole number from 0"))?;
-            Ok(good(StatusCode::OK, logs::lines(&app.jobs, job_id(&id)?, from).await?))
+            Ok(good(StatusCode::OK, logs::lines(&app.jobs, &job, from).await?))
         }
         Some(_) => Err(Error::invalid("format", "must be text or json")),
     }
@@ -267,7 +274,7 @@ async fn cancel_job(
     by: Author,
     Path(id): Path<String>,
 ) -> Result<Response> {
-    let id = job_id(&id)?;
+    let id = app.jobs.seen(&caller, job_id(&id)?).await?.id;
     let status = app.jobs.cancel(&by, &caller, id).await?;
     Ok(good(StatusCode::ACCEPTED, brief(id, status)))
 }

@@ -17,7 +17,7 @@ use super::model::{self, Job, JobStatus, Target};
 use super::pace::Pace;
 use super::request::Rules as RequestRules;
 use super::secrets::Login;
-use super::store::{self, Filter};
+use super::store;
 use super::tasks;
 use super::views::DetailView;
 use crate::approvals::Approvals;
@@ -29,7 +29,7 @@ use crate::keys::Keys;
 use crate::loops::Loops;
 use crate::repositories::Repositories;
 use crate::settings::{Deploying, Settings};
-use crate::store::{Store, in_transaction};
+use crate::store::{Store, StoreError, Tx, in_transaction};
 
 /// What the operator decided.
 #[derive(Debug)]
@@ -165,10 +165,6 @@ impl Jobs {
         Ok(store::targets(&self.store, id).await?)
     }
 
-    pub(super) async fn list(&self, filter: Filter, limit: usize, offset: usize) -> Result<(Vec<Job>, i64)> {
-        Ok(store::list(&self.store, filter, limit, offset).await?)
-    }
-
     /// Waits for the job's end, for so long at most.
     pub(super) async fn wait(&self, id: i64, limit: Duration) -> Result<JobStatus> {
         let until = tokio::time::Instant::now() + limit;
@@ -185,7 +181,7 @@ impl Jobs {
     /// Notes the one commit that all hosts of a job get, and gives the one that it is: the first that was noted.
     pub(super) async fn put_commit(&self, id: i64, commit: &CommitId) -> Result<CommitId> {
         let noted = in_transaction!(self.store, |tx| -> Result<Option<String>> {
-            store::put_commit(tx, id, commit.as_str()).await?;
+            put_commit(tx, id, commit.as_str()).await?;
             Ok(store::commit_of(tx, id).await?)
         })?;
         let noted = noted.ok_or_else(unknown)?;
@@ -234,6 +230,25 @@ impl Jobs {
         in_transaction!(self.store, |tx| -> Result<()> { Ok(store::delete_old_secrets(tx, now).await?) })
     }
 }
+
+/// Notes the one commit of a job; the first one stays. Of a retry the log says when it is another one than the job before it
+/// deployed: what is retried is the request.
+pub(super) async fn put_commit(tx: &mut Tx, id: i64, commit: &str) -> Result<(), StoreError> {
+    if !store::put_commit(tx, id, commit).await? {
+        return Ok(());
+    }
+    let Some(Job { retry_of: Some(before), plan, .. }) = store::one(&mut *tx, id).await? else {
+        return Ok(());
+    };
+    let Some(old) = store::commit_of(tx, before).await?.filter(|old| old != commit) else { return Ok(()) };
+    let name = plan.git_branch.as_deref().map_or("the default branch".into(), super::text::printable);
+    let short = |commit: &str| commit.chars().take(SHORT_COMMIT).collect::<String>();
+    let line = format!("{name} is {}..{} since {}", short(&old), short(commit), model::shown(before));
+    store::lock(tx, id, &[store::line(None, line)]).await
+}
+
+/// Digits of a commit's id that tell it from others, for people.
+const SHORT_COMMIT: usize = 12;
 
 pub(super) fn unknown() -> Error {
     Error::NotFound("Job not found".into())

@@ -22,7 +22,8 @@ use super::service::group_name;
 use crate::app::App;
 use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};
-use crate::http::extract::{Author, Json, Path, Query};
+use crate::http::extract::{Author, Path, Query};
+use crate::http::known::Exact;
 use crate::http::list::{listed, page};
 use crate::limits::{JOIN_TOKEN_SECONDS, JOIN_TOKEN_SECONDS_MAX, JOIN_TOKEN_USES_MAX};
 use crate::store::{Tx, corrupt, in_transaction};
@@ -222,7 +223,7 @@ fn within(field: &str, asked: Option<u32>, default: u32, max: u32) -> Result<i64
 async fn post_join_token(
     State(app): State<App>,
     by: Author,
-    Json(body): Json<JoinTokenBody>,
+    Exact(body): Exact<JoinTokenBody>,
 ) -> Result<Response> {
     if let Some(group) = &body.group {
         group_name(group)?;

@@ -8,6 +8,7 @@ mod edge;
 pub mod extract;
 mod guard;
 mod health;
+pub mod known;
 pub mod list;
 pub mod metrics;
 pub mod paging;

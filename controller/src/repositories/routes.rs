@@ -15,6 +15,7 @@ use super::{address, credential, signers};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Json, Path};
+use crate::http::known::Unknown;
 
 /// The slice's routes.
 #[must_use]
@@ -94,17 +95,15 @@ struct RepositoryChange {
 /// The fields of a body, and what is wrong with them.
 struct Fields<'a> {
     object: &'a Map<String, Value>,
+    unknown: Unknown,
     wrong: Vec<(String, String)>,
 }
 
 impl<'a> Fields<'a> {
-    fn of(body: &'a Value, names: &[&str]) -> Result<Self> {
+    /// Of what should be a `T`.
+    fn of<T: ToSchema>(body: &'a Value) -> Result<Self> {
         let object = body.as_object().ok_or_else(|| Error::invalid("", "the body must be a JSON object"))?;
-        let mut fields = Self { object, wrong: Vec::new() };
-        if object.keys().any(|name| !names.contains(&name.as_str())) {
-            fields.wrong.push(("body".into(), format!("only these fields are known: {}", names.join(", "))));
-        }
-        Ok(fields)
+        Ok(Self { object, unknown: Unknown::in_body::<T>(body), wrong: Vec::new() })
     }
 
     fn take<T>(&mut self, name: &str, found: std::result::Result<T, String>) -> Option<T> {
@@ -145,7 +144,9 @@ impl<'a> Fields<'a> {
         self.take("allowed_signers", found).map_or(Change::Keep, |text| Change::Set(Some(text)))
     }
 
-    fn done(self) -> Result<()> {
+    fn done(mut self) -> Result<()> {
+        // Last: of a credential more can be said.
+        self.wrong.extend(self.unknown.refusal());
         if self.wrong.is_empty() { Ok(()) } else { Err(Error::InvalidFields(self.wrong)) }
     }
 }
@@ -175,12 +176,13 @@ async fn post_repository(
     by: Author,
     Json(body): Json<Value>,
 ) -> Result<(StatusCode, axum::Json<RepositoryView>)> {
-    let mut fields = Fields::of(&body, &["url", "credential", "allowed_signers"])?;
+    let mut fields = Fields::of::<RepositoryRequest>(&body)?;
     let url = fields.url();
     let given = |change| if let Change::Set(value) = change { value } else { None };
     let credential = given(fields.credential(url.as_ref()));
     let allowed_signers = if let Change::Set(value) = fields.signers() { value } else { None };
-    if credential.is_none() && allowed_signers.is_none() && fields.wrong.is_empty() {
+    let faultless = fields.wrong.is_empty() && fields.unknown.refusal().is_none();
+    if credential.is_none() && allowed_signers.is_none() && faultless {
         fields.wrong.push(("credential".into(), "give a credential, allowed_signers, or both".into()));
     }
     fields.done()?;
@@ -211,7 +213,7 @@ async fn patch_repository(
     Json(body): Json<Value>,
 ) -> Result<axum::Json<RepositoryView>> {
     let url = example(&app.repositories.one(&id).await?.url).parse::<GitUrl>().ok();
-    let mut fields = Fields::of(&body, &["credential", "allowed_signers"])?;
+    let mut fields = Fields::of::<RepositoryChange>(&body)?;
     let changes = Changes { credential: fields.credential(url.as_ref()), allowed_signers: fields.signers() };
     fields.done()?;
     let entry = app.repositories.change(&by, &id, &changes).await?;

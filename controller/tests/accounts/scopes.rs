@@ -69,7 +69,7 @@ async fn a_token_for_repositories_is_no_shell(pair: Pair) {
     let made = plain.post(&app, "/api/v1/jobs", &job(&json!({ "dest_path": "/var/x" }))).await.expect(202);
     let elsewhere = made["data"]["job_id"].as_str().unwrap();
     for (who, job, status) in
-        [(&plain, with_hooks[0].as_str(), 403), (&hooks, &with_hooks[0], 409), (&below, elsewhere, 403)]
+        [(&plain, with_hooks[0].as_str(), 403), (&hooks, &with_hooks[0], 409), (&below, elsewhere, 404)]
     {
         for (what, body) in [("retry", json!({})), ("rollback", commit.clone())] {
             let answer = who.post(&app, &format!("/api/v1/jobs/{job}/{what}"), &body).await;

@@ -76,10 +76,27 @@ async fn a_token_makes_no_token(pair: Pair) {
             json!({ "name": "x", "repositories": ["https://h/x"], "surfaces": ["jobs"], "paths": ["/srv/"] }),
         ),
         ("expires_at", json!({ "name": "x", "expires_at": "2001-01-01T00:00:00Z" })),
+        // What is misspelt would make a token without a limit.
+        ("not known: surface;", json!({ "name": "x", "surface": ["jobs"] })),
+        ("not known: group;", json!({ "name": "x", "group": ["web"] })),
+        ("not known: expires;", json!({ "name": "x", "expires": "2999-01-01T00:00:00Z" })),
+        ("not known: scope;", json!({ "name": "x", "scope": { "surfaces": ["jobs"] } })),
+        ("only these fields are known: name, role, surfaces", json!({ "name": "x", "x": 1 })),
     ] {
         let answer = alice.post(&app, "/api/tokens", &body).await.expect(400);
         assert!(answer["detail"].as_str().unwrap().contains(field), "{answer}");
     }
+    let asked = json!({ "name": "x", "role": "operator", "surfaces": ["jobs"], "groups": ["web"],
+        "expires_at": "2999-01-01T00:00:00Z" });
+    let mut made = alice.post(&app, "/api/tokens", &asked).await.expect(201);
+    made.as_object_mut().unwrap().remove("token").unwrap();
+    let listed = alice.get(&app, "/api/tokens").await.expect(200);
+    let seen = listed.as_array().unwrap().iter().find(|one| one["id"] == made["id"]).unwrap();
+    for (name, value) in made.as_object().unwrap() {
+        assert_eq!(*value, seen[name], "{name} is as in the list");
+    }
+    assert_eq!((&made["role"], &made["scope"]["groups"]), (&json!("operator"), &json!(["web"])));
+    assert_eq!(made["expires_at"], "2999-01-01T00:00:00Z");
     let long = json!({ "name": "x", "surfaces": ["jobs"], "repositories": ["r".repeat(70_000)] });
     assert_eq!(alice.post(&app, "/api/tokens", &long).await.status, 400);
     let own = TestApp::send(ci.request(&app, Method::DELETE, &format!("/api/tokens/{}", ci.id))).await;

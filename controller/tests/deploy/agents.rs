@@ -1,7 +1,7 @@
 //! Hosts with agents, when something goes wrong beside them.
 
 use serde_json::{Value, json};
-use signet_common::deploy::{Deploy, Phase};
+use signet_common::deploy::{CommitId, Deploy, Deployed, Phase};
 use signet_common::messages::{Event, Outcome, Rejection};
 use signet_testkit::{Pair, eventually, on_both_pairs};
 
@@ -14,7 +14,9 @@ on_both_pairs!(
     a_job_that_cannot_be_read_is_in_nobodys_way,
     a_late_word_replaces_an_inferred_end,
     a_late_refusal_replaces_an_inferred_end,
-    what_a_job_logs_in_with_stays_until_its_end
+    what_a_job_logs_in_with_stays_until_its_end,
+    what_nobody_knows_of_a_request_is_told,
+    a_retry_says_where_the_branch_went
 );
 
 fn body() -> Value {
@@ -152,6 +154,62 @@ async fn what_hosts_were_asked_ends_with_the_job(pair: Pair) {
     assert_eq!(agent.next_cancel().await.cancels, question.jti);
     agent.result(&question.jti, ended(Outcome::Cancelled)).await;
     assert_eq!(over(&path).await["status"], "CANCELLED");
+}
+
+/// The document lets unknown fields stand; that they did nothing is the log's first line.
+async fn what_nobody_knows_of_a_request_is_told(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let _agent = FakeAgent::enrol(&app, "h1", "web").await;
+    let plain = asked(&app, &body()).await;
+    let lines = app.get(&format!("{plain}/logs?format=json")).await.expect(200);
+    assert_eq!(lines["data"]["lines"], json!([]));
+    let mut misspelt = body();
+    misspelt["canry"] = 1.into();
+    misspelt["bell\u{1b}[31m"] = "x-secret".into();
+    misspelt["targets"][0]["hostt"] = "h2".into();
+    let path = asked(&app, &misspelt).await;
+    let text = app.get(&format!("{path}/logs")).await.text;
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("[WARNING]: ignored, because no such field is known: "), "{text}");
+    for name in ["canry", "bell\\x1b[31m", "targets[0].hostt"] {
+        assert!(first.contains(name), "no {name}: {first}");
+    }
+    assert!(!first.contains("x-secret"));
+    let lines = app.get(&format!("{path}/logs?format=json")).await.expect(200);
+    assert_eq!(
+        (&lines["data"]["lines"][0]["line"], &lines["data"]["lines"][0]["id"]),
+        (&json!(first), &json!(1))
+    );
+    app.post(&format!("{path}/cancel"), &json!({})).await.expect(202);
+}
+
+/// A retry asks for the same as the job did: of a branch that is what it leads to now, and the log says so.
+async fn a_retry_says_where_the_branch_went(pair: Pair) {
+    let app = TestApp::start(pair).await;
+    let mut agent = FakeAgent::enrol(&app, "h1", "web").await;
+    let mut by_name = body();
+    by_name["git_branch"] = "main".into();
+    by_name["git_repo"] = "https://127.0.0.1:1/x.git".into();
+    let mut path = asked(&app, &by_name).await;
+    let mut logs = Vec::new();
+    for commit in ["a", "a", "b"] {
+        let commit: CommitId = commit.repeat(40).parse().unwrap();
+        for phase in [Phase::Resolve, Phase::Deploy] {
+            let asked = at_work(&mut agent, phase).await;
+            let mut result = exited(0, "", "");
+            result.deploy = Some(Box::new(Deployed { commit: Some(commit.clone()), ..Deployed::default() }));
+            agent.result(&asked.jti, result).await;
+        }
+        app.eventually(&path, |job| job["data"]["status"] == "SUCCESS").await;
+        logs.push(app.get(&format!("{path}/logs")).await.text);
+        let again = app.post(&format!("{path}/retry"), &json!({})).await.expect(202);
+        path = format!("/api/v1/jobs/{}", again["data"]["job_id"].as_str().unwrap());
+    }
+    let said = |log: &str| {
+        log.lines().filter(|line| line.contains(" since job_")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wanted = [vec![], vec![], vec!["main is aaaaaaaaaaaa..bbbbbbbbbbbb since job_2".to_owned()]];
+    assert_eq!(logs.iter().map(|log| said(log)).collect::<Vec<_>>(), wanted);
 }
 
 async fn a_job_that_cannot_be_read_is_in_nobodys_way(pair: Pair) {

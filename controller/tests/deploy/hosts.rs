@@ -15,7 +15,8 @@ on_both_pairs!(
     a_changed_host_key_is_refused,
     a_changed_host_key_is_refused_with_a_current_ansible,
     two_jobs_pin_one_key,
-    what_hangs_is_ended
+    what_hangs_is_ended,
+    a_tree_on_no_branch_gets_the_default_one
 );
 
 fn account<'a>(name: &'a str, password: Option<&'a str>, key: Option<&'a str>) -> Account<'a> {
@@ -122,6 +123,36 @@ async fn again_and_newer(site: &Site, bad: &[Value], good: &[Value]) {
     assert_eq!(statuses(&back), statuses(&newer), "{}", site.log(&back).await);
     assert_eq!((&back["targets"][1]["commit"], &back["targets"][1]["changed"]), (one, &json!(true)));
     assert_eq!(site.run(&body).await["targets"][1]["commit"], newer["targets"][1]["commit"]);
+}
+
+/// A path to which an agent deployed stands on no branch, and knows none that would be the remote's default.
+async fn a_tree_on_no_branch_gets_the_default_one(pair: Pair) {
+    if !Sshd::possible() {
+        return;
+    }
+    let site = Site::start(pair).await;
+    let host = Sshd::start(&[account("one", Some("pw"), None)]);
+    let mut body = site.body(&[with_password("127.0.0.1", host.port, "one", "pw")]);
+    assert_eq!(statuses(&site.run(&body).await), ["SUCCESS"]);
+    let git = host.sees("/srv/app/.git");
+    std::fs::write(git.join("HEAD"), format!("{}\n", site.head())).unwrap();
+    for gone in ["refs/heads/main", "refs/remotes/origin/HEAD"] {
+        std::fs::remove_file(git.join(gone)).unwrap();
+    }
+    site.commit("two");
+    body.as_object_mut().unwrap().remove("git_branch");
+    let job = site.run(&body).await;
+    assert_eq!(statuses(&job), ["SUCCESS"], "{}", site.log(&job).await);
+    assert_eq!(job["targets"][0]["commit"], site.head());
+    // Where the controller can't tell, the log says why.
+    body["git_repo"] = "file:///nowhere/at/all".into();
+    let job = site.run(&body).await;
+    assert_eq!(statuses(&job), ["FAILED"]);
+    let log = site.log(&job).await;
+    assert!(
+        log.starts_with("[WARNING]: the controller can't tell the repository's default branch: "),
+        "{log}"
+    );
 }
 
 async fn a_changed_host_key_is_refused(pair: Pair) {

@@ -75,6 +75,8 @@ async fn a_token_is_shown_once_and_listed_without_its_secret(pair: Pair) {
         json!({"uses": 100_001}),
         json!({"expires_in": 0}),
         json!({"expires_in": 366 * 86_400 + 1}),
+        json!({"groupp": "web"}),
+        json!({"group": "web", "usess": 1}),
     ] {
         assert_eq!(app.post("/api/join-tokens", &bad).await.status, 400, "{bad}");
     }

@@ -18,10 +18,12 @@ use super::model::{HostKeyPolicy, Options, Plan, RunMode};
 use super::secrets::Login;
 use crate::error::{Error, Result};
 use crate::http::dialect::REQUIRED;
+use crate::http::known::Unknown;
 use crate::limits::{JOB_SECONDS, JOB_SECONDS_MAX};
 use crate::repositories::Credential;
 
 pub(super) use self::rolling::batch_size;
+use self::schema::JobRequest;
 use self::targets::targets;
 use self::texts::{path, reference, repository, user};
 
@@ -43,6 +45,8 @@ pub(super) struct Checked {
     pub(super) targets: Vec<(usize, Asked)>,
     /// What opens the repository, for this job alone.
     pub(super) credential: Option<Credential>,
+    /// Its fields that nobody knows, which are ignored.
+    pub(super) unknown: Unknown,
 }
 
 /// Whom a deployment is for.
@@ -115,6 +119,7 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
         return Err(Error::invalid("body", "must be a JSON object"));
     };
     let mut problems = Problems::default();
+    let unknown = Unknown::in_body::<JobRequest>(body);
     let get = |name| text(object, name);
     let repo = get("git_repo").and_then(|t| t.map(|t| repository(t, rules.protocols)).transpose());
     let repo = problems.must("git_repo".into(), repo);
@@ -133,21 +138,22 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     let timeout = problems.take("timeout".into(), whole(object, "timeout", 1, JOB_SECONDS_MAX));
     let force = problems.take("force".into(), flag(object, "force"));
     let account = problems.take("user".into(), get("user").and_then(|t| t.map(user).transpose()));
-    let releases = releases(object, &mut problems);
     let trust = trust::read(object, repo.as_deref(), &mut problems);
     let targets = targets(object, &mut problems);
     let rolling = rolling::rolling(object, mode, &targets, &mut problems);
-    if releases.is_some() && targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
+    let over_ssh = targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_)));
+    let releases = releases(object, over_ssh, &mut problems);
+    if releases.is_some() && over_ssh {
         problems.add("strategy", "releases are made by agents, not over SSH");
     }
-    if targets.iter().any(|(_, target)| matches!(target, Asked::Ssh(_))) {
-        trust.for_agents_alone(&mut problems);
+    if over_ssh {
+        for_agents_alone(object, &mut problems);
     }
     if targets.iter().any(|(_, target)| !matches!(target, Asked::Ssh(_))) {
         for_agents([repo.as_deref(), branch.as_deref(), path.as_deref()], &mut problems);
     }
     let (Some(git_repo), Some(dest_path), true) = (repo, path, problems.0.is_empty()) else {
-        return Ok(Checked { plan: Err(problems.0), targets, credential: trust.credential });
+        return Ok(Checked { plan: Err(problems.0), targets, credential: trust.credential, unknown });
     };
     let options = Options {
         timeout: timeout.unwrap_or(JOB_SECONDS),
@@ -164,7 +170,25 @@ pub(super) fn check(body: &Value, rules: &Rules<'_>) -> Result<Checked> {
     };
     let run_mode = mode.unwrap_or(RunMode::Parallel);
     let plan = Plan { git_repo, git_branch: branch, dest_path, run_mode, options };
-    Ok(Checked { plan: Ok(plan), targets, credential: trust.credential })
+    Ok(Checked { plan: Ok(plan), targets, credential: trust.credential, unknown })
+}
+
+/// Refuses what Ansible would not heed.
+fn for_agents_alone(object: &Map<String, Value>, problems: &mut Problems) {
+    for name in OF_RELEASES.into_iter().chain(trust::FIELDS).chain(["user"]).filter(|name| asks(object, name))
+    {
+        problems.add(name, "is understood by agents alone, and there is a target over SSH");
+    }
+}
+
+/// Whether a field asks for anything.
+fn asks(object: &Map<String, Value>, name: &str) -> bool {
+    match object.get(name) {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::String(text)) => !text.is_empty() || name == "allowed_signers",
+        Some(Value::Array(all)) => !all.is_empty(),
+        Some(_) => true,
+    }
 }
 
 /// As agents read repository, branch and path: what they would refuse is refused here.
@@ -191,18 +215,26 @@ pub(super) fn commit(body: &Value) -> Result<CommitId> {
     problems.must("commit".into(), commit).ok_or(Error::InvalidFields(problems.0))
 }
 
-/// With `"strategy": "releases"`: `keep`, `shared`, `build`, `activate` and `health`, as agents read them.
-fn releases(object: &Map<String, Value>, problems: &mut Problems) -> Option<Releases> {
-    match problems.take("strategy".into(), text(object, "strategy"))? {
-        "in_place" => return None,
-        "releases" => {}
-        _ => {
+/// What belongs to `"strategy": "releases"`.
+const OF_RELEASES: [&str; 5] = ["keep", "shared", "build", "activate", "health"];
+
+/// With `"strategy": "releases"`: how, as agents read it. Otherwise nobody would heed that.
+fn releases(object: &Map<String, Value>, over_ssh: bool, problems: &mut Problems) -> Option<Releases> {
+    match problems.take("strategy".into(), text(object, "strategy")) {
+        Some("releases") => {}
+        None | Some("in_place") => {
+            // Over SSH they are refused for good.
+            for name in OF_RELEASES.into_iter().filter(|name| !over_ssh && asks(object, name)) {
+                problems.add(name, "is heeded only with \"strategy\": \"releases\"");
+            }
+            return None;
+        }
+        Some(_) => {
             problems.add("strategy", "must be in_place or releases");
             return None;
         }
     }
-    let names = ["keep", "shared", "build", "activate", "health"];
-    let given = names.into_iter().filter_map(|name| Some((name.to_owned(), object.get(name)?.clone())));
+    let given = OF_RELEASES.into_iter().filter_map(|name| Some((name.to_owned(), object.get(name)?.clone())));
     let given: Map<String, Value> = given.filter(|(_, value)| !value.is_null()).collect();
     match serde_path_to_error::deserialize::<_, Releases>(Value::Object(given)) {
         Ok(releases) => match releases.check() {

@@ -120,6 +120,75 @@ fn references_and_paths() {
 }
 
 #[test]
+fn what_nobody_would_heed_is_refused() {
+    let over_ssh = [
+        ("user", json!("www-data")),
+        ("keep", json!(3)),
+        ("shared", json!(["a"])),
+        ("build", json!(["make"])),
+        ("activate", json!(["true"])),
+        ("health", json!({ "probe": { "command": "true" } })),
+    ];
+    let by_agents = |mut body: Value| {
+        body["targets"] = json!([{ "group": "web" }]);
+        body
+    };
+    for (field, value) in &over_ssh {
+        let body = with(field, value.clone());
+        let wrong = checked(&body).unwrap_err();
+        assert_eq!(wrong.len(), 1, "{wrong:?}");
+        assert!(wrong[0].0 == *field && wrong[0].1.contains("over SSH"), "{wrong:?}");
+        let mut mixed = body.clone();
+        mixed["targets"].as_array_mut().unwrap().push(json!({ "host": "web1" }));
+        assert_eq!(checked(&mixed).unwrap_err(), wrong);
+        let found = checked(&by_agents(body));
+        if *field == "user" {
+            assert!(found.is_ok(), "{found:?}");
+            continue;
+        }
+        let why = "is heeded only with \"strategy\": \"releases\"";
+        assert_eq!(found.unwrap_err(), [((*field).to_owned(), why.to_owned())]);
+        let mut in_place = by_agents(with(field, value.clone()));
+        in_place["strategy"] = "in_place".into();
+        assert_eq!(checked(&in_place).unwrap_err()[0].0, *field);
+    }
+    for (field, nothing) in
+        [("build", json!([])), ("build", Value::Null), ("user", json!("")), ("filters", false.into())]
+    {
+        assert!(checked(&with(field, nothing.clone())).is_ok(), "{field}: {nothing} asks for nothing");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_named() {
+    let mut body = with("canry", json!(1));
+    body["Strategy"] = "releases".into();
+    body["targets"][0]["hostt"] = "a".into();
+    body["targets"][0]["auth"]["pasword"] = "s3cret-pw".into();
+    let protocols = ["ssh"].map(str::to_owned).into();
+    let found = check(&body, &Rules { protocols: &protocols, host_keys: HostKeyPolicy::Pin }).unwrap();
+    assert!(found.plan.is_ok());
+    let names = found.unknown.shown().unwrap();
+    for name in ["canry", "Strategy", "targets[0].hostt", "targets[0].auth.pasword"] {
+        assert!(names.split(", ").any(|one| one == name), "{names}");
+    }
+    assert!(!names.contains("s3cret"));
+}
+
+#[test]
+fn every_field_that_is_read_is_described() {
+    let every = json!({ "git_repo": "https://h/x", "git_branch": "main", "dest_path": "/srv/app", "run_mode": "serial",
+        "targets": [{ "host": "192.0.2.1", "group": null, "port": 22, "username": "u",
+            "auth": { "type": "private_key", "private_key": "x", "passphrase": "x", "password": "x" } }],
+        "timeout": 1, "host_key_policy": "pin", "force": true, "strategy": "releases", "keep": 1, "shared": [], "build": [],
+        "activate": [], "health": { "probe": { "http": { "url": "x" } } }, "batch": "20%", "max_failures": 1,
+        "canary": ["a"], "pause": 1, "order": "name", "user": "u", "submodules": true, "filters": true,
+        "allowed_signers": "x", "credential": { "kind": "deploy_key", "private_key": "x", "known_hosts": "x",
+            "token": "x", "username": "x" } });
+    assert_eq!(Unknown::in_body::<JobRequest>(&every).shown(), None);
+}
+
+#[test]
 fn nothing_secret_is_printed() {
     let body = with("git_branch", Value::Null);
     let mut body = body;

@@ -13,11 +13,10 @@ pub(super) struct Trust {
     pub(super) allowed_signers: Option<String>,
     pub(super) submodules: bool,
     pub(super) filters: bool,
-    /// The fields that were there.
-    given: Vec<&'static str>,
 }
 
-const FIELDS: [&str; 4] = ["credential", "allowed_signers", "submodules", "filters"];
+/// Their names.
+pub(super) const FIELDS: [&str; 4] = ["credential", "allowed_signers", "submodules", "filters"];
 
 /// Reads these fields.
 pub(super) fn read(object: &Map<String, Value>, repository: Option<&str>, problems: &mut Problems) -> Trust {
@@ -31,23 +30,10 @@ pub(super) fn read(object: &Map<String, Value>, repository: Option<&str>, proble
         Some(Value::String(text)) => read_signers(text).map(Some),
         _ => text(object, "allowed_signers").map(|_| None),
     };
-    let given = |name: &&str| {
-        object.get(*name).is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
-    };
     Trust {
         credential,
         allowed_signers: problems.take("allowed_signers".into(), signers),
         submodules: problems.take("submodules".into(), flag(object, "submodules")).unwrap_or(false),
         filters: problems.take("filters".into(), flag(object, "filters")).unwrap_or(false),
-        given: FIELDS.into_iter().filter(given).collect(),
-    }
-}
-
-impl Trust {
-    /// Refuses what Ansible would not heed.
-    pub(super) fn for_agents_alone(&self, problems: &mut Problems) {
-        for name in &self.given {
-            problems.add(*name, "is understood by agents alone, and there is a target over SSH");
-        }
     }
 }

@@ -116,7 +116,7 @@ impl RunDir {
     }
 
     /// Everything that is the same for all hosts.
-    pub(super) fn prepare(&self, plan: &Plan, protocols: &str) -> io::Result<()> {
+    pub(super) fn prepare(&self, plan: &Plan, version: &str, protocols: &str) -> io::Result<()> {
         for name in ["plugins", "home", "tmp"] {
             DirBuilder::new().mode(0o700).create(self.at(name))?;
         }
@@ -125,7 +125,7 @@ impl RunDir {
         self.write(&format!("plugins/{PLUGIN_NAME}"), PLUGIN.as_bytes())?;
         let variables = json!({
             "git_repo": plan.git_repo,
-            "git_version": plan.version().unwrap_or("HEAD"),
+            "git_version": version,
             "dest_path": plan.dest_path,
             "force": plan.options.force,
             "git_protocols": protocols,

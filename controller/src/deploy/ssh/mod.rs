@@ -22,11 +22,12 @@ use self::progress::{Line, Progress};
 use super::model::{End, Engine, Happening, HostKeyPolicy, Job, Target, TargetStatus};
 use super::outcomes::word;
 use super::pace;
+use super::remote;
 use super::rolling::{said, turns};
 use super::secrets::{self, Login};
 use super::service::Jobs;
 use super::stop::Stop;
-use super::store::NewLine;
+use super::store::{NewLine, line};
 use super::text::{self, fatal, heading};
 use crate::dispatch::{Between, Brake, Rolling};
 use crate::error::{Error, Result};
@@ -48,6 +49,9 @@ pub(super) async fn run(
     if let Some(why) = barred {
         return refused(jobs, job, &targets, why).await;
     }
+    let Some(version) = pace::again(job.id, stop, || version(jobs, job, &targets)).await? else {
+        return Ok(());
+    };
     let dir = match RunDir::make(job.id) {
         Ok(dir) => dir,
         Err(error) => return refused(jobs, job, &targets, &no_place(&error)).await,
@@ -55,7 +59,7 @@ pub(super) async fn run(
     let telltales = secrets::telltales(&logins);
     let members = members(targets, logins);
     let progress = Progress::new(jobs, job.id, &members, telltales);
-    dir.prepare(&job.plan, &jobs.rules().protocols_for_git()).map_err(files)?;
+    dir.prepare(&job.plan, &version, &jobs.rules().protocols_for_git()).map_err(files)?;
     let run = Run { jobs, job, dir: &dir, progress: &progress, members: &members, stop };
     let mut recap = Vec::new();
     let done = run.waves(&mut recap).await;
@@ -64,6 +68,33 @@ pub(super) async fn run(
         progress.lines(heading.into_iter().chain(recap).collect()).await?;
     }
     done
+}
+
+/// What Ansible is to check out. Without a name it would take the branch on which the working tree stands, and where an agent
+/// deployed before it stands on none. Where the controller may not read the repository, that has to do.
+async fn version(jobs: &Jobs, job: &Job, targets: &[Target]) -> Result<String> {
+    if let Some(named) = job.plan.version() {
+        return Ok(named.to_owned());
+    }
+    let access = jobs.access(job).await?.unwrap_or_default();
+    let credential = access.credential.as_ref();
+    let found = if targets.iter().any(|target| target.engine == Engine::Agent) {
+        // Agents and Ansible bring the same.
+        match remote::commit(jobs, job, credential).await {
+            Ok(commit) => Ok(jobs.put_commit(job.id, &commit).await?.to_string()),
+            Err(why) => Err(why),
+        }
+    } else {
+        remote::default_branch(jobs, job, credential).await.map(|branch| branch.to_string())
+    };
+    match found {
+        Ok(version) => Ok(version),
+        Err(why) => {
+            let text = format!("[WARNING]: the controller can't tell the repository's default branch: {why}");
+            jobs.record(job.id, &[line(None, text)], &[]).await?;
+            Ok("HEAD".into())
+        }
+    }
 }
 
 /// Ends every target over SSH, before anything was done.

@@ -139,18 +139,51 @@ pub(in crate::deploy) struct Filter {
     pub(in crate::deploy) to: Micros,
 }
 
+/// Only jobs of these repositories, to these paths, as they are written there.
+#[derive(Debug)]
+pub(in crate::deploy) struct Within {
+    pub(in crate::deploy) repositories: Vec<String>,
+    pub(in crate::deploy) paths: Vec<String>,
+    /// By the agents of these hosts alone; none = on any, by whatever carries it.
+    pub(in crate::deploy) hosts: Option<Vec<String>>,
+}
+
+/// Repositories as they are written in jobs.
+pub(in crate::deploy) async fn repositories(store: &Store) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<(String,)> = store.all(REPOSITORIES.query()).await?;
+    Ok(rows.into_iter().map(|(one,)| one).collect())
+}
+
+/// Where jobs of these repositories went.
+pub(in crate::deploy) async fn paths(
+    store: &Store,
+    repositories: &[String],
+) -> Result<Vec<String>, StoreError> {
+    let repositories = repositories.iter().map(String::as_str);
+    let rows: Vec<(String,)> = store.all(PATHS.query().list(repositories)).await?;
+    Ok(rows.into_iter().map(|(one,)| one).collect())
+}
+
 /// A page, newest first, and how many there are in all. One that can't be read, as a newer version may have written it, is
 /// counted and not shown.
 pub(in crate::deploy) async fn list(
     store: &Store,
     filter: Filter,
+    within: Option<&Within>,
     limit: usize,
     offset: usize,
 ) -> Result<(Vec<Job>, i64), StoreError> {
     let status = filter.status.map(JobStatus::as_str);
-    let narrowed = |query: Statement| query.bind(status).bind(status).bind(filter.from).bind(filter.to);
-    let rows: Vec<JobRow> = store.all(narrowed(LIST).bind(limit as u64).bind(offset as u64)).await?;
-    let count: Option<(i64,)> = store.first(narrowed(COUNT)).await?;
+    let narrowed = |statement: Statement| {
+        let query = statement.bind(status).bind(status).bind(filter.from).bind(filter.to);
+        let Some(Within { repositories, paths, hosts }) = within else { return query };
+        let [repositories, paths] = [repositories, paths].map(|all| all.iter().map(String::as_str));
+        let all = hosts.iter().flatten().map(String::as_str);
+        query.list(repositories).list(paths).bind(hosts.is_none()).list(all)
+    };
+    let (list, count) = if within.is_some() { (LIST_WITHIN, COUNT_WITHIN) } else { (LIST, COUNT) };
+    let rows: Vec<JobRow> = store.all(narrowed(list).bind(limit as u64).bind(offset as u64)).await?;
+    let count: Option<(i64,)> = store.first(narrowed(count)).await?;
     let readable = |row: JobRow| {
         let id = row.id;
         let told =
@@ -192,9 +225,9 @@ pub(in crate::deploy) async fn commit_of(tx: &mut Tx, job: i64) -> Result<Option
     Ok(row.and_then(|(commit,)| commit))
 }
 
-/// Notes the one commit of a job; the first one stays.
-pub(in crate::deploy) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<(), StoreError> {
-    tx.run(PUT_COMMIT.bind(commit).bind(job)).await.map(drop)
+/// Notes the one commit of a job; the first one stays. Says whether this is it.
+pub(in crate::deploy) async fn put_commit(tx: &mut Tx, job: i64, commit: &str) -> Result<bool, StoreError> {
+    Ok(tx.run(PUT_COMMIT.bind(commit).bind(job)).await? > 0)
 }
 
 pub(in crate::deploy) async fn finish(

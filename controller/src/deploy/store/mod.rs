@@ -40,6 +40,15 @@ macro_rules! put_targets {
     };
 }
 
+/// Of [`Filter`] and [`Within`]: a job whose hosts are not all among those is left out.
+macro_rules! within {
+    () => {
+        "(? IS NULL OR status = ?) AND requested_at >= ? AND requested_at < ? AND git_repo IN ({list}) \
+            AND dest_path IN ({list}) AND (? OR targets_count = (SELECT COUNT(*) FROM job_targets t \
+            WHERE t.job_id = jobs.id AND t.engine = 'agent' AND t.host IN ({list})))"
+    };
+}
+
 statements! {
     /// Held until the end of the transaction: jobs are numbered, and taken, one at a time.
     NEXT_ID = same("UPDATE counters SET last = last + 1 WHERE name = 'jobs'");
@@ -56,6 +65,10 @@ statements! {
             ORDER BY id DESC LIMIT ? OFFSET ?"));
     COUNT = same("SELECT COUNT(*) AS number FROM jobs WHERE (? IS NULL OR status = ?) AND requested_at >= ? \
             AND requested_at < ?");
+    LIST_WITHIN = same(concat!(job!("WHERE "), within!(), " ORDER BY id DESC LIMIT ? OFFSET ?"));
+    COUNT_WITHIN = same(concat!("SELECT COUNT(*) AS number FROM jobs WHERE ", within!()));
+    REPOSITORIES = same("SELECT DISTINCT git_repo FROM jobs");
+    PATHS = same("SELECT DISTINCT dest_path FROM jobs WHERE git_repo IN ({list})");
     TARGETS = same(targets!("WHERE job_id = ? ORDER BY ordinal"));
     /// Of the hosts with agents these.
     TARGETS_AMONG = same(targets!("WHERE job_id = ? AND engine = 'agent' AND host IN ({list})"));
@@ -75,7 +88,7 @@ statements! {
     CUT = same("UPDATE jobs SET log_cut = 1 WHERE id = ?");
     INSERT_LINES = same("INSERT INTO job_lines (job_id, id, at, host, line) VALUES {rows:5}");
     LINES = same("SELECT id, at, host, line FROM job_lines WHERE job_id = ? AND id > ? ORDER BY id LIMIT ?");
-    LAST_AT = same("SELECT n.host, j.dest_path, j.id, j.commit_id FROM (SELECT t.host AS host, MAX(t.job_id) AS id \
+    LAST_AT = same("SELECT n.host, j.dest_path, j.id, j.commit_id, j.git_repo FROM (SELECT t.host AS host, MAX(t.job_id) AS id \
             FROM job_targets t JOIN jobs o ON o.id = t.job_id WHERE t.host IN ({list}) AND o.dest_path IN ({list}) \
             AND t.engine = 'agent' AND t.status = 'SUCCESS' GROUP BY t.host, o.dest_path) n JOIN jobs j ON j.id = n.id");
     /// Hosts that a finished job brought this commit to, at this place.

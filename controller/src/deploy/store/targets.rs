@@ -124,16 +124,25 @@ pub(in crate::deploy) async fn put_targets(
     Ok(())
 }
 
-/// The newest job that deployed to one of these paths of one of these enrolled hosts, by host and path, with the commit that it
-/// wanted.
+/// The newest job that deployed to a path.
+#[derive(Debug)]
+pub(in crate::deploy) struct LastJob {
+    pub(in crate::deploy) id: i64,
+    /// The commit that it wanted.
+    pub(in crate::deploy) commit: Option<String>,
+    pub(in crate::deploy) git_repo: String,
+}
+
+/// The newest job that deployed to one of these paths of one of these enrolled hosts, by host and path.
 pub(in crate::deploy) async fn last_at(
     store: &Store,
     hosts: impl IntoIterator<Item = &str>,
     paths: impl IntoIterator<Item = &str>,
-) -> Result<HashMap<(String, String), (i64, Option<String>)>, StoreError> {
-    let rows: Vec<(String, String, i64, Option<String>)> =
+) -> Result<HashMap<(String, String), LastJob>, StoreError> {
+    let rows: Vec<(String, String, i64, Option<String>, String)> =
         store.all(LAST_AT.query().list(hosts).list(paths)).await?;
-    Ok(rows.into_iter().map(|(host, path, id, commit)| ((host, path), (id, commit))).collect())
+    let keyed = |(host, path, id, commit, git_repo)| ((host, path), LastJob { id, commit, git_repo });
+    Ok(rows.into_iter().map(keyed).collect())
 }
 
 /// On how many of these hosts, in lower case, a finished job of this repository left this commit at this path.

@@ -46,6 +46,8 @@ async fn rules_hold_what_they_name(pair: Pair) {
         ("expires_in", json!({ "target": "all", "approvals": 1, "expires_in": 604_801 })),
         ("kinds", json!({ "target": "all", "approvals": 1, "kinds": [] })),
         ("kinds", json!({ "target": "all", "approvals": 1, "kinds": ["dance"] })),
+        ("not known: kind;", json!({ "target": "all", "approvals": 1, "kind": ["deploy"] })),
+        ("not known: target.grp;", json!({ "target": { "group": "web", "grp": "x" }, "approvals": 1 })),
     ] {
         let answer = app.post("/api/approval-rules", &body).await;
         assert_eq!(answer.status, 400, "{body}");
