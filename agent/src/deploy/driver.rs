@@ -2,22 +2,21 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Read as _};
 use std::process::exit;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{close, dup2_stdin};
-use signet_common::deploy::{CommitId, Deploy, Deployed, Phase, Strategy};
-use signet_common::fault::{self, DeployPoint};
+use signet_common::deploy::{Deployed, Phase, Strategy};
 
 use super::git::Git;
-use super::plan::{Fault, Plan, Report};
+use super::job::{Job, Told, lock};
+use super::plan::{Fault, Plan};
+use super::say::{complain, say};
 use super::{in_place, place, releases, store};
 use crate::limits::LAUNCH_FRAME_BYTES_MAX;
-use crate::policy::DeployRoots;
 
 const EXIT_FAILED: i32 = 1;
 /// Not started as the agent would: there is nobody to tell more.
@@ -62,49 +61,6 @@ fn open_report(number: OsString) -> Option<File> {
     Some(file)
 }
 
-/// What is told at the end, however it comes.
-#[derive(Debug)]
-pub(super) struct Told {
-    file: Option<File>,
-    /// Where things stand.
-    pub(super) deployed: Deployed,
-    /// What a release that has not shown that it works took the place of.
-    pub(super) undo: Option<releases::Undo>,
-}
-
-impl Told {
-    /// Leaves no report: then nothing is concluded from the end.
-    pub(super) fn silence(&mut self) {
-        self.file = None;
-    }
-
-    /// Switches back what was switched and has not shown that it works, and tells so. Whoever holds this has all of it:
-    /// nobody sees it half done.
-    ///
-    /// # Errors
-    /// The system's; then what was switched remains, and is told.
-    pub(super) fn take_back(&mut self) -> Result<(), Fault> {
-        self.undo.take().map_or(Ok(()), |undo| undo.switch_back(&mut self.deployed))
-    }
-
-    fn report(&mut self, fault: Option<&Fault>) {
-        let report = Report { deploy: self.deployed.clone(), fault: fault.map(Fault::to_string) };
-        let Some(file) = &mut self.file else { return };
-        let write = |file: &mut File| -> io::Result<()> {
-            file.set_len(0)?;
-            file.rewind()?;
-            file.write_all(&serde_json::to_vec(&report)?)
-        };
-        if let Err(error) = write(file) {
-            complain(&Fault::of("the report can't be written")(error));
-        }
-    }
-}
-
-fn lock(told: &Arc<Mutex<Told>>) -> MutexGuard<'_, Told> {
-    told.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// When it is to end early, what was switched and not proven is switched back first.
 fn heed_term(told: &Arc<Mutex<Told>>) -> io::Result<()> {
     let term = SigSet::from_iter([Signal::SIGTERM]);
@@ -125,46 +81,6 @@ fn heed_term(told: &Arc<Mutex<Told>>) -> io::Result<()> {
         exit(EXIT_TERMINATED);
     })?;
     Ok(())
-}
-
-/// One deployment under way.
-pub(super) struct Job {
-    pub(super) deploy: Deploy,
-    /// The path, without symbolic links.
-    pub(super) path: PathBuf,
-    /// Which directories of the path it made, from the top.
-    made: Vec<PathBuf>,
-    roots: DeployRoots,
-    pub(super) git: Git,
-    told: Arc<Mutex<Told>>,
-}
-
-impl Job {
-    /// What the end will tell. Not to be held while something takes time.
-    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
-        lock(&self.told)
-    }
-
-    /// Makes the path, if need be, and demands that it is what it was found to be.
-    ///
-    /// # Errors
-    /// It is not, or the system's.
-    pub(super) fn make_place(&mut self) -> Result<(), Fault> {
-        fault::hit(DeployPoint::Resolved);
-        place::make(&self.path, &mut self.made)?;
-        if place::resolve(self.deploy.path.as_str().as_ref(), &self.roots)? == self.path {
-            return Ok(());
-        }
-        Err(Fault::new(format!("somebody changed where {} leads", self.deploy.path)))
-    }
-
-    /// The commit that is to be deployed.
-    ///
-    /// # Errors
-    /// The message has none.
-    pub(super) fn commit(&self) -> Result<CommitId, Fault> {
-        self.deploy.commit.clone().ok_or_else(|| Fault::new("no commit is given"))
-    }
 }
 
 fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
@@ -199,14 +115,4 @@ fn work(plan: Plan, told: &Arc<Mutex<Told>>) -> Result<(), Fault> {
         place::unmake(&job.made);
     }
     done
-}
-
-/// A line for the log.
-pub(super) fn say(line: &str) {
-    // Nobody listens any more only when the agent is gone, and then this ends as well.
-    writeln!(io::stdout(), "{line}").ok();
-}
-
-fn complain(fault: &Fault) {
-    writeln!(io::stderr(), "{fault}").ok();
 }

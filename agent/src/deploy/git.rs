@@ -11,9 +11,9 @@ use std::thread;
 use nix::sys::prctl::set_dumpable;
 use signet_common::deploy::{CommitId, CredentialKind, Deploy, GitRef};
 
-use super::REACH;
 use super::plan::{Fault, Secret, shown};
 use super::secrets::Memory;
+use super::{PROXIES, REACH};
 use crate::limits::{GIT_ANSWER_BYTES_MAX, GIT_COMPLAINTS_BYTES_MAX, PIPE_READ_BYTES};
 
 /// What every git child keeps of the driver's environment, beside what leads it to a remote.
@@ -93,6 +93,7 @@ impl Git {
     /// # Errors
     /// No file in memory for the credential; or when `narrowed`, there is no git.
     pub(super) fn new(deploy: &Deploy, secret: Option<&Secret>, narrowed: bool) -> Result<Self, Fault> {
+        proxies(|name| std::env::var(name).ok())?;
         let mut configuration = ALWAYS.map(str::to_owned).to_vec();
         // Those of the repository's own configuration, too; the deployment's credential comes after it.
         configuration.extend(narrowed.then(|| "credential.helper=".to_owned()));
@@ -405,6 +406,22 @@ fn access(deploy: &Deploy, secret: Option<&Secret>) -> Result<Access, Fault> {
     }
 }
 
+/// Refuses a proxy whose address git could not read: git would complain of it in full, with its password.
+fn proxies(environment: impl Fn(&str) -> Option<String>) -> Result<(), Fault> {
+    let unreadable = |address: &str| {
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        rest.rsplit_once('@').is_some_and(|(user, _)| user.contains(['/', '?', '#']))
+    };
+    let bad = PROXIES.into_iter().find(|name| environment(name).is_some_and(|value| unreadable(&value)));
+    match bad {
+        None => Ok(()),
+        Some(name) => Err(Fault::new(format!(
+            "the user or password of the proxy in {name} of the agent's environment has a character that must be \
+             percent-encoded"
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,5 +452,25 @@ mod tests {
         assert!(output.stdout.len() as u64 <= GIT_ANSWER_BYTES_MAX && output.stdout.ends_with(b"\nanswer"));
         assert_eq!(output.stderr.len(), GIT_COMPLAINTS_BYTES_MAX);
         assert_eq!(last_words(&output), "fatal: x");
+    }
+
+    #[test]
+    fn a_proxy_that_git_could_not_read_is_named_without_its_password() {
+        let with = |address: &str| {
+            let address = address.to_owned();
+            proxies(move |name| (name == "https_proxy").then(|| address.clone()))
+        };
+        for good in ["http://proxy:3128", "http://me:s%2Fcret@proxy:3128/", "proxy:3128", "me:secret@proxy"] {
+            assert!(with(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://me:se/cret@proxy",
+            "http://me:se#cret@proxy",
+            "me:se?cret@proxy",
+            "http://me:a@b/c@proxy",
+        ] {
+            let why = with(bad).unwrap_err().to_string();
+            assert!(why.contains("https_proxy") && !why.contains("cret"), "{why}");
+        }
     }
 }

@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use signet_common::deploy::{CommitId, Health, Probe};
 
-use super::driver::say;
 use super::plan::Fault;
+use super::say::say;
 use crate::http;
 use crate::limits::{HEALTH_URL_CHARS_SHOWN, PROBE_LOOK_EVERY};
 

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use signet_common::deploy::CommitId;
 use signet_common::fault::{self, DeployPoint};
 
-use super::driver::{Job, say};
 use super::git::Repository;
+use super::job::Job;
 use super::place::{self, BUSY, GIT, Locked, STATE};
 use super::plan::{Fault, shown};
+use super::say::say;
 use super::store;
 
 /// What is found at the path.

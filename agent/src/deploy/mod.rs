@@ -12,10 +12,12 @@ mod driver;
 mod git;
 mod hooks;
 mod in_place;
+mod job;
 mod known;
 mod place;
 mod plan;
 mod releases;
+mod say;
 mod secrets;
 mod store;
 
@@ -41,6 +43,9 @@ use plan::{Plan, Report, Secret};
 
 /// Reports of deployments that run, one file each.
 const REPORTS: &str = "deploys";
+/// What names proxies there.
+const PROXIES: [&str; 5] = ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
+
 /// What git may have of the agent's own environment: whose certificates count, and over which proxy the way leads. None of
 /// it names a program. `HTTP_PROXY` is no name that git knows.
 const REACH: [&str; 9] = [

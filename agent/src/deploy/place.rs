@@ -15,9 +15,9 @@ use nix::unistd::{Gid, Group, Uid, User, geteuid};
 use signet_common::deploy::{Deploy, Phase};
 use signet_common::time::Micros;
 
-use super::driver::say;
 use super::git::{Git, Killed};
 use super::plan::Fault;
+use super::say::say;
 use crate::limits::{PREFLIGHT_LOCK_EVERY, PREFLIGHT_LOCK_MAX};
 use crate::policy::{Denied, DeployRoots, follow};
 
@@ -236,7 +236,17 @@ fn wait_for(path: &Path, file: &Path, mut open: File, patience: Duration) -> Res
     let mut told = false;
     loop {
         open = match Flock::lock(open, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
+            Ok(lock) if is_at(&lock, file) => return Ok(lock),
+            // Who had it removed it with all that was there: what is there by now counts.
+            Ok(_) => {
+                open = fs::OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(nix::libc::O_NOFOLLOW)
+                    .open(file)
+                    .map_err(Fault::of(format!("what was at {} is gone", path.display())))?;
+                continue;
+            }
             Err((open, Errno::EWOULDBLOCK)) => open,
             Err((_, error)) => {
                 return Err(Fault::new(format!("{} can't be locked: {error}", path.display())));
@@ -255,6 +265,13 @@ fn wait_for(path: &Path, file: &Path, mut open: File, patience: Duration) -> Res
         }
         thread::sleep(PREFLIGHT_LOCK_EVERY);
     }
+}
+
+/// Whether this is the file that is there.
+fn is_at(open: &File, file: &Path) -> bool {
+    let there = file.symlink_metadata().map(|there| (there.dev(), there.ino()));
+    let ours = open.metadata().map(|ours| (ours.dev(), ours.ino()));
+    matches!((there, ours), (Ok(there), Ok(ours)) if there == ours)
 }
 
 impl Drop for Locked {
@@ -323,5 +340,20 @@ mod tests {
         let why = suits(&home).unwrap_err().to_string();
         assert!(why.contains("holds the home of"), "{why}");
         assert!(suits(home.parent().unwrap()).is_err());
+    }
+
+    #[test]
+    fn what_is_locked_is_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, file) = (directory.path(), directory.path().join(LOCK));
+        let old = File::create(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        let new = File::create(&file).unwrap();
+        let lock = wait_for(path, &file, old, Duration::ZERO).unwrap();
+        assert_eq!(lock.metadata().unwrap().ino(), new.metadata().unwrap().ino());
+        drop(lock);
+        fs::remove_file(&file).unwrap();
+        let why = wait_for(path, &file, new, Duration::ZERO).unwrap_err().to_string();
+        assert!(why.contains("is gone"), "{why}");
     }
 }

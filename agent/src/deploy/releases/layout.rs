@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use signet_common::deploy::{CommitId, Deployed};
 use signet_common::time::Micros;
 
-use super::super::driver::say;
 use super::super::place::{self, GIT, MIRROR, STATE};
 use super::super::plan::{Fault, shown};
+use super::super::say::say;
 
 const RELEASES: &str = "releases";
 const SHARED: &str = "shared";

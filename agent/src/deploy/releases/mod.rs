@@ -8,7 +8,7 @@
 //! ```
 //! A release without a record is one that an earlier deployment did not finish; it is removed, and never becomes current.
 
-mod layout;
+pub(super) mod layout;
 mod shared;
 
 use std::sync::atomic::Ordering;
@@ -16,14 +16,14 @@ use std::sync::atomic::Ordering;
 use signet_common::deploy::{CommitId, Releases, SharedPath};
 use signet_common::fault::{self, DeployPoint};
 
-use super::driver::{Job, say};
 use super::git::Repository;
 use super::hooks::Stage;
+use super::job::Job;
 use super::place::{self, Locked, MIRROR};
 use super::plan::{Fault, shown};
+use super::say::say;
 use super::store;
 use layout::Layout;
-pub(super) use layout::Undo;
 
 /// Brings the commit to the path as a new release, or as one that is still there. Where it stands already only its health
 /// is asked for.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NOFOLLOW;
 use signet_common::deploy::SharedPath;
 
-use super::super::driver::say;
 use super::super::plan::Fault;
+use super::super::say::say;
 
 /// The end of a copy's name until it is whole.
 const NEXT: &str = ".signet-next";
