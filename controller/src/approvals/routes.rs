@@ -14,8 +14,7 @@ use super::service::Word;
 use super::view::{ApprovalDetail, ApprovalView};
 use crate::app::App;
 use crate::error::{Error, Result};
-use crate::http::extract::{Author, Caller, Path, Query};
-use crate::http::known::Exact;
+use crate::http::extract::{Author, Caller, Json, Path, Query};
 use crate::http::list::{cursor, cursor_of, listed, page_limit};
 use crate::limits::{APPROVALS_LIMIT, APPROVALS_LIMIT_MAX, REFUSAL_CHARS_MAX};
 
@@ -92,7 +91,7 @@ async fn approve(
     caller: Caller,
     by: Author,
     Path(id): Path<String>,
-    Exact(body): Exact<ApproveBody>,
+    Json(body): Json<ApproveBody>,
 ) -> Result<axum::Json<ApprovalView>> {
     let id = task_id(&id)?;
     let word = Word { digest: body.digest, signature: body.signature };
@@ -118,7 +117,7 @@ async fn refuse(
     caller: Caller,
     by: Author,
     Path(id): Path<String>,
-    Exact(body): Exact<RefuseBody>,
+    Json(body): Json<RefuseBody>,
 ) -> Result<axum::Json<ApprovalView>> {
     let id = task_id(&id)?;
     let reason = body.reason.as_deref().filter(|reason| !reason.is_empty());

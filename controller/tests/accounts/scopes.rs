@@ -2,10 +2,11 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use signet_common::deploy::{CommitId, Standing};
 use signet_testkit::{Pair, on_both_pairs};
 
 use crate::support::TestApp;
-use crate::support::fake_agent::FakeAgent;
+use crate::support::fake_agent::{FakeAgent, exited};
 use crate::tokens::token;
 use crate::visitor::Visitor;
 
@@ -81,7 +82,7 @@ async fn a_token_for_repositories_is_no_shell(pair: Pair) {
 /// As tokens were stored that could be made without `surfaces`.
 async fn an_old_token_for_repositories_does_nothing_else(pair: Pair) {
     let app = TestApp::start(pair).await;
-    let _web = FakeAgent::enrol(&app, "web1", "web").await;
+    let mut web = FakeAgent::enrol(&app, "web1", "web").await;
     let root = Visitor::new(&app, "root", "admin").await;
     let old = token(
         &app,
@@ -110,7 +111,32 @@ async fn an_old_token_for_repositories_does_nothing_else(pair: Pair) {
         assert_eq!(answer.status, 403, "{method} {path}: {}", answer.text);
     }
     old.get(&app, "/api/servers").await.expect(200);
-    old.post(&app, "/api/v1/jobs", &job(&json!({}))).await.expect(202);
     let hooks = job(&json!({ "strategy": "releases", "build": ["true"] }));
     assert_eq!(old.post(&app, "/api/v1/jobs", &hooks).await.status, 403);
+    // Of deployed paths it sees those of its jobs.
+    for path in ["/srv/app", "/srv/other"] {
+        let repository = if path == "/srv/app" { REPOSITORY } else { "https://git.example.com/org/other" };
+        let asked = job(&json!({ "dest_path": path, "git_repo": repository }));
+        let made = app.post("/api/v1/jobs", &asked).await.expect(202);
+        let deploy = web.next_deploy().await;
+        web.accepted(&deploy.jti).await;
+        web.result(&deploy.jti, exited(0, "", "")).await;
+        let path = format!("/api/v1/jobs/{}", made["data"]["job_id"].as_str().unwrap());
+        app.eventually(&path, |job| job["data"]["status"] == "SUCCESS").await;
+    }
+    let at = |path: &str| {
+        let commit: CommitId = "0".repeat(40).parse().unwrap();
+        Standing {
+            path: path.parse().unwrap(),
+            deployed: commit.clone(),
+            commit: Some(commit),
+            edited: false,
+        }
+    };
+    web.heartbeat_with(|beat| beat.deploys = ["/srv/app", "/srv/other", "/srv/old"].map(at).to_vec()).await;
+    app.eventually("/api/deployments", |rows| rows.as_array().is_some_and(|rows| rows.len() == 3)).await;
+    let rows = old.get(&app, "/api/deployments").await.expect(200);
+    let paths: Vec<&str> = rows.as_array().unwrap().iter().map(|row| row["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["/srv/app"]);
+    old.post(&app, "/api/v1/jobs", &job(&json!({}))).await.expect(202);
 }
