@@ -22,7 +22,7 @@ use crate::limits::{GIVEN_BYTES_MAX, HEALTH_ATTEMPTS, HEALTH_PAUSE_SECONDS, HEAL
 ///
 /// The first Ctrl-C cancels the job, the second one leaves it alone. Exit codes: 0 every host stands on the commit, 1 some
 /// host does not, 2 bad usage, 3 the controller is away or refuses, 4 the time of --wait has passed, 130 cancelled by
-/// Ctrl-C.
+/// Ctrl-C. With --output json each line of the log is an object, and the last line is the job.
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// The repository, as https://… or git@…

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use super::approvals::person;
 use super::deploys::{Site, git};
-use super::{Home, code, text};
+use super::{Home, code, text, until};
 
 #[test]
 fn a_job_says_what_it_was_and_what_it_waits_for() {
@@ -42,6 +43,34 @@ fn a_job_says_what_it_was_and_what_it_waits_for() {
             "{args:?} {why}"
         );
     }
+}
+
+#[test]
+fn a_deployment_that_waits_for_people_says_so_and_what_it_will_do() {
+    let site = Site::start();
+    let (alice, bob) = (person(&site.home, &site.up, "alice"), person(&site.home, &site.up, "bob"));
+    let signet =
+        |token: &str, args: &[&str]| code(&site.up.signet(&site.home, &[&["--token", token], args].concat()));
+    assert!(site.up.signet(&site.home, &["approval-rules", "add", "@web"]).status.success());
+    let (url, path) = (site.url(), site.place("app"));
+    let words =
+        ["deploy", &url, "--to", "@web", "--path", &path, "--no-wait", "--releases", "--build", "true"];
+    assert_eq!(signet(&alice, &words).1, "job_1\n");
+    let waits = until("a request for approval", || {
+        let shown = signet(&alice, &["job", "show", "job_1"]).1;
+        let line = shown.lines().find(|line| line.starts_with("waits       "))?;
+        Some(line.to_owned())
+    });
+    assert!(waits.contains("for 1 more to approve it until 20"), "{waits}");
+    let task = waits.split('`').nth(1).unwrap().rsplit(' ').next().unwrap().to_owned();
+    assert!(signet(&bob, &["approvals"]).1.contains(&format!("{task}  deploy  ")));
+    let (exit, said, shown) = signet(&bob, &["approve", &task, "--yes", "--no-sign"]);
+    assert!(exit == 0 && said.contains("it runs now"), "{said}{shown}");
+    for line in [format!("repository {url}"), "strategy  releases, keep 5".into(), "build     true".into()] {
+        assert!(shown.lines().any(|one| one == line), "{line}: {shown}");
+    }
+    let (exit, _, why) = signet(&alice, &["job", "logs", "--follow", "job_1"]);
+    assert!(exit == 0, "{why}");
 }
 
 #[test]

@@ -126,8 +126,8 @@ fn before(history: &[Left]) -> Result<(String, String), String> {
     let last = &history[newest];
     // Where hosts differ, the newer commit is the one that is to go.
     let now = if last.standing.contains(&last.wanted) { &last.wanted } else { &last.standing[0] };
-    let earlier = history[newest + 1..].iter().filter(|left| left.well);
-    let found = earlier.filter(|left| left.wanted != *now && left.brought.contains(&left.wanted)).next();
+    let mut earlier = history[newest + 1..].iter().filter(|left| left.well);
+    let found = earlier.find(|left| left.wanted != *now && left.brought.contains(&left.wanted));
     found.map(|left| (left.wanted.clone(), left.job.clone())).ok_or_else(none)
 }
 

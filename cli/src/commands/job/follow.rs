@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
+use super::show::waits;
 use super::{look, path, word};
 use crate::client::ClientError;
 use crate::context::Context;
@@ -62,7 +63,7 @@ pub(super) fn follow(
 ) -> Result<Exit, Failure> {
     let mut tail = Tail::new(context, id);
     tail.will_end_with(interrupt);
-    let ended = tail.to_the_end(interrupt, wait);
+    let ended = tail.print_all(interrupt, wait);
     tail.bar.finish_and_clear();
     let end = match ended {
         Ok(end) => end,
@@ -155,7 +156,7 @@ impl<'a> Tail<'a> {
     }
 
     /// Prints all of it.
-    fn to_the_end(&mut self, interrupt: Option<&Interrupt>, wait: Option<Duration>) -> Result<End, Failure> {
+    fn print_all(&mut self, interrupt: Option<&Interrupt>, wait: Option<Duration>) -> Result<End, Failure> {
         let begun = Instant::now();
         let mut cancelled = false;
         loop {
@@ -204,6 +205,9 @@ impl<'a> Tail<'a> {
         let mut message = format!(", {running} running");
         if bad > 0 {
             message.push_str(&format!(", {bad} without success"));
+        }
+        if let Some(why) = waits(&job["data"]) {
+            message.push_str(&format!(", waiting: {why}"));
         }
         self.bar.set_length(targets.len() as u64);
         self.bar.set_position((targets.len() - open) as u64);

@@ -89,7 +89,7 @@ fn fields(job: &Value) -> Vec<(&'static str, String)> {
 }
 
 /// Why nothing of it runs now, or soon no more.
-fn waits(job: &Value) -> Option<String> {
+pub(super) fn waits(job: &Value) -> Option<String> {
     if !is_open(word(job, "status")) {
         return None;
     }
