@@ -146,7 +146,8 @@ impl Approve {
             state => {
                 let follow = match statement.kind {
                     Kind::Command => format!("signet task --follow {}", self.task),
-                    Kind::Deploy => format!("signet job logs --follow {}", self.task),
+                    // A request names its task, and not the job.
+                    Kind::Deploy => "`signet job list` has its job".into(),
                 };
                 writeln!(io::stdout(), "{state}: it runs now, {follow}")?;
             }
