@@ -45,6 +45,9 @@ pub(crate) struct Task {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Approval {
     pub task_id: String,
+    /// `command` or `deploy`
+    #[serde(default)]
+    pub kind: String,
     /// `awaiting`, `approved`, `refused` or `ended`
     pub state: String,
     pub requester: String,

@@ -31,19 +31,23 @@ pub(crate) enum ClientError {
         why: String,
     },
     /// It said no.
-    #[error("{}", refusal(*.status, .detail))]
+    #[error("{}", refusal(*.status, .detail, .fields))]
     Refused {
         /// The status.
         status: u16,
         /// Its `detail`.
         detail: String,
+        /// Where the API says it by field: each one that is wrong, and why.
+        fields: Vec<(String, String)>,
     },
     /// It answered something that this program doesn't know.
     #[error("the controller's answer makes no sense: {0}")]
     Malformed(String),
 }
 
-fn refusal(status: u16, detail: &str) -> String {
+fn refusal(status: u16, detail: &str, fields: &[(String, String)]) -> String {
+    let fields: Vec<String> = fields.iter().map(|(field, why)| format!("{field}: {why}")).collect();
+    let detail = if fields.is_empty() { detail } else { &fields.join("; ") };
     let hint = match status {
         401 => {
             ": give --token, SIGNET_TOKEN or SIGNET_TOKEN_FILE (`signet up` leaves one in admin.token of its data directory)"
@@ -106,11 +110,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Url`].
     pub(crate) fn new(url: &str, token: Option<Token>) -> Result<Self, ClientError> {
-        let bad = || ClientError::Url(url.to_owned());
-        let uri: Uri = url.parse().map_err(|_| bad())?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-            return Err(bad());
-        }
+        let uri = address(url)?;
         provide_cryptography();
         // Hundreds of files: read only where they are needed.
         let roots = if uri.scheme_str() == Some("https") { root_certs() } else { RootCerts::WebPki };
@@ -175,18 +175,14 @@ impl Client {
         let text = text.map_err(|e| self.unreachable(&e))?;
         let detail = serde_json::from_str::<Value>(&text).ok();
         // The jobs surface has its own form: a message, and what is wrong with each field.
-        let of_jobs = |v: &Value| {
-            let message = v["error"]["message"].as_str()?;
-            let fields = v["error"]["details"].as_object().into_iter().flatten();
-            let fields: Vec<String> =
-                fields.map(|(field, why)| format!("{field}: {}", why.as_str().unwrap_or_default())).collect();
-            Some(if fields.is_empty() { message.to_owned() } else { fields.join("; ") })
-        };
-        let detail =
-            detail.as_ref().and_then(|v| v["detail"].as_str().map(str::to_owned).or_else(|| of_jobs(v)));
-        let detail =
-            detail.unwrap_or_else(|| status.canonical_reason().unwrap_or("no explanation").to_owned());
-        Err(ClientError::Refused { status: status.as_u16(), detail })
+        let said = detail.as_ref().and_then(|v| v["detail"].as_str().or(v["error"]["message"].as_str()));
+        let fields = detail.as_ref().and_then(|v| v["error"]["details"].as_object()).into_iter().flatten();
+        let why = |why: &Value| why.as_str().unwrap_or_default().to_owned();
+        Err(ClientError::Refused {
+            status: status.as_u16(),
+            detail: said.or(status.canonical_reason()).unwrap_or("no explanation").to_owned(),
+            fields: fields.map(|(field, text)| (field.clone(), why(text))).collect(),
+        })
     }
 
     fn read(&self, mut response: Response<Body>) -> Result<(HeaderMap, Value), ClientError> {
@@ -311,6 +307,18 @@ impl Client {
         let (parts, body) = self.call(&self.inner.agent, request)?.into_parts();
         Ok((parts.headers, body.into_reader()))
     }
+}
+
+/// A controller's address.
+///
+/// # Errors
+/// [`ClientError::Url`].
+pub(crate) fn address(url: &str) -> Result<Uri, ClientError> {
+    let uri = url.parse::<Uri>().ok();
+    let good = |uri: &Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    };
+    uri.filter(good).ok_or_else(|| ClientError::Url(url.to_owned()))
 }
 
 /// Whether an address names this machine itself, whatever a name service says.

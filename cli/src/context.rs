@@ -19,14 +19,9 @@ pub(crate) const TOKEN_FILE: &str = "admin.token";
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// The controller's address
-    #[arg(
-        long,
-        global = true,
-        env = "SIGNET_URL",
-        default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
-    )]
+    /// The controller's address [env: SIGNET_URL]
+    // clap would name an option that a variable sets in each usage error, as if it had to be given.
+    #[arg(long, global = true, default_value_t = default_url(), value_name = "URL")]
     pub url: String,
     /// API token [env: SIGNET_TOKEN] [default for a controller on this machine: admin.token of the default data directory]
     // The variables are read where a flag of the other kind can go before them.
@@ -38,6 +33,12 @@ pub(crate) struct Global {
     /// Tables and text, or the API's own objects
     #[arg(long, global = true, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
     pub output: Format,
+}
+
+/// `SIGNET_URL`, else where a controller on this machine listens.
+fn default_url() -> String {
+    let set = std::env::var("SIGNET_URL").ok().filter(|url| !url.is_empty());
+    set.unwrap_or_else(|| "http://127.0.0.1:8080".into())
 }
 
 /// How answers are shown.
@@ -63,6 +64,8 @@ impl Context {
     /// # Errors
     /// When the address is no address, or there is no token for it.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        // Before anything is said of a token for it.
+        client::address(&global.url)?;
         let client = Client::new(&global.url, token(global)?)?;
         Ok(Self { client, term: Term::detect(), format: global.output })
     }
@@ -190,6 +193,14 @@ mod tests {
         }
         for url in ["http://127.0.0.1:8080", "http://[::1]:1", "http://localhost:1/"] {
             assert!(token(&global(url)).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_told_before_its_token() {
+        for url in ["foo", "ftp://h", ""] {
+            let error = Context::new(&global(url)).unwrap_err();
+            assert!(error.to_string().contains("--url") && error.code().0 == 2, "{error}");
         }
     }
 

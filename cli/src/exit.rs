@@ -50,7 +50,7 @@ impl Failure {
     /// The exit code, and whether there is somebody to tell.
     pub(crate) fn code(&self) -> (u8, bool) {
         match self {
-            Self::Usage(_) => (2, true),
+            Self::Usage(_) | Self::Client(ClientError::Url(_)) => (2, true),
             // Whoever read our output has enough of it; what a program killed by SIGPIPE says.
             Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => (141, false),
             Self::Client(_) | Self::Io(_) => (3, true),

@@ -36,6 +36,8 @@ pub(crate) const LINE_BYTES_MAX: usize = 8 * 1024;
 pub(crate) const HEADING_HOSTS_MAX: usize = 30;
 /// Longest text in one cell of a table, in characters.
 pub(crate) const CELL_CHARS_MAX: usize = 80;
+/// On a terminal with fewer columns, what has no room beside each other stands below each other.
+pub(crate) const TABLE_COLUMNS_MIN: usize = 60;
 /// Largest standard input that is read for a command, in bytes; the controller takes no more either.
 pub(crate) const STDIN_BYTES_MAX: u64 = signet_common::limits::COMMAND_BYTES_MAX as u64;
 /// Largest file with a key, a token, signers or known hosts, in bytes; the controller takes half of that at most.
@@ -58,6 +60,10 @@ pub(crate) const SAME_INTERRUPT: Duration = Duration::from_millis(300);
 pub(crate) const AUDIT_LINE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Jobs in one list.
 pub(crate) const JOBS_MAX: i64 = 100;
+/// Jobs that are looked at to find the commit that a rollback goes to: with the job itself and the list, twenty requests.
+pub(crate) const ROLLBACK_JOBS_MAX: usize = 18;
+/// Shortest beginning of a commit's id that stands for it, in characters.
+pub(crate) const COMMIT_PREFIX_CHARS_MIN: usize = 7;
 /// Seconds that one question for a release's health may take.
 pub(crate) const HEALTH_SECONDS: u32 = 10;
 /// How often a release is asked for its health before it is given up.

@@ -29,6 +29,8 @@ mod ci;
 mod deployments;
 #[path = "up/deploys.rs"]
 mod deploys;
+#[path = "up/jobs.rs"]
+mod jobs;
 #[path = "up/repositories.rs"]
 mod repositories;
 

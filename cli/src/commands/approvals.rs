@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use signet_common::deploy::Strategy;
 use signet_common::statement::{Kind, Statement, StatementDigest};
 use signet_common::time::Micros;
 use ureq::http::Method;
 
+use super::job;
 use crate::api::Approval;
 use crate::client::{parsed, part};
 use crate::context::Context;
@@ -92,6 +94,7 @@ impl Approvals {
             let who: Vec<&str> = one.approvals.iter().map(|given| given.name.as_str()).collect();
             rows.push(vec![
                 plain(one.task_id),
+                plain(one.kind),
                 looking(state_look(&one.state), one.state),
                 plain(one.requester),
                 plain(format!("{} of {}", who.len(), one.needed)),
@@ -102,7 +105,7 @@ impl Approvals {
         }
         table::print(
             context.term,
-            &["TASK", "STATE", "ASKED BY", "APPROVALS", "BY", "HOSTS", "UNTIL"],
+            &["TASK", "KIND", "STATE", "ASKED BY", "APPROVALS", "BY", "HOSTS", "UNTIL"],
             rows,
         )?;
         Ok(Exit::Success)
@@ -143,7 +146,8 @@ impl Approve {
             state => {
                 let follow = match statement.kind {
                     Kind::Command => format!("signet task --follow {}", self.task),
-                    Kind::Deploy => format!("signet job logs --follow {}", self.task),
+                    // A request names its task, and not the job.
+                    Kind::Deploy => "`signet job list` has its job".into(),
                 };
                 writeln!(io::stdout(), "{state}: it runs now, {follow}")?;
             }
@@ -198,16 +202,34 @@ fn readable(statement: &Statement, hosts: &[Host]) -> Vec<String> {
     ));
     lines.extend(statement.agents.iter().map(named));
     for (name, value) in &statement.message {
-        match value.as_str() {
-            Some(text) if text.contains('\n') => {
-                lines.push(format!("{name}:"));
-                lines.extend(text.split('\n').map(|line| format!("  | {}", one_line(line, usize::MAX))));
-            }
-            Some(text) => lines.push(format!("{name:<10}{}", one_line(text, usize::MAX))),
-            None => lines.push(format!("{name:<10}{value}")),
+        match (value.as_str(), words(name, value)) {
+            (_, Some(words)) => words.iter().for_each(|(name, text)| lines.extend(labelled(name, text))),
+            (Some(text), None) => lines.extend(labelled(name, text)),
+            (None, None) => lines.extend(labelled(name, &value.to_string())),
         }
     }
     lines
+}
+
+/// A label and its text, with a blank between them.
+fn labelled(name: &str, text: &str) -> Vec<String> {
+    if !text.contains('\n') {
+        return vec![format!("{name:<9} {}", one_line(text, usize::MAX))];
+    }
+    let lines = text.split('\n').map(|line| format!("  | {}", one_line(line, usize::MAX)));
+    std::iter::once(format!("{name}:")).chain(lines).collect()
+}
+
+/// A deployment's strategy in words. What no host would understand stays as it is: nothing of it is left out.
+fn words(name: &str, value: &Value) -> Option<Vec<(&'static str, String)>> {
+    if name != "strategy" {
+        return None;
+    }
+    let releases = match Strategy::deserialize(value).ok()? {
+        Strategy::InPlace => Value::Null,
+        Strategy::Releases(releases) => serde_json::to_value(releases).ok()?,
+    };
+    Some(job::strategy(&releases))
 }
 
 /// Asks the person at the terminal.
@@ -246,6 +268,34 @@ mod tests {
         assert!(lines.contains(&"timeout   30".to_owned()), "{lines:?}");
         assert!(lines.iter().any(|line| line.starts_with("  | hosts     1: harmless")), "{lines:?}");
         assert!(!lines.iter().any(|line| line.contains('\u{1b}')), "{lines:?}");
+    }
+
+    #[test]
+    fn a_deployment_is_told_in_words() {
+        let releases = json!({ "keep": 5, "build": ["make", "a\nb"], "shared": ["logs"],
+            "health": { "probe": { "command": "true" }, "timeout": 1, "attempts": 2 } });
+        let text = json!({
+            "kind": "deploy", "task_id": TASK, "requester": "alice", "requested_at": 1_788_996_400,
+            "not_after": 1_789_000_000, "agents": ["0a".repeat(20)],
+            "message": { "repository": "file:///srv/git/a", "strategy": { "releases": releases } },
+        });
+        let statement = Statement::parse(text.to_string().as_bytes()).unwrap();
+        let lines = readable(&statement, &[]);
+        for line in [
+            "repository file:///srv/git/a",
+            "strategy  releases, keep 5",
+            "shared    logs",
+            "build     make",
+            "build:",
+            "  | b",
+            "health    true (2 times at most, 1 s each, 0 s between)",
+        ] {
+            assert!(lines.iter().any(|one| one == line), "{line}: {lines:?}");
+        }
+        // What this program does not know is shown as it is.
+        let unknown = json!({ "releases": { "keep": 5, "secretly": "rm -rf /" } });
+        assert_eq!(words("strategy", &unknown), None);
+        assert_eq!(words("strategy", &json!("in_place")), Some(vec![("strategy", "in place".to_owned())]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::given;
 use super::job;
 use super::run::seconds;
 use super::target::Target;
+use crate::client::ClientError;
 use crate::context::Context;
 use crate::exit::{Exit, Failure};
 use crate::interrupt::Interrupt;
@@ -21,7 +22,7 @@ use crate::limits::{GIVEN_BYTES_MAX, HEALTH_ATTEMPTS, HEALTH_PAUSE_SECONDS, HEAL
 ///
 /// The first Ctrl-C cancels the job, the second one leaves it alone. Exit codes: 0 every host stands on the commit, 1 some
 /// host does not, 2 bad usage, 3 the controller is away or refuses, 4 the time of --wait has passed, 130 cancelled by
-/// Ctrl-C.
+/// Ctrl-C. With --output json each line of the log is an object, and the last line is the job.
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// The repository, as https://… or git@…
@@ -167,6 +168,47 @@ enum Order {
     Random,
 }
 
+/// Which option each field of a request comes from.
+const OPTIONS: [(&str, &str); 25] = [
+    ("git_repo", THE_REPOSITORY),
+    ("git_branch", "--branch"),
+    ("dest_path", "--path"),
+    ("targets", "--to"),
+    ("strategy", "--releases"),
+    ("keep", "--keep"),
+    ("shared", "--shared"),
+    ("build", "--build"),
+    ("activate", "--activate"),
+    ("health.probe.http", "--health-url"),
+    ("health", "--health-command"),
+    ("run_mode", "--serial"),
+    ("batch", "--batch"),
+    ("max_failures", "--max-failures"),
+    ("canary", "--canary"),
+    ("pause", "--pause"),
+    ("order", "--order"),
+    ("user", "--user"),
+    ("timeout", "--timeout"),
+    ("force", "--force"),
+    ("credential.username", "--token-user"),
+    ("credential", "--token-env"),
+    ("allowed_signers", "--signers"),
+    ("submodules", "--submodules"),
+    ("filters", "--filters"),
+];
+const THE_REPOSITORY: &str = "the repository's address";
+
+/// What helps with what is wrong, beyond why it is.
+fn more(option: &str, why: &str) -> &'static str {
+    if option.starts_with("--to ") && why.ends_with("is no enrolled host") {
+        " (`signet servers` lists them; to deploy over SSH to a host without an agent, use POST /api/v1/jobs)"
+    } else if option == THE_REPOSITORY && why.ends_with("is not allowed here") {
+        " (SIGNET_GIT_PROTOCOLS on the controller allows more)"
+    } else {
+        ""
+    }
+}
+
 fn canary(text: &str) -> Result<Value, String> {
     if let Ok(number) = text.parse::<u32>() {
         return Ok(number.into());
@@ -214,10 +256,38 @@ impl Deploy {
         Ok(Value::Object(given.collect::<Map<_, _>>()))
     }
 
+    /// What the API says of a field, said of the option that it came from.
+    fn named(&self, error: ClientError) -> ClientError {
+        let several = |field: &str, option: &str, values: &[String]| -> Vec<(String, String)> {
+            let one = |(at, value)| (format!("{field}[{at}]"), format!("{option} {value}"));
+            values.iter().enumerate().map(one).collect()
+        };
+        let targets: Vec<String> = self.targets.iter().map(Target::to_string).collect();
+        let canary = self.rolling.canary.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let canary: Vec<String> = canary.filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut options = several("targets", "--to", &targets);
+        options.extend(several("canary", "--canary", &canary));
+        options.extend(several("shared", "--shared", &self.made.shared));
+        options.extend(OPTIONS.map(|(field, option)| (field.to_owned(), option.to_owned())));
+        let mut error = given::options(error, &options);
+        if let ClientError::Refused { fields, .. } = &mut error {
+            for (field, why) in fields {
+                let more = more(field, why);
+                *why = why.strip_prefix("required: ").unwrap_or(why).to_owned();
+                if let Some(short) = field.strip_prefix("--to ").and_then(|to| why.strip_prefix(to)) {
+                    *why = short.trim_start().to_owned();
+                }
+                why.push_str(more);
+            }
+        }
+        error
+    }
+
     pub(crate) fn run(self, context: &Context) -> Result<Exit, Failure> {
         let body = self.body()?;
         let interrupt = Interrupt::take_over().map_err(io::Error::from)?;
-        let made = context.client.send_once(&Method::POST, "/api/v1/jobs", &body)?;
+        let made = context.client.send_once(&Method::POST, "/api/v1/jobs", &body);
+        let made = made.map_err(|error| self.named(error))?;
         let wait = self.wait.map(|seconds| Duration::from_secs(seconds.into()));
         job::begun(context, &made, self.no_wait, &interrupt, wait)
     }

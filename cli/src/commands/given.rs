@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use crate::client::ClientError;
 use crate::exit::Failure;
 
 /// The text in a file, or on standard input where the file is `-`; at most `most` bytes.
@@ -41,9 +42,50 @@ pub(super) fn variable(option: &str, name: &str) -> Result<String, Failure> {
     })
 }
 
+/// What the API says of its fields, said of the options that they came from: the first that fits counts, for all that is
+/// below a field as well.
+pub(super) fn options(error: ClientError, options: &[(String, String)]) -> ClientError {
+    let ClientError::Refused { status: status @ (400 | 422), detail, fields } = error else { return error };
+    // A field that only begins alike is another one.
+    let below = |text: &str, field: &str| {
+        let rest = text.strip_prefix(field)?;
+        let whole = !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        whole.then(|| rest.to_owned())
+    };
+    let of =
+        |text: &str| options.iter().find_map(|(field, option)| Some((option.clone(), below(text, field)?)));
+    let fields = fields.into_iter().map(|(field, why)| match of(&field) {
+        Some((option, _)) => (option, why),
+        None => (field, why),
+    });
+    let fields = fields.collect();
+    let detail = match of(&detail) {
+        Some((option, rest)) => format!("{option}: {}", rest.trim_start_matches([':', ' '])),
+        None => detail,
+    };
+    ClientError::Refused { status, detail, fields }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_become_the_options_they_came_from() {
+        let table = [("targets[0]", "--to a"), ("keep", "--keep"), ("url", "the address")];
+        let table = table.map(|(field, option)| (field.to_owned(), option.to_owned()));
+        let refused = |status, detail: &str, fields: &[&str]| ClientError::Refused {
+            status,
+            detail: detail.into(),
+            fields: fields.iter().map(|field| ((*field).to_owned(), "is bad".to_owned())).collect(),
+        };
+        let said = |error| options(error, &table).to_string();
+        let wrong = refused(422, "", &["targets[0].auth", "targets[1]", "keep", "keeper"]);
+        let named = "--to a: is bad; targets[1]: is bad; --keep: is bad; keeper: is bad";
+        assert_eq!(said(wrong), format!("the controller says: {named} (422)"));
+        assert!(said(refused(400, "url must be one", &[])).contains("says: the address: must be one"));
+        assert!(said(refused(404, "url must be one", &[])).contains("says: url must be one"));
+    }
 
     #[test]
     fn a_file_is_a_text_of_bounded_size() {

@@ -127,21 +127,18 @@ impl Opens {
 
     /// What the API says of a field, said of the option that it came from.
     fn named(&self, error: ClientError) -> ClientError {
-        let ClientError::Refused { status: 400, detail } = error else { return error };
         let token = if self.token_stdin { "--token-stdin" } else { "--token-env" };
         let secret = if self.deploy_key.is_some() { "--deploy-key" } else { token };
-        let fields = [
+        let options = [
             ("credential.private_key", "--deploy-key"),
             ("credential.known_hosts", "--known-hosts"),
-            ("credential.kind", &format!("{secret}:")),
+            ("credential.kind", secret),
             ("credential.token", token),
             ("credential.username", "--token-user"),
             ("allowed_signers", "--signers"),
             ("url", "the repository's address"),
         ];
-        let said = |(field, option): &(&str, &str)| Some(format!("{option}{}", detail.strip_prefix(field)?));
-        let detail = fields.iter().find_map(said).unwrap_or(detail);
-        ClientError::Refused { status: 400, detail }
+        given::options(error, &options.map(|(field, option)| (field.to_owned(), option.to_owned())))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which hosts, as it is written on the command line.
 
+use std::fmt;
 use std::str::FromStr;
 
 use signet_common::Hostname;
@@ -11,6 +12,19 @@ pub(crate) struct Target {
     pub kind: &'static str,
     /// The API's `target`.
     pub text: Option<String>,
+}
+
+/// As it is written on the command line.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.as_deref().unwrap_or_default();
+        match self.kind {
+            "group" => write!(f, "@{text}"),
+            "label" => write!(f, "label:{text}"),
+            "all" => f.write_str("all"),
+            _ => f.write_str(text),
+        }
+    }
 }
 
 impl FromStr for Target {
@@ -54,6 +68,9 @@ mod tests {
         assert_eq!(parsed("@web").unwrap(), ("group", "web".into()));
         assert_eq!(parsed("all").unwrap(), ("all", String::new()));
         assert_eq!(parsed("label:zone=a=b").unwrap(), ("label", "zone=a=b".into()));
+        for text in ["web1", "@web", "all", "label:zone=a=b"] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
         for bad in ["", "@", "label:", "label:zone", "label:=x", "a b", "-x"] {
             assert!(parsed(bad).is_err(), "{bad}");
         }

@@ -80,7 +80,7 @@ fn what_is_approved_with_a_key_runs_where_the_host_demands_it() {
         task.trim().to_owned()
     };
     let task = ask();
-    assert!(signet(&bob, &["approvals"]).1.contains(&task));
+    assert!(signet(&bob, &["approvals"]).1.contains(&format!("{task}  command  ")));
     the_doctor_names(&home, &up, &task);
     let by =
         |token: &str, key: &Path| signet(token, &["approve", &task, "--yes", "--key", key.to_str().unwrap()]);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ impl Site {
         format!("file://{}", self.repo().display())
     }
 
-    fn place(&self, name: &str) -> String {
+    pub(super) fn place(&self, name: &str) -> String {
         self.home.0.path().join("srv").join(name).display().to_string()
     }
 
@@ -72,7 +72,7 @@ impl Site {
         self.up.command(&self.home, &[&["deploy", &url, "--to", to, "--path", &path], args].concat())
     }
 
-    fn deploy(&self, name: &str, to: &str, args: &[&str]) -> Output {
+    pub(super) fn deploy(&self, name: &str, to: &str, args: &[&str]) -> Output {
         self.command(name, to, args).output().unwrap()
     }
 
@@ -95,16 +95,21 @@ fn the_log_comes_line_by_line_and_the_exit_code_says_how_it_went() {
     let (exit, log, status) = code(&again.args(["--output", "json"]).output().unwrap());
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(exit == 0 && lines.iter().any(|line| line["line"] == "ok: [box]"), "{log}{status}");
+    let last = lines.last().unwrap();
+    assert_eq!((&last["job_id"], &last["status"]), (&json!("job_2"), &json!("SUCCESS")));
+    assert_eq!(last["commit"], git(&site.repo(), &["rev-parse", "HEAD"]));
+    assert_eq!(last["targets"][0]["host"], "box");
     let (exit, log, status) = code(&site.deploy("app", "box", &["--branch", "nowhere"]));
     assert!(exit == 1 && status.contains("FAILED") && log.contains("fatal: [box]: FAILED!"), "{log}{status}");
     let (refused, _, why) = code(&site.deploy("app", "box", &["--branch", "--upload-pack=x"]));
     assert!(refused == 2, "{why}");
     let (refused, _, why) = code(&site.deploy("app", "nobody", &[]));
-    assert!(refused == 3 && why.contains("no enrolled host"), "{why}");
+    assert!(refused == 3 && why.contains("--to nobody: is no enrolled host ("), "{why}");
+    assert!(!why.contains("targets[") && why.contains("over SSH"), "{why}");
     assert_eq!(code(&site.deploy("app", "all", &[])).0, 2);
     assert_eq!(code(&site.deploy("app", "box", &["--keep", "3"])).0, 2, "--keep needs --releases");
     // What was asked for can be looked at afterwards.
-    let listed = site.job(&["list", "--status", "success"]);
+    let listed = site.job(&["list", "--status", "Success"]);
     assert_eq!((listed.as_array().unwrap().len(), &listed[1]["job_id"]), (2, &json!("job_1")));
     assert_eq!(site.job(&["show", "job_1"])["targets"][0]["status"], "SUCCESS");
     let shown = text(&site.up.signet(&site.home, &["job", "show", "job_1"]).stdout);
@@ -132,7 +137,7 @@ fn a_job_goes_back_and_demands_what_it_is_told_to() {
     assert!(exit == 0 && log.contains("PREFLIGHT") && status == "job_3: SUCCESS\n", "{log}{status}");
     assert_eq!(file(), "one");
     let (exit, _, why) = code(&site.up.signet(&site.home, &["job", "rollback", "job_2", "main"]));
-    assert!(exit == 3 && why.contains("the whole id of a commit"), "{why}");
+    assert!(exit == 2 && why.contains("at least 7 characters"), "{why}");
     // Nobody whom the file names signed it.
     let signers = site.home.0.path().join("signers");
     fs::write(
@@ -150,7 +155,7 @@ fn a_job_goes_back_and_demands_what_it_is_told_to() {
     assert!(exit == 2 && why.contains("NOT_THERE"), "{why}");
     let mut with = site.command("other", "box", &["--token-env", "GIT_TOKEN"]);
     let (exit, _, why) = code(&with.env("GIT_TOKEN", "t0ken-of-mine").output().unwrap());
-    assert!(exit == 3 && why.contains("credential") && !why.contains("t0ken-of-mine"), "{why}");
+    assert!(exit == 3 && why.contains("--token-env: ") && !why.contains("t0ken-of-mine"), "{why}");
 }
 
 #[test]
@@ -168,7 +173,7 @@ fn a_canary_that_fails_leaves_the_others_as_they_are() {
         (&json!(["web1"]), &json!(3600), &json!("reverse"))
     );
     let (refused, _, why) = code(&site.deploy("app", "@web", &["--canary", "web9"]));
-    assert!(refused == 3 && why.contains("canary[0]"), "{why}");
+    assert!(refused == 3 && why.contains("--canary web9: is none of the targets"), "{why}");
     let (refused, _, why) = code(&site.deploy("app", "@web", &["--batch", "1", "--serial"]));
     assert!(refused == 2, "{why}");
 }
@@ -199,11 +204,17 @@ fn who_does_not_wait_gets_the_id_and_who_waits_too_long_an_exit_code() {
     let (exit, id, _) = code(&site.deploy("app", "box", &[&slow[..], &["--no-wait"]].concat()));
     assert_eq!((exit, id.as_str()), (0, "job_1\n"));
     until("the hook's start", || begun.exists().then_some(()));
-    let (exit, _, why) =
-        code(&site.deploy("other", "box", &["--wait", "1s", "--releases", "--build", "sleep 600"]));
+    let waits = ["--wait", "1s", "--releases", "--build", "sleep 600", "--output", "json"];
+    let (exit, log, why) = code(&site.deploy("other", "box", &waits));
     assert!(exit == 4 && why.contains("job_2 goes on"), "{why}");
+    let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["job_id"], &last["targets"][0]["host"]), (&json!("job_2"), &json!("box")));
+    let (exit, made, _) = code(&site.deploy("third", "box", &["--no-wait", "--output", "json"]));
+    let made: Value = serde_json::from_str(made.trim_end()).unwrap();
+    assert_eq!((exit, &made["job_id"], &made["targets"][0]["host"]), (0, &json!("job_3"), &json!("box")));
     for id in ["job_1", "job_2"] {
-        assert!(site.up.signet(&site.home, &["job", "cancel", id]).status.success());
+        let (exit, said, _) = code(&site.up.signet(&site.home, &["job", "cancel", id]));
+        assert!(exit == 0 && said == format!("{id} is being cancelled\n"), "{said}");
         let (exit, _, status) = code(&site.up.signet(&site.home, &["job", "logs", "--follow", id]));
         assert!(exit == 1 && status.contains("CANCELLED"), "{status}");
     }
@@ -220,6 +231,12 @@ fn a_wish_to_end_is_one_to_cancel() {
     ends_by(Signal::SIGTERM);
 }
 
+/// What a terminal that closes sends.
+#[test]
+fn a_terminal_that_closes_cancels() {
+    ends_by(Signal::SIGHUP);
+}
+
 fn ends_by(signal: Signal) {
     let site = Site::start();
     let begun = site.home.0.path().join("begun");
@@ -229,7 +246,8 @@ fn ends_by(signal: Signal) {
     until("the hook's start", || begun.exists().then_some(()));
     send(&deploy, signal);
     let (exit, log, status) = code(&deploy.wait_with_output().unwrap());
-    assert!(exit == 130 && status.starts_with("job_1: CANCELLED"), "{exit} {log}{status}");
+    assert!(exit == 130 && status.contains("\njob_1: CANCELLED"), "{exit} {log}{status}");
+    assert!(status.starts_with("asked job_1 to cancel; Ctrl-C again leaves it\n"), "{status}");
     assert!(log.contains("PLAY RECAP"), "the log is shown to its end: {log}");
     let trail = site.up.json(&site.home, &["audit", "--action", "job.cancel"]);
     assert_eq!(trail.as_array().unwrap().len(), 1);
@@ -302,6 +320,38 @@ fn controller(answer: impl Fn(&str) -> (u16, Value) + Send + 'static) -> String 
         }
     });
     format!("http://{address}")
+}
+
+#[test]
+fn who_leaves_a_job_alone_still_gets_its_name() {
+    let home = Home::new();
+    let (looked, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (seen, cancelled) = (looked.clone(), asked.clone());
+    let url = controller(move |request| {
+        let job = json!({ "job_id": "job_7", "status": "RUNNING", "targets": [{ "host": "a" }] });
+        if request.contains("/cancel ") {
+            cancelled.store(true, Ordering::Relaxed);
+        }
+        if request.contains("/logs?") {
+            seen.store(true, Ordering::Relaxed);
+            return (200, json!({ "data": { "lines": [], "next_from_id": 0, "finished": false } }));
+        }
+        (200, json!({ "data": job }))
+    });
+    let words = ["--url", &url, "--token", "t", "deploy", "https://h/r", "--to", "a", "--path", "/srv/a"];
+    let mut deploy = home.signet();
+    deploy.args(words).args(["--output", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let deploy = deploy.spawn().unwrap();
+    until("a look at the log", || looked.load(Ordering::Relaxed).then_some(()));
+    send(&deploy, Signal::SIGINT);
+    until("a wish to cancel", || asked.load(Ordering::Relaxed).then_some(()));
+    // Two that come together are one.
+    let begun = Instant::now();
+    until("a moment", || (begun.elapsed() > Duration::from_millis(400)).then_some(()));
+    send(&deploy, Signal::SIGINT);
+    let (exit, log, why) = code(&deploy.wait_with_output().unwrap());
+    let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((exit, &last["job_id"], &last["status"]), (130, &json!("job_7"), &json!("RUNNING")), "{why}");
 }
 
 #[test]

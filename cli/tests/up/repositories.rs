@@ -173,17 +173,17 @@ fn what_is_wrong_is_named_by_its_option_and_no_secret_is_repeated() {
     let (ssh, https) = ("git@git.example.com:team/app", "https://git.example.com/team/app");
 
     // A key that is none, or that nobody could open.
-    desk.fails(3, "--deploy-key must be a private key", &["add", ssh, "--deploy-key", public]);
-    desk.fails(3, "--deploy-key has a passphrase", &["add", ssh, "--deploy-key", locked]);
+    desk.fails(3, "--deploy-key: must be a private key", &["add", ssh, "--deploy-key", public]);
+    desk.fails(3, "--deploy-key: has a passphrase", &["add", ssh, "--deploy-key", locked]);
     desk.fails(2, "--deploy-key /nonexistent: ", &["add", ssh, "--deploy-key", "/nonexistent"]);
     desk.fails(2, "larger than 65536 bytes", &["add", ssh, "--deploy-key", &large]);
     desk.fails(2, "this is the key itself", &["add", ssh, "--deploy-key", &private]);
     desk.fails(
         3,
-        "--known-hosts must be lines",
+        "--known-hosts: must be lines",
         &["add", ssh, "--deploy-key", key, "--known-hosts", &nobody],
     );
-    desk.fails(3, "--signers line 1", &["add", ssh, "--signers", &nobody]);
+    desk.fails(3, "--signers: line 1", &["add", ssh, "--signers", &nobody]);
     // What does not fit the address, and addresses that are refused.
     desk.fails(3, "--deploy-key: a deploy_key goes with SSH", &["add", https, "--deploy-key", key]);
     desk.fails(3, "--token-env: a deploy_key goes with SSH", &["add", ssh, "--token-env", "GIT_TOKEN"]);
@@ -195,7 +195,7 @@ fn what_is_wrong_is_named_by_its_option_and_no_secret_is_repeated() {
     desk.fails(2, "--token-env: there is no variable", &["add", https, "--token-env", "planted-token"]);
     desk.fails(2, "--token-stdin: nothing is there", &["add", https, "--token-stdin"]);
     let (exit, _, why) = desk.piped(&["add", https, "--token-stdin"], "planted-one\nplanted-two\n");
-    assert!(exit == 3 && why.contains("--token-stdin must be one line"), "{why}");
+    assert!(exit == 3 && why.contains("--token-stdin: must be one line"), "{why}");
     // What says nothing, or two things.
     for args in [
         &["add", https][..],
