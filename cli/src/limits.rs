@@ -70,3 +70,6 @@ pub(crate) const HEALTH_SECONDS: u32 = 10;
 pub(crate) const HEALTH_ATTEMPTS: u32 = 5;
 /// Seconds between two such questions.
 pub(crate) const HEALTH_PAUSE_SECONDS: u32 = 2;
+
+/// Bytes of a file's name, as Linux has it (`NAME_MAX`).
+pub(crate) const FILE_NAME_BYTES_MAX: usize = 255;

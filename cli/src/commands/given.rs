@@ -7,13 +7,19 @@ use std::path::Path;
 
 use crate::client::ClientError;
 use crate::exit::Failure;
+use crate::limits::FILE_NAME_BYTES_MAX;
 
 /// The text in a file, or on standard input where the file is `-`; at most `most` bytes.
 ///
 /// # Errors
 /// Why it can't be had, with the option's name.
 pub(super) fn text(option: &str, file: &Path, most: u64) -> Result<String, Failure> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("{option} {}: {why}", file.display()));
+    // What can be no file's name may be the secret itself.
+    let name = file.to_string_lossy();
+    let no_name =
+        name.contains(char::is_control) || name.split('/').any(|part| part.len() > FILE_NAME_BYTES_MAX);
+    let name = if no_name { "(what was given)".into() } else { name };
+    let wrong = |why: &dyn std::fmt::Display| Failure::Usage(format!("{option} {name}: {why}"));
     let named = |error: io::Error| wrong(&error);
     let mut bytes = Vec::new();
     let read = if file.as_os_str() == "-" {

@@ -288,12 +288,17 @@ impl Repositories {
                 told(context, &made.map_err(|error| opens.named(error))?)
             }
             Some(Action::Set { entry, opens, trusts, no_credential, no_signers }) => {
+                let path = entry.path(context)?;
+                let mut credential = opens.credential()?;
+                if let Some(new) = &mut credential {
+                    keep_beside(new, &client.get(&path)?["credential"]);
+                }
                 let or_none = |value: Option<Value>, none: bool| value.or(none.then_some(Value::Null));
                 let body = Value::from(body([
-                    ("credential", or_none(opens.credential()?, no_credential)),
+                    ("credential", or_none(credential, no_credential)),
                     ("allowed_signers", or_none(trusts.signers()?, no_signers)),
                 ]));
-                let changed = client.send(&Method::PATCH, &entry.path(context)?, &[], Some(&body));
+                let changed = client.send(&Method::PATCH, &path, &[], Some(&body));
                 told(context, &changed.map_err(|error| opens.named(error))?)
             }
             Some(Action::Remove(entry)) => {
@@ -303,6 +308,16 @@ impl Repositories {
                 }
                 Ok(Exit::Success)
             }
+        }
+    }
+}
+
+/// The API replaces a credential whole: a new key goes to the hosts of the old one, a new token with its user, unless others
+/// are named.
+fn keep_beside(new: &mut Value, old: &Value) {
+    for name in ["known_hosts", "username"] {
+        if new["kind"] == old["kind"] && new[name].is_null() && !old[name].is_null() {
+            new[name] = old[name].clone();
         }
     }
 }

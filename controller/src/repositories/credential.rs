@@ -146,7 +146,9 @@ impl<'a> Reader<'a> {
     fn text(&mut self, name: &str, needed: bool) -> Option<&'a str> {
         match self.object.get(name) {
             Some(Value::String(text)) if !text.is_empty() => Some(text),
-            None | Some(Value::Null | Value::String(_)) if !needed => None,
+            None | Some(Value::Null) if !needed => None,
+            // An empty file, where there should have been something.
+            Some(Value::String(_)) if !needed => self.bad(name, "must not be empty"),
             None | Some(Value::Null | Value::String(_)) => self.bad(name, "required"),
             Some(_) => self.bad(name, "must be a string"),
         }
