@@ -481,6 +481,8 @@ mod sqlite_memory {
         // An address that only this machine reaches is worth a word.
         let local = up.signet(&home, &["join-command"]);
         assert!(local.status.success() && text(&local.stderr).contains("--controller"));
+        // And that no host can use it here.
+        assert!(note.contains("SIGNET_AMQP_URL"), "{note}");
     }
 
     #[test]

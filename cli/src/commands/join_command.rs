@@ -78,6 +78,9 @@ impl JoinCommand {
         let mut made = context.client.send(&Method::POST, "/api/join-tokens", &[], Some(&body))?;
         let token: Token = parsed(&made)?;
         let line = line(url, made["token"].as_str().unwrap_or_default());
+        if let Some(why) = made["warning"].as_str() {
+            context.term.warn(why);
+        }
         if names_loopback(url) {
             context.term.warn(&format!("other hosts don't reach {url}: give --controller URL"));
         }

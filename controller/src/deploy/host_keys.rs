@@ -10,9 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::answers::{Good, good, page};
 use super::host_key_store::{self, HostKeyRow};
 use super::model;
-use super::routes::{Good, good, page};
 use crate::app::App;
 use crate::audit::{self, Action, Note};
 use crate::error::{Error, Result};

@@ -1,6 +1,7 @@
 //! Git deployments: `/api/v1/jobs`, and what carries them to hosts.
 
 mod agents;
+mod answers;
 mod ask;
 mod credentials;
 mod deployments;

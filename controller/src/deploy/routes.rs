@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use signet_common::time::Micros;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::answers::{Good, good, page};
 use super::logs::{self, LinesView};
 use super::model::{JobStatus, parse_id};
 use super::request::schema::{JobRequest, RollbackRequest};
@@ -21,7 +22,7 @@ use super::{deployments, host_keys, request};
 use crate::app::App;
 use crate::error::{Error, Result};
 use crate::http::extract::{Author, Caller, JsonBytes, Path, Query};
-use crate::limits::{JOB_WAIT_SECONDS_MAX, JOBS_LIMIT, JOBS_LIMIT_MAX};
+use crate::limits::JOB_WAIT_SECONDS_MAX;
 
 /// The slice's routes.
 #[must_use]
@@ -35,19 +36,6 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(cancel_job))
         .merge(host_keys::routes())
         .merge(deployments::routes())
-}
-
-/// A good answer in the document's envelope.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(super) struct Good<T> {
-    /// Always true.
-    ok: bool,
-    /// What was asked for.
-    data: T,
-}
-
-pub(super) fn good<T: Serialize>(status: StatusCode, data: T) -> Response {
-    (status, axum::Json(Good { ok: true, data })).into_response()
 }
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
@@ -123,23 +111,6 @@ fn moment(text: &str) -> Option<(Micros, bool)> {
     }
     // A plus sign that nobody escaped came as a blank.
     Micros::parse_rfc3339(&text.replace(' ', "+")).map(|at| (at, false))
-}
-
-/// Page and its size.
-pub(super) fn page(
-    page: Option<&str>,
-    size: Option<&str>,
-    wrong: &mut Vec<(String, String)>,
-) -> (usize, usize) {
-    let mut whole = |name: &str, text: Option<&str>, default: usize| match text.map(str::parse) {
-        None => default,
-        Some(Ok(n)) if n >= 1 => n,
-        Some(_) => {
-            wrong.push((name.to_owned(), "must be a whole number from 1".to_owned()));
-            default
-        }
-    };
-    (whole("page", page, 1), whole("page_size", size, JOBS_LIMIT).min(JOBS_LIMIT_MAX))
 }
 
 impl ListQuery {

@@ -84,15 +84,17 @@ enum Outcome {
     Pending(String),
 }
 
+/// Why no other host can enrol at a controller whose bus is in its own process.
+pub(super) const ALONE: &str =
+    "this controller's bus reaches only the agent inside it; set SIGNET_AMQP_URL to enrol other hosts";
+
 /// Answers a hello.
 pub(super) async fn hello(app: &App, by: &Author, ip: IpAddr, body: &DsseJson) -> Result<Answer> {
     let caller = proven(app, body, ip)?;
     let by = by.with_key_of(&caller.id);
     let local = app.settings.local_agent.as_ref() == Some(&caller.id);
     if matches!(app.settings.bus, BusSettings::InProcess) && !local {
-        return Err(Error::Conflict(
-            "this controller's bus reaches only the agent inside it; set SIGNET_AMQP_URL to enrol other hosts".into(),
-        ));
+        return Err(Error::Conflict(ALONE.into()));
     }
     let (outcome, now) = in_transaction!(app.store, |tx| -> Result<(Outcome, Micros)> {
         let now = Micros::now();

@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::enrolment::asked_group;
+use super::enrolment::{ALONE, asked_group};
 use super::join_store::{self, TokenRow};
 use super::routes::hosts_limit;
 use super::service::group_name;
@@ -26,6 +26,7 @@ use crate::http::extract::{Author, Path, Query};
 use crate::http::known::Exact;
 use crate::http::list::{listed, page};
 use crate::limits::{JOIN_TOKEN_SECONDS, JOIN_TOKEN_SECONDS_MAX, JOIN_TOKEN_USES_MAX};
+use crate::settings::BusSettings;
 use crate::store::{Tx, corrupt, in_transaction};
 
 /// Random bytes of a token's id and of its secret.
@@ -186,6 +187,9 @@ impl JoinTokenView {
 struct NewJoinTokenView {
     /// `id.secret.fingerprint`; shown this once.
     token: String,
+    /// Why no host can join with it as things are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<&'static str>,
     #[serde(flatten)]
     view: JoinTokenView,
 }
@@ -260,7 +264,9 @@ async fn post_join_token(
     })?;
     tracing::info!(token = %row.id, by = %row.created_by, group = row.grp, hostname = row.hostname, "join token made");
     let view = JoinTokenView::new(row, keyring, now)?;
-    Ok((StatusCode::CREATED, axum::Json(NewJoinTokenView { token: token.reveal(), view })).into_response())
+    let warning = matches!(app.settings.bus, BusSettings::InProcess).then_some(ALONE);
+    Ok((StatusCode::CREATED, axum::Json(NewJoinTokenView { token: token.reveal(), warning, view }))
+        .into_response())
 }
 
 #[derive(Debug, Clone, Deserialize, IntoParams)]
