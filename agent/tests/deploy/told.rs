@@ -35,8 +35,7 @@ async fn where_the_commit_stands_its_health_is_asked_for_and_what_is_not_done_is
     assert!(world.path.join("shared/var/log").is_dir() && world.path.join("current/own").is_dir());
 
     let name = world.path.join("current").canonicalize().unwrap();
-    let why =
-        "is not healthy after 1 attempt: exit code 9; nothing was taken back, because nothing was changed";
+    let why = "is not healthy after 1 attempt: exit code 9; nothing was taken back, because no release was switched";
     let done = world.deploy(how(health("exit 9"))).await.failed(why);
     assert_eq!((done.changed, done.rolled_back_to), (false, None));
     assert_eq!(done.commit.unwrap().as_str(), commit);
@@ -84,6 +83,23 @@ async fn the_reason_tells_what_became_of_going_back() {
     let why =
         format!("hook 1 failed: exit code 7; back on {name}, but there activate hook 1 failed: exit code 7");
     world.deploy(activate("exit 7")).await.failed(&why);
+}
+
+#[tokio::test]
+async fn what_hooks_change_in_an_old_release_was_not_changed_by_hand() {
+    let world = World::new();
+    let activate = |hook: &str| releases(json!({ "activate": [hook] }));
+    let first = world.head();
+    world.deploy(activate("echo once >> config/app.conf")).await.succeeded();
+    world.commit("two");
+    world.deploy(activate("echo again >> config/app.conf; exit 3")).await.failed("back on ");
+    let mut old = releases(json!({}));
+    old["commit"] = json!(first);
+    assert!(!world.deploy(old.clone()).await.succeeded().changed);
+    // But what somebody changed before stays theirs.
+    fs::write(world.path.join("current/version"), "edited").unwrap();
+    world.deploy(activate("echo more >> config/app.conf; exit 3")).await.failed("back on ");
+    world.deploy(old).await.failed("was changed by hand: config/app.conf, version");
 }
 
 #[tokio::test]

@@ -120,7 +120,7 @@ fn stay(job: &mut Job, how: &Releases, layout: &Layout, commit: &CommitId, name:
     let healthy = Stage { path: &layout.path, release: &directory, commit }.prove(health);
     healthy.map_err(|fault| {
         Fault::new(format!(
-            "{fault}; nothing was taken back, because nothing was changed: {name} was current"
+            "{fault}; nothing was taken back, because no release was switched: {name} was current"
         ))
     })
 }
@@ -211,31 +211,48 @@ fn switch(
     Ok(())
 }
 
-fn prove(
-    job: &Job,
+/// Runs the activate hooks in a release. What they change there was not changed by hand, unless something was before them.
+fn activate(
+    job: &mut Job,
     how: &Releases,
     layout: &Layout,
     commit: &CommitId,
     release: &str,
     new: bool,
 ) -> Result<(), Fault> {
-    let directory = layout.release(release);
-    let stage = Stage { path: &layout.path, release: &directory, commit };
-    stage.run("activate", &how.activate)?;
-    if new && !how.activate.is_empty() {
-        // What these changed was not changed by hand either. One that is taken again may have been.
-        job.git.ask(&tree(layout, release), &["add", "--update"])?;
+    if how.activate.is_empty() {
+        return Ok(());
     }
+    let untouched = new || edited(job, layout, release).is_ok_and(|names| names.is_empty());
+    let directory = layout.release(release);
+    let done = Stage { path: &layout.path, release: &directory, commit }.run("activate", &how.activate);
+    if untouched {
+        let noted = job.git.ask(&tree(layout, release), &["add", "--update"]);
+        return done.and(noted.map(drop));
+    }
+    done
+}
+
+fn prove(
+    job: &mut Job,
+    how: &Releases,
+    layout: &Layout,
+    commit: &CommitId,
+    release: &str,
+    new: bool,
+) -> Result<(), Fault> {
+    activate(job, how, layout, commit, release, new)?;
     fault::hit(DeployPoint::Activated);
     if let Some(health) = &how.health {
-        stage.prove(health)?;
+        let directory = layout.release(release);
+        Stage { path: &layout.path, release: &directory, commit }.prove(health)?;
     }
     layout.mark_good(release, commit)
 }
 
 /// The release before is current again, and this job's activate hooks run there: it knows no others. Gives the fault that
 /// led to this, and what became of it.
-fn go_back(job: &Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
+fn go_back(job: &mut Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
     say(&format!("{fault}; going back"));
     let (name, commit) = {
         let mut told = job.told();
@@ -254,9 +271,7 @@ fn go_back(job: &Job, how: &Releases, layout: &Layout, fault: Fault) -> Fault {
     if !how.activate.is_empty() {
         say(&format!("running the activate hooks of this job again, in {name}"));
     }
-    let directory = layout.release(&name);
-    let stage = Stage { path: &layout.path, release: &directory, commit: &commit };
-    match stage.run("activate", &how.activate) {
+    match activate(job, how, layout, &commit, &name, false) {
         Ok(()) => and(format!("back on {name} {commit}")),
         Err(error) => and(format!("back on {name}, but there {error}")),
     }

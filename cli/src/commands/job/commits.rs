@@ -12,14 +12,28 @@ use crate::term::Look;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Left {
     job: String,
-    /// It succeeded as a whole.
-    well: bool,
+    /// It went back itself.
+    rollback: bool,
     /// The commit that it was to bring.
     wanted: String,
     /// What hosts stood on after it.
-    standing: Vec<String>,
-    /// What it brought to hosts.
-    brought: Vec<String>,
+    on: Vec<On>,
+}
+
+/// What a host stood on after a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct On {
+    host: String,
+    commit: String,
+    /// By this job.
+    brought: bool,
+}
+
+impl Left {
+    /// Whether it brought what it was to bring, anywhere.
+    fn brought_wanted(&self) -> bool {
+        self.on.iter().any(|on| on.brought && on.commit == self.wanted)
+    }
 }
 
 /// The whole id of the commit to go back to. Says which, when nobody named it whole.
@@ -71,64 +85,90 @@ fn left(detail: &Value, job: &Value) -> Option<Left> {
         return None;
     }
     let targets = |job: &Value| job["targets"].as_array().cloned().unwrap_or_default();
-    let hosts: Vec<String> = targets(job).iter().map(|t| word(t, "host").to_ascii_lowercase()).collect();
-    let ours = targets(detail).into_iter().filter(|t| hosts.contains(&word(t, "host").to_ascii_lowercase()));
-    let (mut standing, mut brought) = (Vec::new(), Vec::new());
-    for target in ours {
-        let Some(commit) = target["commit"].as_str() else { continue };
-        if target["status"] == "SUCCESS" {
-            brought.push(commit.to_owned());
-        }
-        standing.push(commit.to_owned());
-    }
-    let wanted = detail["commit"].as_str().or(standing.first().map(String::as_str))?.to_owned();
-    let well = detail["status"] == "SUCCESS";
-    Some(Left { job: word(detail, "job_id").to_owned(), well, wanted, standing, brought })
+    let host = |target: &Value| word(target, "host").to_ascii_lowercase();
+    let hosts: Vec<String> = targets(job).iter().map(host).collect();
+    let commit = |target: &Value| target["commit"].as_str().map(str::to_owned);
+    let ours: Vec<Value> =
+        targets(detail).into_iter().filter(|target| hosts.contains(&host(target))).collect();
+    let wanted = detail["commit"].as_str().map(str::to_owned).or_else(|| ours.iter().find_map(commit))?;
+    let on = |target: &Value| {
+        let brought = target["status"] == "SUCCESS";
+        // A working tree that was left half way is no longer what it was.
+        let torn = !brought && target["changed"] == true && !detail["strategy"].is_object();
+        Some(On { host: host(target), commit: if torn { wanted.clone() } else { commit(target)? }, brought })
+    };
+    let on = ours.iter().filter_map(on).collect();
+    Some(Left {
+        job: word(detail, "job_id").to_owned(),
+        rollback: detail["rollback"].is_object(),
+        wanted,
+        on,
+    })
 }
 
 /// Commits that hosts got, newest first, each with the last job that brought it.
 fn known(history: &[Left]) -> Vec<(String, String)> {
     let mut known: Vec<(String, String)> = Vec::new();
     for left in history {
-        for commit in &left.brought {
-            if known.iter().all(|(other, _)| other != commit) {
-                known.push((commit.clone(), left.job.clone()));
+        for on in left.on.iter().filter(|on| on.brought) {
+            if known.iter().all(|(other, _)| *other != on.commit) {
+                known.push((on.commit.clone(), left.job.clone()));
             }
         }
     }
     known
 }
 
+/// Commits with their jobs, for people to choose one.
+fn lines<'a>(some: impl IntoIterator<Item = &'a (String, String)>) -> String {
+    some.into_iter().map(|(commit, job)| format!("\n  {commit}  {job}")).collect()
+}
+
 /// The one commit that begins so.
 fn beginning(history: &[Left], prefix: &str) -> Result<(String, String), String> {
     let known = known(history);
-    let lines = |some: &[&(String, String)]| -> String {
-        some.iter().map(|(commit, job)| format!("\n  {commit}  {job}")).collect()
-    };
     let meant: Vec<_> = known.iter().filter(|(commit, _)| commit.starts_with(prefix)).collect();
     match meant.as_slice() {
         [one] => Ok((*one).clone()),
         [] if known.is_empty() => {
             Err("no job is known that brought a commit to its hosts: name it whole".into())
         }
-        [] => Err(format!(
-            "no commit that its hosts had begins with {prefix}; known are{}",
-            lines(&known.iter().collect::<Vec<_>>())
-        )),
-        several => Err(format!("more than one commit begins with {prefix}:{}", lines(several))),
+        [] => Err(format!("no commit that its hosts had begins with {prefix}; known are{}", lines(&known))),
+        several => {
+            Err(format!("more than one commit begins with {prefix}:{}", lines(several.iter().copied())))
+        }
     }
 }
 
-/// The commit before the one on which the path stands.
+/// The commit that all hosts had before the last one came; nothing is guessed where that is not clear.
 fn before(history: &[Left]) -> Result<(String, String), String> {
-    let none = || "no job is known that brought another commit there before: name one".to_owned();
-    let newest = history.iter().position(|left| !left.standing.is_empty()).ok_or_else(none)?;
-    let last = &history[newest];
-    // Where hosts differ, the newer commit is the one that is to go.
-    let now = if last.standing.contains(&last.wanted) { &last.wanted } else { &last.standing[0] };
-    let mut earlier = history[newest + 1..].iter().filter(|left| left.well);
-    let found = earlier.find(|left| left.wanted != *now && left.brought.contains(&left.wanted));
-    found.map(|left| (left.wanted.clone(), left.job.clone())).ok_or_else(none)
+    let name_one = |why: &str| {
+        let known = known(history);
+        let known = if known.is_empty() { String::new() } else { format!("; known are{}", lines(&known)) };
+        format!("{why}: name a commit{known}")
+    };
+    let none = || name_one("no job is known that brought another commit there before");
+    let newest = history.iter().position(|left| !left.on.is_empty()).ok_or_else(none)?;
+    let (last, mut earlier) = (&history[newest], &history[newest + 1..]);
+    if last.on.iter().all(|on| on.commit != last.wanted) {
+        let why = format!("the last job, {}, left its hosts on {}", last.job, last.on[0].commit);
+        return Err(name_one(&why));
+    }
+    if last.rollback {
+        // What it went back from is not what was before.
+        let came = earlier
+            .iter()
+            .position(|left| !left.rollback && left.wanted == last.wanted && left.brought_wanted());
+        earlier = came.map_or(&[], |at| &earlier[at + 1..]);
+    }
+    let found = earlier.iter().find(|left| left.wanted != last.wanted && left.brought_wanted());
+    let found = found.ok_or_else(none)?;
+    let had =
+        |ours: &On| found.on.iter().any(|on| on.brought && on.host == ours.host && on.commit == found.wanted);
+    if !last.on.iter().all(had) {
+        return Err(name_one("its hosts did not all get the same commit before"));
+    }
+    Ok((found.wanted.clone(), found.job.clone()))
 }
 
 #[cfg(test)]
@@ -166,7 +206,21 @@ mod tests {
         assert_eq!(to(&[&half, &two, &one]).unwrap(), "bb");
         // It failed everywhere and changed nothing.
         let none = job("job_3", "FAILED", "cc", &[("a", "FAILED", "bb"), ("b", "FAILED", "bb")]);
-        assert_eq!(to(&[&none, &two, &one]).unwrap(), "aa");
+        assert_eq!(to(&[&none, &two, &one]), None, "they stand on what was before it");
+        // It left working trees half way.
+        let mut torn = none.clone();
+        torn["targets"][0]["changed"] = true.into();
+        assert_eq!(to(&[&torn, &two, &one]).unwrap(), "bb");
+        torn["strategy"] = json!({ "releases": {} });
+        assert_eq!(to(&[&torn, &two, &one]), None);
+        // Back, and back once more: not to what was gone back from.
+        let mut back = job("job_4", "SUCCESS", "bb", &[("a", "SUCCESS", "bb")]);
+        back["rollback"] = json!({ "job_id": "job_3" });
+        assert_eq!(to(&[&back, &three, &two, &one]).unwrap(), "aa");
+        assert_eq!(to(&[&back, &three, &two]), None);
+        // One of its hosts never had it.
+        let both = job("job_3", "SUCCESS", "cc", &[("a", "SUCCESS", "cc"), ("b", "SUCCESS", "cc")]);
+        assert_eq!(to(&[&both, &one]), None);
         // What failed is not gone back to, nor what other hosts got.
         let elsewhere = job("job_4", "SUCCESS", "dd", &[("z", "SUCCESS", "dd")]);
         assert_eq!(to(&[&three, &elsewhere, &half, &one]).unwrap(), "aa");

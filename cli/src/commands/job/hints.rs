@@ -19,6 +19,11 @@ pub(super) fn of(job: &Value) -> Vec<String> {
 fn hint(target: &Value) -> Option<String> {
     let reason = word(target, "reason");
     let says = |part: &str| reason.contains(part);
+    if says("(force makes a new release)") {
+        let text = "hint: `signet deploy` of this commit with --releases and --force makes a new release; what was changed \
+            stays in the old one as long as that is kept";
+        return Some(text.into());
+    }
     if says(" was changed by hand: ") {
         let text = "hint: `signet deploy` with --force throws away what was changed by hand; with --releases each \
             deployment gets a directory of its own";

@@ -63,9 +63,9 @@ enum Action {
     },
     /// Bring its hosts back to a commit that was deployed there before, as a new job, and follow its log
     ///
-    /// Without COMMIT they go back to the one before that on which the job's path stands: the last other commit that a
-    /// successful job brought there. Which one that is, is said before it starts. The last 18 jobs of the repository are
-    /// looked at; whichever commit was deployed before can be named whole.
+    /// Without COMMIT they go back to the one that all of them had before the last one came. Which one that is, is said
+    /// before it starts, and where it is not clear one must be named. The last 18 jobs of the repository among the newest 100
+    /// of all are looked at; whichever commit was deployed before can be named whole.
     Rollback {
         /// As job_123
         job: String,
